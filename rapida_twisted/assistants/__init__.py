@@ -1,0 +1,1 @@
+"""Who answers: the assistants that ship, and how they are found by name."""

@@ -1,0 +1,76 @@
+"""What a stream of audio bytes means: its encoding, its rate, and the arithmetic between bytes, samples and ms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["ALAW", "FRAME_MS", "SLIN", "SLIN_RATES_HZ", "ULAW", "AudioFormat"]
+
+FRAME_MS = 20
+"""The packet time of the house: one frame to each call every 20 ms."""
+
+SLIN_RATES_HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
+"""The linear rates that Asterisk knows as slin, slin12 ... slin192."""
+
+_SAMPLE_BYTES = {"slin": 2, "ulaw": 1, "alaw": 1}
+_SILENT_BYTE = {"slin": b"\x00", "ulaw": b"\xff", "alaw": b"\xd5"}
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """An encoding (``"slin"``: signed 16-bit little-endian mono; ``"ulaw"``, ``"alaw"``: G.711) at a rate in Hz."""
+
+    encoding: str
+    rate_hz: int
+
+    def __post_init__(self) -> None:
+        if self.encoding not in _SAMPLE_BYTES:
+            raise ValueError(f"unknown audio encoding {self.encoding!r}: known are {', '.join(_SAMPLE_BYTES)}")
+        if self.rate_hz <= 0:
+            raise ValueError(f"a rate must be positive, not {self.rate_hz} Hz")
+
+    @cached_property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return _SAMPLE_BYTES[self.encoding]
+
+    @cached_property
+    def bytes_per_s(self) -> int:
+        """Bytes of one second."""
+        return self.rate_hz * self.sample_bytes
+
+    @cached_property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame of 20 ms (whole samples)."""
+        return self.rate_hz * FRAME_MS // 1000 * self.sample_bytes
+
+    @cached_property
+    def silent_frame(self) -> bytes:
+        """One frame of 20 ms in which nothing is heard."""
+        return _SILENT_BYTE[self.encoding] * self.frame_bytes
+
+    @cached_property
+    def is_linear(self) -> bool:
+        """Whether the samples are signed 16-bit numbers."""
+        return self.encoding == "slin"
+
+    def ms(self, byte_count: int) -> float:
+        """How long so many bytes last, in ms."""
+        return byte_count * 1000 / self.bytes_per_s
+
+    def bytes_for(self, duration_ms: float) -> int:
+        """The bytes of so many ms, in whole samples."""
+        return int(self.rate_hz * duration_ms / 1000) * self.sample_bytes
+
+    def linear(self) -> AudioFormat:
+        """The linear format of the same rate."""
+        return self if self.is_linear else AudioFormat("slin", self.rate_hz)
+
+    def __str__(self) -> str:
+        return f"{self.encoding}@{self.rate_hz}"
+
+
+SLIN = AudioFormat("slin", 8000)
+ULAW = AudioFormat("ulaw", 8000)
+ALAW = AudioFormat("alaw", 8000)

@@ -1,0 +1,1 @@
+"""Who is on the phone: the record that joins a registration to its media, and where it is kept."""

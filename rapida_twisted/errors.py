@@ -1,0 +1,107 @@
+"""One family of exceptions.
+
+What a peer did wrong and what we did wrong are two classes: a :class:`RemoteProtocolError` is reported and the peer's
+connection is closed, a :class:`LocalProtocolError` is a mistake in the calling program.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CallEnded",
+    "ContextClaimed",
+    "ContextError",
+    "ContextExpired",
+    "Draining",
+    "LocalProtocolError",
+    "PlayoutFull",
+    "ProtocolError",
+    "RapidaError",
+    "RegistrationRefused",
+    "RemoteProtocolError",
+    "SettingsError",
+    "StartError",
+    "StoreUnavailable",
+    "TooManyCalls",
+    "UnknownContext",
+]
+
+
+class RapidaError(Exception):
+    """The base of all errors of this library."""
+
+
+class ProtocolError(RapidaError):
+    """Somebody broke the rules of a wire protocol: see the two subclasses for who."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This program asked a codec for something that the protocol does not allow. Nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol does not allow. The connection can't go on."""
+
+
+class SettingsError(RapidaError):
+    """An option, an environment variable or an assistant's argument can't be used. The text is one sentence."""
+
+
+class StartError(RapidaError):
+    """The service can't start: a port is taken, the store can't be opened. The text is one sentence."""
+
+
+class ContextError(RapidaError):
+    """A media connection's contextId can't be used; ``word`` says why in one word, for logs and metrics."""
+
+    word = "refused"
+
+    def __init__(self, context_id: str, detail: str = "") -> None:
+        super().__init__(f"context {context_id} is {self.word}" + (f": {detail}" if detail else ""))
+        self.context_id = context_id
+
+
+class UnknownContext(ContextError):
+    """No call was registered under this contextId."""
+
+    word = "unknown"
+
+
+class ContextExpired(ContextError):
+    """The call was registered, but its media came too late."""
+
+    word = "expired"
+
+
+class ContextClaimed(ContextError):
+    """Another media connection already has, or had, this call."""
+
+    word = "already claimed"
+
+
+class StoreUnavailable(RapidaError):
+    """The call store does not answer: a full disk, a locked file, a server that is down. Trying again may work."""
+
+
+class TooManyCalls(RapidaError):
+    """A limit of calls (waiting or up) is reached."""
+
+
+class Draining(RapidaError):
+    """The server is about to stop and takes no new calls."""
+
+
+class CallEnded(RapidaError):
+    """The call has ended; what was asked of it can't be done any more."""
+
+
+class PlayoutFull(RapidaError):
+    """More is already waiting to be heard than the call's limit allows. Wait for what was said before."""
+
+
+class RegistrationRefused(RapidaError):
+    """A server did not register a call; ``status`` is its HTTP status (0: no answer at all)."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"registration refused: {status} {reason}" if status else f"registration failed: {reason}")
+        self.status = status
+        self.reason = reason

@@ -1,0 +1,249 @@
+"""Every plug point of the house. Whoever provides one of these can be put in the place of ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from rapida_twisted.audio.formats import AudioFormat
+from rapida_twisted.context import CallContext, ContextStatus, EndReason
+
+__all__ = [
+    "AssistantHouse",
+    "IAssistant",
+    "IAssistantFactory",
+    "ICall",
+    "ICallStore",
+    "IMediaChannel",
+    "IMediaSink",
+    "IReception",
+    "Sayable",
+    "Spoken",
+]
+
+Sayable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
+"""What a call can say: samples (s16le mono), a WAV file's path, or the samples in parts as they are made."""
+
+
+class Spoken(Enum):
+    """What became of something said."""
+
+    PLAYED = "played"
+    """All of it went to the caller."""
+    FLUSHED = "flushed"
+    """It was cut short: a flush, or the end of the call."""
+
+
+class IMediaChannel(Interface):
+    """One media connection, as its call sees it: where the caller's audio comes from and goes to.
+
+    A transport says how it differs through its attributes; nobody asks for its type.
+    """
+
+    transport_name: str = Attribute("'audiosocket' or 'websocket'.")
+    peer: str = Attribute("The peer's address, as text.")
+    format: AudioFormat = Attribute(
+        "The encoding and rate of the wire, both ways. It may change once, before the first audio: the channel then"
+        " tells the call by format_changed()."
+    )
+    paced: bool = Attribute(
+        "Whether the peer times the playing itself. If not, send_audio() is called with one frame each 20 ms;"
+        " if so, with several frames ahead of time, and marks tell what was heard."
+    )
+
+    def send_audio(payload: bytes) -> None:
+        """Send audio in the wire's format: one frame of 20 ms, or, when paced, a multiple of it.
+
+        Never blocks and never raises for a peer that is slow or gone: what can't be sent is dropped and counted.
+        """
+
+    def flush() -> None:
+        """Have the peer drop what it has not played yet (paced channels; nothing to do on others)."""
+
+    def mark(reached: Callable[[], None]) -> None:
+        """Call back when all that was sent so far was played. After a flush it is not called."""
+
+    def hangup() -> None:
+        """End the connection in the protocol's own orderly way, after what was sent."""
+
+    def abort() -> None:
+        """End the connection at once."""
+
+
+class IMediaSink(Interface):
+    """A call, as its media channel sees it. All methods may be called at any time, also after the call's end."""
+
+    def audio_received(payload: bytes) -> None:
+        """The caller was heard: audio in the channel's format, of whatever length the caller's packets have."""
+
+    def digit_received(digit: str) -> None:
+        """The caller pressed one of ``0-9 A-D * #``."""
+
+    def format_changed() -> None:
+        """The channel's format is another now."""
+
+    def sending_paused(paused: bool) -> None:
+        """The peer wants no more audio for now (True), or again (False). Paced channels only."""
+
+    def media_ended(reason: EndReason, detail: str = "") -> None:
+        """The connection is gone or about to go: nothing more comes, nothing more can be sent."""
+
+
+class IReception(Interface):
+    """Where media connections arrive: it joins each to its registered call."""
+
+    def claim(context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
+        """Take a registered call for this connection, exactly once.
+
+        :return: fires with the claimed context, or fails with one of
+            :class:`~rapida_twisted.errors.UnknownContext`, ``ContextExpired``, ``ContextClaimed``, ``Draining``,
+            ``TooManyCalls``, ``StoreUnavailable``.
+        """
+
+    def start(context: CallContext, channel: IMediaChannel) -> IMediaSink:
+        """Start a claimed call on a channel that is ready for audio."""
+
+    def abandon(context: CallContext, reason: EndReason, detail: str = "") -> None:
+        """A claimed call whose connection went away before :meth:`start`."""
+
+
+class ICall(Interface):
+    """A call in the hands of an assistant. Nothing of the transport shows."""
+
+    context: CallContext = Attribute("Who, whom, which assistant, and the variables of the registration.")
+    rate_hz: int = Attribute("The rate of the samples that the assistant hears and speaks.")
+    queued_ms: float = Attribute("How much of what was said has not left yet, as far as known (ms).")
+    ended: EndReason | None = Attribute("Why the call ended; None while it lasts.")
+    reactor: Any = Attribute("The reactor, for timers and whatever else an assistant needs.")
+
+    def say(audio: Sayable, rate_hz: int | None = None) -> Deferred[Spoken]:
+        """Queue something to be heard after what was queued before.
+
+        :param audio: samples (s16le mono) at ``rate_hz``, a WAV file's path, or an iterable or async iterable of
+            such samples. An iterable is read no faster than it is heard.
+        :param rate_hz: the samples' rate; the assistant's own if not said. A WAV file tells its own.
+        :return: fires with PLAYED or FLUSHED. Cancelling it stops this one thing.
+        :raises PlayoutFull: more than the limit is waiting already.
+        """
+
+    def write(samples: bytes) -> None:
+        """Live audio: heard as soon as possible, at the assistant's rate, when nothing said is waiting.
+
+        At most the settings' live limit waits; older audio is dropped and counted, so the delay can't grow.
+        """
+
+    def flush() -> float:
+        """Barge-in: drop all that waits to be heard. Gives how much that was (ms)."""
+
+    def digits(count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
+        """Collect digits: up to ``count``, or up to the terminator (not included), or what came within the time.
+
+        Digits that came before the call of this method, and were not collected yet, count. Those collected still
+        reach ``digit_received``.
+        """
+
+    def tap(heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None:
+        """Listen in, with s16le mono at :attr:`rate_hz`; None to stop.
+
+        :param heard: called with each of the caller's packets.
+        :param said: called once each 20 ms with what leaves, silence included.
+        """
+
+    def hangup() -> Deferred[None]:
+        """End the call. Fires when it is over; what was queued is not waited for."""
+
+
+class IAssistant(Interface):
+    """Who answers one call. Made by a factory, one for each call. Callbacks run in the reactor's thread."""
+
+    rate_hz: int | None = Attribute("The rate (Hz) of the samples it hears and speaks; None: the wire's own.")
+
+    async def answer(call: ICall) -> None:
+        """Runs while the call lasts, and is cancelled when it ends. Its return does not end the call."""
+
+    def audio_received(call: ICall, samples: bytes) -> None:
+        """The caller was heard: s16le mono at the assistant's rate, as long as the caller's packet."""
+
+    def digit_received(call: ICall, digit: str) -> None:
+        """The caller pressed a key."""
+
+    def call_ended(call: ICall, reason: EndReason) -> None:
+        """The call is over, whoever ended it. Called exactly once."""
+
+
+@dataclass(frozen=True)
+class AssistantHouse:
+    """What the server offers to the assistants' factories."""
+
+    reactor: Any
+    state_dir: Path
+    """A directory that the server may write to; it may not exist yet."""
+
+
+class IAssistantFactory(Interface):
+    """A kind of assistant that can be named on the command line as ``name`` or ``name:argument``.
+
+    Found through ``twisted.plugin``: an instance at the top level of a module in ``twisted/plugins/`` that also
+    provides ``twisted.plugin.IPlugin``.
+    """
+
+    name: str = Attribute("Its name: letters, digits and dashes.")
+    usage: str = Attribute("One line for --help, such as 'play:FILE  plays a WAV file, then hangs up'.")
+
+    def configure(argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+        """Called once, at the start of the server, with what stands after the colon (or nothing).
+
+        :return: what makes the assistant of one call.
+        :raises SettingsError: the argument can't be used; the text is one sentence that says why.
+        """
+
+
+class ICallStore(Interface):
+    """Where call contexts are kept. All times are UNIX seconds, given by the caller.
+
+    Every Deferred may fail with :class:`~rapida_twisted.errors.StoreUnavailable`, within a bounded time.
+    """
+
+    def open() -> Deferred[None]:
+        """Get ready; called once, before anything else."""
+
+    def close() -> Deferred[None]:
+        """Finish what is under way and let go of everything."""
+
+    def add(context: CallContext, max_pending: int) -> Deferred[None]:
+        """Keep a new, pending context.
+
+        :raises TooManyCalls: (through the Deferred) ``max_pending`` contexts are pending already.
+        """
+
+    def claim(context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
+        """Turn a pending context into a claimed one, atomically: of many claims exactly one succeeds.
+
+        Fails with ``UnknownContext``, ``ContextExpired`` (also when its time is over but nobody swept yet) or
+        ``ContextClaimed`` (claimed, or already over).
+        """
+
+    def finish(
+        context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+    ) -> Deferred[CallContext]:
+        """Turn a claimed context into a completed or failed one. Fails with ``UnknownContext``, and with
+        ``ContextError`` when it is not claimed."""
+
+    def get(context_id: str) -> Deferred[CallContext]:
+        """The context, or ``UnknownContext``."""
+
+    def recent(limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
+        """The newest contexts first (by creation), of one status or of all."""
+
+    def sweep(*, now: float, forget_before: float) -> Deferred[int]:
+        """Mark pending contexts whose time is over as expired (their number is the result), and forget those that
+        ended (completed, failed, expired) before ``forget_before``."""
+
+    def check() -> Deferred[None]:
+        """Whether the store can be read and written right now."""

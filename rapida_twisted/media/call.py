@@ -1,0 +1,290 @@
+"""A call: between a media channel and an assistant, and the only place where the two meet.
+
+Audio goes up as it comes, converted once to what the assistant hears. Audio goes down through the playout queue, one
+frame with each tick of the clock; silence where nothing is to be said, for a quiet line would fall into Asterisk's
+timeout of 2 s. The end comes once, from whichever side, and is told in the reactor's next turn, so that nobody is
+cancelled in the middle of his own doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rapida_twisted.audio.convert import Converter, converter
+from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
+from rapida_twisted.audio.playout import Playout
+from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.errors import CallEnded, PlayoutFull
+from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, Sayable, Spoken
+from rapida_twisted.media.assistant import Assistant
+from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.media.digits import Digits
+from rapida_twisted.media.speech import Speech
+
+__all__ = ["Call"]
+
+LIVE_LIMIT_MS = 200.0
+QUEUE_LIMIT_MS = 300_000.0
+
+
+@implementer(ICall, IMediaSink)
+class Call:
+    """One call, from the moment that its media is up.
+
+    :param context: the claimed context.
+    :param channel: the media connection.
+    :param assistant: who answers.
+    :param clock: the clock of all calls.
+    :param reactor: provides IReactorTime.
+    :param on_ended: called once, last of all, with this call.
+    :param live_limit_ms: how much live audio may wait to be heard.
+    :param queue_limit_ms: nothing more can be said while this much waits.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        context: CallContext,
+        channel: IMediaChannel,
+        assistant: IAssistant,
+        *,
+        clock: MediaClock,
+        reactor: Any,
+        on_ended: Callable[[Call], None],
+        live_limit_ms: float = LIVE_LIMIT_MS,
+        queue_limit_ms: float = QUEUE_LIMIT_MS,
+    ) -> None:
+        self.context = context
+        self.reactor = reactor
+        self.ended: EndReason | None = None
+        self.end_detail = ""
+        """What is known of the end beyond its reason; may be empty."""
+        self.silent_frames = 0
+        """Frames of silence sent to keep the line alive."""
+        self._channel = channel
+        self._assistant = assistant
+        self._clock = clock
+        self._on_ended = on_ended
+        self._queue_limit_ms = queue_limit_ms
+        self._playout = Playout(channel.format, live_limit_ms)
+        self._speech = Speech(self._playout, self._assistant_failed)
+        self._digits = Digits(reactor)
+        self._hears = getattr(type(assistant), "audio_received", None) is not Assistant.audio_received
+        self._heard_tap: Callable[[bytes], None] | None = None
+        self._said_tap: Callable[[bytes], None] | None = None
+        self._earlier_in_ms = 0.0
+        self._bytes_in = 0
+        self._frames_out = 0
+        self._answering: Deferred[None] | None = None
+        self._until_over: list[Deferred[None]] = []
+        self._set_formats()
+
+    def __repr__(self) -> str:
+        return f"<Call {self.context.context_id} {self.ended.value if self.ended else 'up'}>"
+
+    def start(self) -> None:
+        """Begin: the clock ticks, the assistant answers. Called once."""
+        self._clock.add(self)
+        self._answering = Deferred.fromCoroutine(self._assistant.answer(self))
+        self._answering.addErrback(self._answer_failed)
+
+    @property
+    def audio_in_s(self) -> float:
+        """Audio heard from the caller so far (s)."""
+        return (self._earlier_in_ms + self._channel.format.ms(self._bytes_in)) / 1000
+
+    @property
+    def audio_out_s(self) -> float:
+        """Audio said to the caller so far, the silence that keeps the line alive not counted (s)."""
+        return self._frames_out * FRAME_MS / 1000
+
+    # What the assistant asks for (ICall)
+
+    @property
+    def rate_hz(self) -> int:
+        """The rate of the samples that the assistant hears and speaks (Hz)."""
+        return self._assistant.rate_hz or self._channel.format.rate_hz
+
+    @property
+    def queued_ms(self) -> float:
+        """How much of what was said has not left yet, as far as known (ms)."""
+        return self._playout.queued_ms
+
+    def say(self, audio: Sayable, rate_hz: int | None = None) -> Deferred[Spoken]:
+        """Queue something to be heard after what was queued before: see :class:`ICall`."""
+        if self.ended is not None:
+            return fail(self._too_late("say something"))
+        if self._playout.queued_ms > self._queue_limit_ms:
+            raise PlayoutFull(
+                f"call {self.context.context_id}: over {self._queue_limit_ms / 1000:g} s wait to be heard already;"
+                " wait for what was said before"
+            )
+        return self._speech.say(audio, rate_hz or self.rate_hz)
+
+    def write(self, samples: bytes) -> None:
+        """Live audio, heard as soon as nothing said is waiting: see :class:`ICall`."""
+        if self.ended is None:
+            self._playout.write(samples if self._downward is None else self._downward(samples))
+
+    def flush(self) -> float:
+        """Drop all that waits to be heard; how much that was (ms)."""
+        self._channel.flush()
+        return self._speech.flush()
+
+    def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
+        """Collect digits: see :class:`ICall`. Only one may collect at a time."""
+        return self._digits.collect(count, timeout_s, terminator)
+
+    def hangup(self) -> Deferred[None]:
+        """End the call; fires when it is over. What was queued is not waited for."""
+        over: Deferred[None] = Deferred()
+        self._until_over.append(over)
+        if not self.end(EndReason.ASSISTANT_HANGUP):
+            self.reactor.callLater(0, self._tell_over)
+        return over
+
+    def tap(self, heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None:
+        """Listen in, with s16le mono at :attr:`rate_hz`; None to stop.
+
+        :param heard: called with each of the caller's packets.
+        :param said: called once each 20 ms with what leaves, silence included.
+        """
+        self._heard_tap, self._said_tap = heard, said
+
+    # What the channel says (IMediaSink)
+
+    def audio_received(self, payload: bytes) -> None:
+        """The caller was heard."""
+        self._bytes_in += len(payload)
+        if self.ended is not None or not (self._hears or self._heard_tap):
+            return
+        try:
+            samples = payload if self._upward is None else self._upward(payload)
+            if self._heard_tap is not None:
+                self._heard_tap(samples)
+            self._assistant.audio_received(self, samples)
+        except Exception:
+            self._assistant_failed(Failure())
+
+    def digit_received(self, digit: str) -> None:
+        """The caller pressed a key."""
+        if self.ended is not None:
+            return
+        try:
+            self._digits.received(digit)
+            self._assistant.digit_received(self, digit)
+        except Exception:
+            self._assistant_failed(Failure())
+
+    def format_changed(self) -> None:
+        """The wire's format is another: what waits is converted to it."""
+        self._earlier_in_ms += self._playout.format.ms(self._bytes_in)
+        self._bytes_in = 0
+        self._playout.retarget(self._channel.format)
+        self._set_formats()
+
+    def sending_paused(self, paused: bool) -> None:
+        """Said by paced channels only."""
+
+    def media_ended(self, reason: EndReason, detail: str = "") -> None:
+        """The connection is gone, or closes by itself."""
+        self._mark_end(reason, detail)
+
+    # The clock
+
+    def tick(self) -> None:
+        """One frame to the caller, now."""
+        playout = self._playout
+        try:
+            frame = playout.take()
+        except Exception:
+            self._assistant_failed(Failure())
+            return
+        if frame is None:
+            self.silent_frames += 1
+            frame = self._silence
+        else:
+            self._frames_out += 1
+        self._channel.send_audio(frame)
+        if self._said_tap is not None:
+            self._tell_said(frame)
+        if playout.finished:
+            finished, playout.finished = playout.finished, []
+            for source in finished:
+                self._speech.played(source)
+
+    # The end
+
+    def end(self, reason: EndReason, detail: str = "") -> bool:
+        """End the call from our side, in the protocol's orderly way; whether it had not ended before."""
+        first = self._mark_end(reason, detail)
+        if first:
+            self._channel.hangup()
+        return first
+
+    def _mark_end(self, reason: EndReason, detail: str) -> bool:
+        if self.ended is not None:
+            return False
+        self.ended, self.end_detail = reason, detail
+        self._clock.remove(self)
+        self.reactor.callLater(0, self._wind_up)
+        return True
+
+    def _wind_up(self) -> None:
+        """Tell everybody: who awaits something, then the assistant, then the owner."""
+        assert self.ended is not None
+        if self._answering is not None:
+            self._answering.cancel()
+        self._speech.flush()
+        self._digits.close(self._too_late("collect digits"))
+        try:
+            self._assistant.call_ended(self, self.ended)
+        except Exception:
+            self._log.failure("call {id}: the assistant failed in call_ended", id=self.context.context_id)
+        self._tell_over()
+        self._on_ended(self)
+
+    def _tell_over(self) -> None:
+        over, self._until_over = self._until_over, []
+        for waiting in over:
+            waiting.callback(None)
+
+    def _answer_failed(self, failure: Failure) -> None:
+        if not (failure.check(CancelledError) and self.ended is not None):
+            self._assistant_failed(failure)
+
+    def _assistant_failed(self, failure: Failure) -> None:
+        self._log.failure(
+            "call {id}: the assistant of {assistant_id} failed, so the call ends",
+            failure,
+            id=self.context.context_id,
+            assistant_id=self.context.assistant_id,
+        )
+        self.end(EndReason.ASSISTANT_FAILED, f"{failure.type.__name__}: {failure.getErrorMessage()}"[:200])
+
+    def _too_late(self, what: str) -> CallEnded:
+        reason = self.ended.value if self.ended else ""
+        return CallEnded(f"call {self.context.context_id} has ended ({reason}): too late to {what}")
+
+    # Formats
+
+    def _set_formats(self) -> None:
+        wire, assistant = self._channel.format, AudioFormat("slin", self.rate_hz)
+        self._silence = wire.silent_frame
+        self._upward: Converter | None = converter(wire, assistant)
+        self._downward: Converter | None = converter(assistant, wire)
+        self._tapped: Converter | None = converter(wire, assistant)
+
+    def _tell_said(self, frame: bytes) -> None:
+        try:
+            if self._said_tap is not None:
+                self._said_tap(frame if self._tapped is None else self._tapped(frame))
+        except Exception:
+            self._assistant_failed(Failure())

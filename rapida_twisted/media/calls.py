@@ -1,0 +1,62 @@
+"""The calls that are up: look-up by contextId, a limit, and word when the last one is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from twisted.internet.defer import Deferred, succeed
+
+from rapida_twisted.errors import TooManyCalls
+from rapida_twisted.media.call import Call
+
+__all__ = ["Calls"]
+
+
+class Calls:
+    """The calls now up in this process.
+
+    :param limit: how many may be up at once.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+        """Calls that ever were up."""
+        self._calls: dict[str, Call] = {}
+        self._waiting_for_empty: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._calls.values()))
+
+    def get(self, context_id: str) -> Call | None:
+        """The call of this context, if it is up here."""
+        return self._calls.get(context_id)
+
+    def check_room(self) -> None:
+        """:raises TooManyCalls: the limit is reached."""
+        if len(self._calls) >= self.limit:
+            raise TooManyCalls(f"{self.limit} calls are up, which is the limit")
+
+    def add(self, call: Call) -> None:
+        """A call is up."""
+        self._calls[call.context.context_id] = call
+        self.total += 1
+
+    def remove(self, call: Call) -> None:
+        """A call is over; nothing happens if it is not here."""
+        self._calls.pop(call.context.context_id, None)
+        if not self._calls:
+            waiting, self._waiting_for_empty = self._waiting_for_empty, []
+            for empty in waiting:
+                empty.callback(None)
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when no call is up; at once if none is now."""
+        if not self._calls:
+            return succeed(None)
+        empty: Deferred[None] = Deferred(self._waiting_for_empty.remove)
+        self._waiting_for_empty.append(empty)
+        return empty

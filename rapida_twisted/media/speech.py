@@ -1,0 +1,120 @@
+"""What an assistant says: every kind of audio becomes a source in the playout queue, and its end is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from pathlib import Path
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from rapida_twisted.audio.formats import AudioFormat
+from rapida_twisted.audio.playout import PartsSource, PipeSource, Playout, Source
+from rapida_twisted.audio.wav import WavReader
+from rapida_twisted.interfaces import Sayable, Spoken
+
+__all__ = ["Speech"]
+
+AHEAD_MS = 1000.0
+"""How much of an async iterable is read ahead of what was heard."""
+PART_MS = 100.0
+"""Samples in memory, and files, are converted in parts of this length when they are about to be heard."""
+
+
+class Speech:
+    """The things that one call says, from their being queued to their being heard or flushed.
+
+    :param playout: the call's queue.
+    :param failed: called when an async iterable raised.
+    """
+
+    def __init__(self, playout: Playout, failed: Callable[[Failure], None]) -> None:
+        self._playout = playout
+        self._failed = failed
+        self._waiting: dict[Source, Deferred[Spoken]] = {}
+        self._pumps: dict[Source, Deferred[None]] = {}
+
+    def say(self, audio: Sayable, rate_hz: int) -> Deferred[Spoken]:
+        """Queue something; fires with what became of it. Cancelling stops this one thing.
+
+        :param rate_hz: the rate of samples; a WAV file tells its own.
+        """
+        source = self._source(audio, rate_hz)
+        spoken: Deferred[Spoken] = Deferred(lambda _: self._withdraw(source))
+        self._waiting[source] = spoken
+        self._playout.put(source)
+        return spoken
+
+    def played(self, source: Source) -> None:
+        """All of this source was heard."""
+        self._settle(source, Spoken.PLAYED)
+
+    def flush(self) -> float:
+        """Drop everything that waits; how much that was (ms)."""
+        dropped_ms = self._playout.flush()
+        # Also those that were taken, but are not known to be heard yet.
+        for source in list(self._waiting):
+            self._settle(source, Spoken.FLUSHED)
+        return dropped_ms
+
+    def _settle(self, source: Source, spoken: Spoken) -> None:
+        self._stop_pump(source)
+        waiting = self._waiting.pop(source, None)
+        if waiting is not None:
+            waiting.callback(spoken)
+
+    def _withdraw(self, source: Source) -> None:
+        self._waiting.pop(source, None)
+        self._stop_pump(source)
+        self._playout.discard(source)
+
+    def _source(self, audio: Sayable, rate_hz: int) -> Source:
+        wire = self._playout.format
+        if isinstance(audio, str | Path):
+            reader = WavReader(Path(audio), PART_MS)
+            return PartsSource(reader, AudioFormat("slin", reader.rate_hz), wire)
+        source_format = AudioFormat("slin", rate_hz)
+        if isinstance(audio, bytes | bytearray | memoryview):
+            return PartsSource(_slices(bytes(audio), source_format.bytes_for(PART_MS)), source_format, wire)
+        if isinstance(audio, Iterable):
+            return PartsSource(audio, source_format, wire)
+        if not isinstance(audio, AsyncIterable):
+            raise TypeError(f"a call says bytes, a WAV file's path or an iterable of bytes, not {type(audio).__name__}")
+        return self._pipe(audio, source_format)
+
+    def _pipe(self, parts: AsyncIterable[bytes], source_format: AudioFormat) -> PipeSource:
+        """A source that a coroutine feeds, no more than a second ahead of what is heard."""
+        pausing: list[Deferred[None]] = []
+
+        def go_on() -> None:
+            if pausing and pipe.queued_ms < AHEAD_MS:
+                pausing.pop().callback(None)
+
+        async def pump() -> None:
+            async for part in parts:
+                pipe.feed(part)
+                if pipe.queued_ms >= AHEAD_MS:
+                    pause: Deferred[None] = Deferred()
+                    pausing.append(pause)
+                    await pause
+            pipe.close()
+
+        pipe = PipeSource(source_format, self._playout.format, go_on)
+        pumping = Deferred.fromCoroutine(pump())
+        self._pumps[pipe] = pumping
+        pumping.addErrback(self._pump_failed, pipe)
+        return pipe
+
+    def _pump_failed(self, failure: Failure, pipe: PipeSource) -> None:
+        if not (failure.check(CancelledError) and pipe not in self._pumps):
+            self._failed(failure)
+
+    def _stop_pump(self, source: Source) -> None:
+        pumping = self._pumps.pop(source, None)
+        if pumping is not None:
+            pumping.cancel()
+
+
+def _slices(samples: bytes, part_bytes: int) -> Iterator[bytes]:
+    for begin in range(0, len(samples), part_bytes):
+        yield samples[begin : begin + part_bytes]

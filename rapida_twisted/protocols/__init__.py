@@ -1,0 +1,1 @@
+"""Sockets <-> ``wire/`` <-> a call: the Twisted and Autobahn protocols."""

@@ -1,0 +1,412 @@
+"""AudioSocket over any Twisted stream transport: the server's protocol, and Asterisk's.
+
+The server's protocol is a call's :class:`~rapida_twisted.interfaces.IMediaChannel`. Its life: the UUID frame within
+its time, the claim of that call at the reception (nothing is read meanwhile), then audio both ways until either side
+ends it. The client's protocol is for programs that stand in for Asterisk: phones, gateways, tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rapida_twisted.audio.formats import SLIN, AudioFormat
+from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.errors import RapidaError, RemoteProtocolError
+from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReception
+from rapida_twisted.protocols.addresses import address_text
+from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
+from rapida_twisted.wire.audiosocket import (
+    HANGUP_BYTES,
+    AsteriskCodec,
+    AudioFrame,
+    DtmfFrame,
+    ErrorBits,
+    ErrorFrame,
+    Frame,
+    HangupFrame,
+    ServerCodec,
+    UnknownFrame,
+    UuidFrame,
+    audio_header,
+)
+
+__all__ = ["AsteriskProtocol", "AudioSocketFactory", "AudioSocketProtocol"]
+
+UUID_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+STALLED_FRAMES = 250
+"""A peer that took none of so many frames in a row (5 s) is given up."""
+MAX_WAITING = 1000
+"""Connections that may be open without a call at once."""
+
+
+class _State(Enum):
+    WAITING = "waiting for the UUID frame"
+    CLAIMING = "claiming its call"
+    UP = "up"
+    CLOSING = "closing"
+
+
+@implementer(IMediaChannel)
+class AudioSocketProtocol(Protocol):
+    """One AudioSocket connection, the server's side.
+
+    :param reception: where the call of a UUID is claimed and started.
+    :param reactor: provides IReactorTime.
+    :param uuid_timeout_s: how long the UUID frame may take (s).
+    :param settled: called once, when the connection has its call, or is gone without one.
+    """
+
+    _log = Logger()
+
+    transport: Any
+    transport_name = "audiosocket"
+    paced = False
+
+    def __init__(
+        self,
+        reception: IReception,
+        reactor: Any,
+        uuid_timeout_s: float = UUID_TIMEOUT_S,
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.format: AudioFormat = SLIN
+        self.peer = ""
+        self.unknown_frames = 0
+        """Frames of a kind that the codec does not know."""
+        self._reception = reception
+        self._reactor = reactor
+        self._uuid_timeout_s = uuid_timeout_s
+        self._settled: Callable[[], None] | None = settled
+        self._codec = ServerCodec()
+        self._state = _State.WAITING
+        self._outbox: Outbox
+        self._sink: IMediaSink | None = None
+        self._early: list[Frame] = []
+        self._deadline: IDelayedCall | None = None
+        self._header_bytes = SLIN.frame_bytes
+        self._header = audio_header(SLIN.frame_bytes)
+
+    # What the transport says
+
+    def connectionMade(self) -> None:
+        tune_socket(self.transport)
+        self._outbox = make_outbox(self.transport)
+        self._set_deadline(self._uuid_timeout_s, self._uuid_overdue)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._state is _State.CLOSING:
+            return
+        try:
+            for frame in self._codec.receive_data(data):
+                self._frame_received(frame)
+                if self._state is _State.CLOSING:
+                    return
+        except RemoteProtocolError as error:
+            self._protocol_broken(error)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._set_deadline(None)
+        self._settle()
+        self._state = _State.CLOSING
+        if reason.check(ConnectionDone):
+            self._tell_end(EndReason.CALLER_HANGUP)
+        else:
+            self._tell_end(EndReason.CONNECTION_LOST, reason.getErrorMessage())
+
+    # What the call says (IMediaChannel)
+
+    def send_audio(self, payload: bytes) -> None:
+        """One frame of audio, in the channel's format."""
+        if len(payload) != self._header_bytes:
+            self._header_bytes, self._header = len(payload), audio_header(len(payload), self.format.rate_hz)
+        outbox = self._outbox
+        if not outbox.send(self._header + payload) and outbox.dropped_in_row >= STALLED_FRAMES:
+            self._tell_end(EndReason.PEER_STALLED, f"{outbox.dropped_in_row} frames in a row could not be sent")
+            self.abort()
+
+    def flush(self) -> None:
+        """Nothing waits at the peer: audio is sent when it is due."""
+
+    def mark(self, reached: Callable[[], None]) -> None:
+        """What was sent is being heard."""
+        reached()
+
+    def hangup(self) -> None:
+        """Send a hangup frame. Asterisk closes then, and goes on in its dialplan; who does not is cut off."""
+        if self._state is _State.CLOSING:
+            return
+        self._state = _State.CLOSING
+        self._sink = None
+        self._outbox.send_control(HANGUP_BYTES)
+        # We do not close first: with unread audio in the socket that would send a reset, ahead of the hangup frame.
+        self._set_deadline(CLOSE_TIMEOUT_S, self._outbox.abort)
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        self._state = _State.CLOSING
+        self._sink = None
+        self._outbox.abort()
+
+    # Frames
+
+    def _frame_received(self, frame: Frame) -> None:
+        sink = self._sink
+        if sink is None:
+            self._before_the_call(frame)
+        elif type(frame) is AudioFrame:
+            if frame.rate_hz != self.format.rate_hz:
+                self._change_rate(frame.rate_hz, sink)
+            sink.audio_received(frame.samples)
+        elif type(frame) is DtmfFrame:
+            sink.digit_received(frame.digit)
+        elif type(frame) is HangupFrame:
+            self._tell_end(EndReason.CALLER_HANGUP)
+            self._close()
+        elif type(frame) is ErrorFrame:
+            self._error_received(frame.code)
+        elif type(frame) is UnknownFrame:
+            self._unknown_received(frame)
+
+    def _before_the_call(self, frame: Frame) -> None:
+        if type(frame) is UuidFrame:
+            self._claim(str(frame.uuid))
+        elif type(frame) is HangupFrame or type(frame) is ErrorFrame:
+            self._early.clear()
+            self._close()
+        else:
+            # Only what was read together with the UUID can come here, since reading stops for the claim.
+            self._early.append(frame)
+
+    def _change_rate(self, rate_hz: int, sink: IMediaSink) -> None:
+        """The peer's audio has another rate (a channel of chan_audiosocket): answer in the same."""
+        self.format = AudioFormat("slin", rate_hz)
+        self._header_bytes = 0
+        sink.format_changed()
+
+    def _error_received(self, code: ErrorBits) -> None:
+        self._log.warn("AudioSocket {peer} reports error {code!r}", peer=self.peer, code=code)
+        if code & ErrorBits.HANGUP:
+            self._tell_end(EndReason.CALLER_HANGUP, f"error {code!r}")
+            self._close()
+
+    def _unknown_received(self, frame: UnknownFrame) -> None:
+        self.unknown_frames += 1
+        if self.unknown_frames == 1:
+            self._log.warn(
+                "AudioSocket {peer} sent a frame of unknown kind 0x{kind:02x} ({size} bytes): skipped, as all such"
+                " frames of this call will be",
+                peer=self.peer, kind=frame.kind, size=len(frame.payload),
+            )  # fmt: skip
+
+    # The claim
+
+    def _claim(self, context_id: str) -> None:
+        # Behind a PROXY protocol the peer is known only now.
+        self.peer = address_text(self.transport.getPeer())
+        self._state = _State.CLAIMING
+        self._set_deadline(None)
+        self.transport.pauseProducing()
+        claim = self._reception.claim(context_id, self.transport_name, self.peer)
+        claim.addCallbacks(self._claimed, self._refused)
+        claim.addErrback(self._claim_broke)
+
+    def _claimed(self, context: CallContext) -> None:
+        if self._state is not _State.CLAIMING:
+            self._reception.abandon(context, EndReason.CALLER_HANGUP, "the connection closed while its call was claimed")
+            return
+        self._state = _State.UP
+        self._settle()
+        self._sink = self._reception.start(context, self)
+        self.transport.resumeProducing()
+        early, self._early = self._early, []
+        for frame in early:
+            if self._state is _State.UP:
+                self._frame_received(frame)
+
+    def _refused(self, failure: Failure) -> None:
+        failure.trap(RapidaError)
+        self._log.warn("AudioSocket {peer} refused: {reason}", peer=self.peer, reason=failure.getErrorMessage())
+        self._hang_up_unclaimed()
+
+    def _claim_broke(self, failure: Failure) -> None:
+        self._log.failure("AudioSocket {peer}: its call could not be started", failure, peer=self.peer)
+        self._hang_up_unclaimed()
+
+    def _hang_up_unclaimed(self) -> None:
+        if self._state is not _State.CLOSING:
+            self.transport.resumeProducing()
+            self.hangup()
+
+    # The end
+
+    def _uuid_overdue(self) -> None:
+        self._deadline = None
+        self._log.warn(
+            "AudioSocket {peer} sent no UUID frame within {seconds} s: closed",
+            peer=address_text(self.transport.getPeer()), seconds=self._uuid_timeout_s,
+        )  # fmt: skip
+        self.abort()
+
+    def _protocol_broken(self, error: RemoteProtocolError) -> None:
+        peer = self.peer or address_text(self.transport.getPeer())
+        self._log.warn("AudioSocket {peer} broke the protocol: {error}", peer=peer, error=str(error))
+        self._tell_end(EndReason.PROTOCOL_ERROR, str(error))
+        self.hangup()
+
+    def _close(self) -> None:
+        """Close from our side, after a peer that said it is done."""
+        self._state = _State.CLOSING
+        self._outbox.close()
+        self._set_deadline(CLOSE_TIMEOUT_S, self._outbox.abort)
+
+    def _tell_end(self, reason: EndReason, detail: str = "") -> None:
+        """Tell the call, once, that its media is over."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.media_ended(reason, detail)
+
+    def _settle(self) -> None:
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            settled()
+
+    def _set_deadline(self, delay_s: float | None, overdue: Callable[[], None] | None = None) -> None:
+        """One deadline at a time: replace it, or drop it (None)."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+        if delay_s is not None and overdue is not None:
+            self._deadline = self._reactor.callLater(delay_s, overdue)
+
+
+class AudioSocketFactory(ServerFactory):
+    """Makes an :class:`AudioSocketProtocol` for each connection that an endpoint accepts.
+
+    :param max_waiting: connections that may be open without a call at once; further ones are closed at once.
+    """
+
+    _log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        reception: IReception,
+        reactor: Any,
+        uuid_timeout_s: float = UUID_TIMEOUT_S,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self.waiting = 0
+        """Connections that have no call yet."""
+        self.refused = 0
+        """Connections that were closed because too many had no call."""
+        self._reception = reception
+        self._reactor = reactor
+        self._uuid_timeout_s = uuid_timeout_s
+        self._max_waiting = max_waiting
+
+    def buildProtocol(self, addr: IAddress | None) -> AudioSocketProtocol | None:
+        if self.waiting >= self._max_waiting:
+            self.refused += 1
+            if self.refused & (self.refused - 1) == 0:  # 1, 2, 4, 8 ...: a flood must not fill the log too
+                self._log.warn(
+                    "AudioSocket {peer} closed: {waiting} connections have not said which call they are"
+                    " ({refused} closed so far)",
+                    peer=address_text(addr), waiting=self.waiting, refused=self.refused,
+                )  # fmt: skip
+            return None
+        self.waiting += 1
+        protocol = AudioSocketProtocol(self._reception, self._reactor, self._uuid_timeout_s, self._settled)
+        protocol.factory = self
+        return protocol
+
+    def _settled(self) -> None:
+        self.waiting -= 1
+
+
+class AsteriskProtocol(Protocol):
+    """One AudioSocket connection, Asterisk's side: override what should be heard of.
+
+    :param call: the UUID to send first: the contextId that the registration gave.
+    """
+
+    transport: Any
+
+    def __init__(self, call: UUID) -> None:
+        self.call = call
+        self._codec = AsteriskCodec()
+        self._outbox: Outbox | None = None
+
+    # To be overridden
+
+    def call_started(self) -> None:
+        """The connection is up and the UUID is sent."""
+
+    def audio_received(self, samples: bytes, rate_hz: int) -> None:
+        """The server said something: s16le mono."""
+
+    def hangup_received(self) -> None:
+        """The server ended the call. The connection is closed by now; :meth:`call_ended` follows."""
+
+    def error_received(self, code: ErrorBits) -> None:
+        """The server reports an error."""
+
+    def call_ended(self, problem: str) -> None:
+        """The connection is gone, once; ``problem`` is empty for an orderly end."""
+
+    # To be called
+
+    def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
+        """Send one frame of s16le mono; whether the server kept up, else it was dropped."""
+        return self._outbox is not None and self._outbox.send(
+            self._codec.send(AudioFrame(samples, rate_hz))
+        )
+
+    def send_digit(self, digit: str) -> None:
+        """Send a key that was pressed."""
+        if self._outbox is not None:
+            self._outbox.send_control(self._codec.send(DtmfFrame(digit)))
+
+    def hangup(self) -> None:
+        """Hang up as Asterisk does: close, without a frame."""
+        if self._outbox is not None:
+            self._outbox.close()
+
+    # What the transport says
+
+    def connectionMade(self) -> None:
+        tune_socket(self.transport)
+        self._outbox = make_outbox(self.transport)
+        self._outbox.send_control(self._codec.send(UuidFrame(self.call)))
+        self.call_started()
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            for frame in self._codec.receive_data(data):
+                if type(frame) is AudioFrame:
+                    self.audio_received(frame.samples, frame.rate_hz)
+                elif type(frame) is HangupFrame:
+                    self.hangup()
+                    self.hangup_received()
+                    return
+                elif type(frame) is ErrorFrame:
+                    self.error_received(frame.code)
+        except RemoteProtocolError as error:
+            self._problem = str(error)
+            self.transport.abortConnection()
+
+    _problem = ""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._outbox = None
+        self.call_ended(self._problem or ("" if reason.check(ConnectionDone) else reason.getErrorMessage()))

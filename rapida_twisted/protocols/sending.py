@@ -1,0 +1,153 @@
+"""How small frames leave: straight into the socket where that is possible, and never into an unbounded buffer.
+
+Twisted's ``transport.write`` queues and asks the reactor to write in its next turn, which for one small frame costs
+more than the frame. On a bare TCP or UNIX socket with nothing queued, one ``send()`` does it. What the kernel does not
+take at once goes through ``transport.write``, and until that is gone further audio is dropped: a listener who does not
+listen loses audio, not our memory.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
+from zope.interface import implementer
+
+__all__ = ["Outbox", "make_outbox", "tune_socket"]
+
+READ_BYTES = 4096
+"""What one read takes at the most, and what may be queued in user space: 13 frames of 320 bytes."""
+
+KERNEL_SEND_BYTES = 16384
+"""The socket's send buffer (Linux doubles it): about 2 s of slin at 8 kHz instead of minutes."""
+
+UNACKNOWLEDGED_MS = 10_000
+
+
+class Outbox:
+    """Where one connection's frames go. ``dropped_in_row`` counts what was dropped since the last one that left."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._full = False
+        self.dropped = 0
+        self.dropped_in_row = 0
+
+    def send(self, data: bytes) -> bool:
+        """Send audio, or drop it when the peer does not keep up; whether it was sent."""
+        if self._full:
+            self.dropped += 1
+            self.dropped_in_row += 1
+            return False
+        self.dropped_in_row = 0
+        self._write(data)
+        return True
+
+    def send_control(self, data: bytes) -> None:
+        """Send what must not be lost (a hangup frame): behind what is queued already."""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close when what is queued is sent."""
+        # A registered producer would keep the transport open.
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        self._transport.abortConnection()
+
+    def _write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
+@implementer(IPushProducer)
+class _BufferedOutbox(Outbox):
+    """Any transport: it tells us when its buffer is full and when it is empty again."""
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(transport)
+        transport.registerProducer(self, True)
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        self._full = True
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        self._full = False
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        self._full = True
+
+
+@implementer(IPullProducer)
+class _DirectOutbox(Outbox):
+    """A bare socket: ``send()`` now, and ``transport.write`` only for what the kernel did not take."""
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(transport)
+        self._socket_send = transport.getHandle().send
+        self._handing_over = False
+
+    def _write(self, data: bytes) -> None:
+        try:
+            sent = self._socket_send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # The connection is broken: the reactor finds out by itself, and tells connectionLost why.
+            self._full = True
+            return
+        if sent < len(data):
+            self._hand_over(data[sent:])
+
+    def send_control(self, data: bytes) -> None:
+        if self._full:
+            self._transport.write(data)
+        else:
+            self._write(data)
+
+    def _hand_over(self, rest: bytes) -> None:
+        """Let the transport send the rest, and have it call when that is gone."""
+        self._full = self._handing_over = True
+        self._transport.write(rest)
+        # A pull producer is asked for more once at its registration, and then whenever the buffer is empty.
+        self._transport.registerProducer(self, False)
+        self._handing_over = False
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        if not self._handing_over:
+            self._full = False
+            self._transport.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        self._full = True
+
+
+def tune_socket(transport: Any) -> None:
+    """Small frames at once, small buffers, and word of a dead peer: where the transport is a TCP socket."""
+    transport.bufferSize = READ_BYTES
+    if ITCPTransport.providedBy(transport):
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
+        handle = transport.getHandle()
+        if isinstance(handle, socket.socket):
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
+            # What was sent and is not acknowledged for so long means that the peer is gone.
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+
+
+def make_outbox(transport: Any) -> Outbox:
+    """The outbox that suits the transport; to be called once, in ``connectionMade``."""
+    if isinstance(transport, tcp.Connection) and not transport.TLS:
+        return _DirectOutbox(transport)
+    return _BufferedOutbox(transport)

@@ -1,0 +1,1 @@
+"""The HTTP face: registration, calls, health."""

@@ -1,0 +1,1 @@
+"""Bytes <-> typed frames and messages. No I/O, no Twisted, no clock."""

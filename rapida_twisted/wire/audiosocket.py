@@ -1,0 +1,279 @@
+"""AudioSocket: bytes <-> frames, for both roles. No I/O, no clock.
+
+A frame is a kind (1 byte), a length (2 bytes, network order) and that many bytes of payload
+(Asterisk: ``include/asterisk/res_audiosocket.h``, ``res/res_audiosocket.c``). The client, which is Asterisk, speaks
+first, with a UUID frame; audio and digits follow. The server answers with audio and, to end the call, a hangup frame;
+whatever else it sends makes Asterisk hang up, so :class:`ServerCodec` does not encode it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntFlag
+from typing import NamedTuple
+from uuid import UUID
+
+from rapida_twisted.errors import LocalProtocolError, RemoteProtocolError
+
+__all__ = [
+    "DIGITS",
+    "HANGUP_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "AsteriskCodec",
+    "AudioFrame",
+    "DtmfFrame",
+    "ErrorBits",
+    "ErrorFrame",
+    "Frame",
+    "HangupFrame",
+    "ServerCodec",
+    "UnknownFrame",
+    "UuidFrame",
+    "audio_header",
+]
+
+KIND_HANGUP = 0x00
+KIND_UUID = 0x01
+KIND_DTMF = 0x03
+KIND_AUDIO = 0x10
+KIND_ERROR = 0xFF
+
+_AUDIO_RATES_HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
+"""By kind, from 0x10 on."""
+_RATE_OF_KIND = dict(enumerate(_AUDIO_RATES_HZ, KIND_AUDIO))
+_KIND_OF_RATE = {rate_hz: kind for kind, rate_hz in _RATE_OF_KIND.items()}
+
+HEADER_BYTES = 3
+MAX_PAYLOAD_BYTES = 0xFFFF
+UUID_BYTES = 16
+DIGITS = "0123456789ABCD*#"
+HANGUP_BYTES = b"\x00\x00\x00"
+
+
+class HangupFrame(NamedTuple):
+    """The call is over. Asterisk accepts it and goes on in the dialplan; it never sends one itself."""
+
+
+class UuidFrame(NamedTuple):
+    """The client's first frame: which call this is."""
+
+    uuid: UUID
+
+
+class DtmfFrame(NamedTuple):
+    """A key that the caller pressed: one of ``0-9 A-D * #``."""
+
+    digit: str
+
+
+class AudioFrame(NamedTuple):
+    """Signed 16-bit little-endian mono samples, of any even length (a caller's packet, often 20 or 30 ms)."""
+
+    samples: bytes
+    rate_hz: int = 8000
+
+
+class ErrorBits(IntFlag):
+    """What an error frame's code means, bit by bit."""
+
+    HANGUP = 0x01
+    FRAME_FORWARDING = 0x02
+    MEMORY = 0x04
+
+
+class ErrorFrame(NamedTuple):
+    """The peer reports an error of its own."""
+
+    code: ErrorBits
+
+
+class UnknownFrame(NamedTuple):
+    """A kind that this version does not know. Its length says where the next frame begins, so nothing is lost."""
+
+    kind: int
+    payload: bytes
+
+
+Frame = HangupFrame | UuidFrame | DtmfFrame | AudioFrame | ErrorFrame | UnknownFrame
+
+
+def audio_header(byte_count: int, rate_hz: int = 8000) -> bytes:
+    """The three bytes that precede so many bytes of audio.
+
+    :raises LocalProtocolError: a length that Asterisk refuses (zero, odd, over 65,535) or a rate without a kind.
+    """
+    kind = _KIND_OF_RATE.get(rate_hz)
+    if kind is None:
+        raise LocalProtocolError(f"AudioSocket has no kind for {rate_hz} Hz; it has {_AUDIO_RATES_HZ}")
+    if not 0 < byte_count <= MAX_PAYLOAD_BYTES or byte_count % 2:
+        raise LocalProtocolError(f"an audio frame holds 2 to 65,534 bytes, an even number, not {byte_count}")
+    return bytes((kind, byte_count >> 8, byte_count & 0xFF))
+
+
+class _Codec:
+    """The framing that both roles share. ``_frame`` decides what one frame means to the role."""
+
+    def __init__(self) -> None:
+        self._unread = b""
+        self._error: RemoteProtocolError | None = None
+
+    def receive_data(self, data: bytes) -> Iterator[Frame]:
+        """Take bytes as they came, split anywhere, and give the frames that are complete now.
+
+        The frames must be consumed before the next call. At most one incomplete frame (65,538 bytes) is kept.
+
+        :raises RemoteProtocolError: the peer broke the protocol; raised again at each further call. Anything else
+            that is raised is a bug.
+        """
+        if self._error is not None:
+            raise self._error
+        unread = self._unread + data if self._unread else data
+        size = len(unread)
+        at = 0
+        rates = _RATE_OF_KIND
+        try:
+            while size - at >= HEADER_BYTES:
+                kind = unread[at]
+                begin = at + HEADER_BYTES
+                end = begin + (unread[at + 1] << 8 | unread[at + 2])
+                rate_hz = rates.get(kind)
+                if rate_hz is None:
+                    self._check_header(kind, end - begin)
+                else:
+                    self._check_audio(end - begin)
+                if end > size:
+                    break
+                at = end
+                if rate_hz is None:
+                    yield self._frame(kind, unread[begin:end])
+                else:
+                    yield AudioFrame(unread[begin:end], rate_hz)
+        except RemoteProtocolError as error:
+            self._error = error
+            raise
+        finally:
+            self._unread = b"" if self._error is not None else unread[at:]
+
+    def _check_audio(self, length: int) -> None:
+        """Refuse an audio frame by its length, before its payload is waited for."""
+        raise NotImplementedError
+
+    def _check_header(self, kind: int, length: int) -> None:
+        """Refuse any other frame by its kind and length, before its payload is waited for."""
+        raise NotImplementedError
+
+    def _frame(self, kind: int, payload: bytes) -> Frame:
+        """What a complete frame, other than audio, is."""
+        raise NotImplementedError
+
+
+class ServerCodec(_Codec):
+    """The server's side: hears Asterisk, speaks to Asterisk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uuid: UUID | None = None
+        """The call's UUID, once its frame was read."""
+
+    def send(self, frame: Frame) -> bytes:
+        """The bytes of a frame to Asterisk.
+
+        :raises LocalProtocolError: a frame at which Asterisk would hang the channel up.
+        """
+        match frame:
+            case AudioFrame(samples, rate_hz):
+                return audio_header(len(samples), rate_hz) + samples
+            case HangupFrame():
+                return HANGUP_BYTES
+        raise LocalProtocolError(f"Asterisk accepts audio and hangup frames only, not {type(frame).__name__}")
+
+    def _check_audio(self, length: int) -> None:
+        if self.uuid is None:
+            raise RemoteProtocolError("audio came before the UUID frame")
+        if length % 2:
+            raise RemoteProtocolError(f"an audio frame of {length} bytes came; 16-bit samples need an even number")
+
+    def _check_header(self, kind: int, length: int) -> None:
+        if kind == KIND_UUID:
+            if self.uuid is not None:
+                raise RemoteProtocolError("a second UUID frame came; a connection is one call")
+            if length != UUID_BYTES:
+                raise RemoteProtocolError(f"a UUID frame of {length} bytes came; a UUID has {UUID_BYTES}")
+        elif self.uuid is None and kind not in (KIND_HANGUP, KIND_ERROR):
+            raise RemoteProtocolError(f"a frame of kind 0x{kind:02x} came before the UUID frame")
+        _check_common(kind, length)
+
+    def _frame(self, kind: int, payload: bytes) -> Frame:
+        if kind == KIND_UUID:
+            self.uuid = UUID(bytes=payload)
+            return UuidFrame(self.uuid)
+        return _common_frame(kind, payload)
+
+
+class AsteriskCodec(_Codec):
+    """The client's side, which is Asterisk's: hears a server, speaks to a server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._identified = False
+
+    def send(self, frame: Frame) -> bytes:
+        """The bytes of a frame to the server: first a UUID frame, then audio and digits.
+
+        :raises LocalProtocolError: a frame that Asterisk would not send, or not now.
+        """
+        if isinstance(frame, UuidFrame):
+            if self._identified:
+                raise LocalProtocolError("the UUID frame was sent already; a connection is one call")
+            self._identified = True
+            return bytes((KIND_UUID, 0, UUID_BYTES)) + frame.uuid.bytes
+        if not self._identified:
+            raise LocalProtocolError(f"the UUID frame comes first, not {type(frame).__name__}")
+        match frame:
+            case AudioFrame(samples, rate_hz):
+                return audio_header(len(samples), rate_hz) + samples
+            case DtmfFrame(digit):
+                if len(digit) != 1 or digit not in DIGITS:
+                    raise LocalProtocolError(f"a digit is one of {DIGITS}, not {digit!r}")
+                return bytes((KIND_DTMF, 0, 1)) + digit.encode("ascii")
+            case HangupFrame():
+                return HANGUP_BYTES
+            case ErrorFrame(code):
+                return bytes((KIND_ERROR, 0, 1, int(code)))
+        raise LocalProtocolError(f"{type(frame).__name__} is not sent to a server")
+
+    def _check_audio(self, length: int) -> None:
+        if length == 0 or length % 2:
+            raise RemoteProtocolError(f"an audio frame of {length} bytes came; Asterisk hangs up on it")
+
+    def _check_header(self, kind: int, length: int) -> None:
+        if kind in (KIND_UUID, KIND_DTMF):
+            raise RemoteProtocolError(f"a server sent a frame of kind 0x{kind:02x}; Asterisk hangs up on it")
+        _check_common(kind, length)
+
+    def _frame(self, kind: int, payload: bytes) -> Frame:
+        return _common_frame(kind, payload)
+
+
+def _check_common(kind: int, length: int) -> None:
+    """What both roles demand of the lengths of hangup, DTMF and error frames."""
+    if kind == KIND_DTMF and length != 1:
+        raise RemoteProtocolError(f"a DTMF frame of {length} bytes came; a digit is one")
+    if kind == KIND_HANGUP and length:
+        raise RemoteProtocolError(f"a hangup frame of {length} bytes came; it has none")
+    if kind == KIND_ERROR and length > 1:
+        raise RemoteProtocolError(f"an error frame of {length} bytes came; its code is one")
+
+
+def _common_frame(kind: int, payload: bytes) -> Frame:
+    """The frames that mean the same to both roles."""
+    if kind == KIND_HANGUP:
+        return HangupFrame()
+    if kind == KIND_ERROR:
+        return ErrorFrame(ErrorBits(payload[0] if payload else 0))
+    if kind == KIND_DTMF:
+        digit = payload.decode("latin-1")
+        if digit not in DIGITS:
+            raise RemoteProtocolError(f"DTMF digit {payload!r} came; known are {DIGITS}")
+        return DtmfFrame(digit)
+    return UnknownFrame(kind, payload)
