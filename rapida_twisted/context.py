@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 
 __all__ = ["CallContext", "ContextStatus", "Direction", "EndReason"]
 
 
-class ContextStatus(str, Enum):
+class ContextStatus(StrEnum):
     """pending -> claimed -> completed | failed, and pending -> expired | failed. Nothing else."""
 
     PENDING = "pending"
@@ -24,14 +24,14 @@ class ContextStatus(str, Enum):
     EXPIRED = "expired"
 
 
-class Direction(str, Enum):
+class Direction(StrEnum):
     """Who placed the call: the caller (inbound) or we (outbound)."""
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
 
 
-class EndReason(str, Enum):
+class EndReason(StrEnum):
     """Why a call ended. ``failed`` says whether the record counts as failed or as completed."""
 
     CALLER_HANGUP = "caller_hangup"

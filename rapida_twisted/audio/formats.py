@@ -13,6 +13,7 @@ FRAME_MS = 20
 SLIN_RATES_HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
 """The linear rates that Asterisk knows as slin, slin12 ... slin192."""
 
+_RATE_OF_SLIN = {"slin" if hz == 8000 else f"slin{hz // 1000}": hz for hz in SLIN_RATES_HZ}
 _SAMPLE_BYTES = {"slin": 2, "ulaw": 1, "alaw": 1}
 _SILENT_BYTE = {"slin": b"\x00", "ulaw": b"\xff", "alaw": b"\xd5"}
 
@@ -66,6 +67,26 @@ class AudioFormat:
     def linear(self) -> AudioFormat:
         """The linear format of the same rate."""
         return self if self.is_linear else AudioFormat("slin", self.rate_hz)
+
+    @classmethod
+    def from_asterisk(cls, name: str) -> AudioFormat:
+        """The format that Asterisk calls so: ``ulaw``, ``alaw``, ``slin`` (8 kHz), ``slin12`` ... ``slin192``.
+
+        :raises ValueError: a codec that is not converted here, such as opus.
+        """
+        rate_hz = _RATE_OF_SLIN.get(name)
+        if rate_hz is not None:
+            return cls("slin", rate_hz)
+        if name in ("ulaw", "alaw"):
+            return cls(name, 8000)
+        raise ValueError(f"codec {name!r} is not converted here: dial with c(ulaw), c(alaw), c(slin) or c(slin16)")
+
+    @cached_property
+    def asterisk_name(self) -> str:
+        """What Asterisk calls this format."""
+        if not self.is_linear:
+            return self.encoding
+        return next(name for name, rate_hz in _RATE_OF_SLIN.items() if rate_hz == self.rate_hz)
 
     def __str__(self) -> str:
         return f"{self.encoding}@{self.rate_hz}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import floor
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
@@ -56,7 +57,7 @@ class Lateness:
         for step, count in enumerate(self.counts):
             seen += count
             if count and seen >= wanted:
-                return min((step + 1) * self.STEP_S, self.max_s) * 1000
+                return (self.max_s if step == self.STEPS else min((step + 1) * self.STEP_S, self.max_s)) * 1000
         return 0.0
 
     def reset(self) -> None:
@@ -110,13 +111,14 @@ class MediaClock:
             return
         if self._timer is None and not self._in_tick:
             self._start_s = self._now()
-            self._timer = self._reactor.callLater(self._period_s, self._tick)
         slot = min(self._slots, key=lambda slot: len(slot.members))
         if not slot.members:
             slot.done, slot.debt = self._periods_due(slot), 0
         slot.members[member] = None
         slot.round = tuple(slot.members)
         self._slot_of[member] = slot
+        if not self._in_tick:
+            self._set_timer()
 
     def remove(self, member: Ticking) -> None:
         """Tick it no more; nothing happens if it is not here."""
@@ -131,7 +133,7 @@ class MediaClock:
 
     def _periods_due(self, slot: _Slot) -> int:
         """How many deadlines of the slot are over; the margin is for the rounding of floats."""
-        return int((self._now() - self._start_s - slot.offset_s) / self._period_s + 1e-6)
+        return floor((self._now() - self._start_s - slot.offset_s) / self._period_s + 1e-6)
 
     def _tick(self) -> None:
         self._timer, self._in_tick = None, True
@@ -142,7 +144,7 @@ class MediaClock:
         finally:
             self._in_tick = False
             if self._slot_of:
-                self._timer = self._reactor.callLater(self._until_next_s(), self._tick)
+                self._set_timer()
 
     def _run(self, slot: _Slot) -> None:
         """Tick a slot's members, if it is due."""
@@ -159,18 +161,22 @@ class MediaClock:
         slot.debt = due - frames
         now, late = self._now, self.lateness.add
         for member in slot.round:
-            if member in slot.members:
-                try:
-                    for _ in range(frames):
+            try:
+                for number in range(frames):
+                    if member in slot.members:
                         member.tick()
-                except Exception:
-                    self._log.failure("a tick failed, and its call leaves the clock: {member!r}", member=member)
-                    self.remove(member)
-                late(now() - deadline_s)
+                        late(now() - deadline_s - number * self._period_s)
+            except Exception:
+                self._log.failure("a tick failed, and its call leaves the clock: {member!r}", member=member)
+                self.remove(member)
 
-    def _until_next_s(self) -> float:
-        """How long until the next deadline of a slot that has members; never negative."""
-        first = min(
+    def _set_timer(self) -> None:
+        """Wake up at the next deadline of a slot that has members."""
+        next_s = min(
             slot.offset_s + (slot.done + slot.debt + 1) * self._period_s for slot in self._slots if slot.members
         )
-        return max(0.0, self._start_s + first - self._now())
+        wait_s = max(0.0, self._start_s + next_s - self._now())
+        if self._timer is None:
+            self._timer = self._reactor.callLater(wait_s, self._tick)
+        else:
+            self._timer.reset(wait_s)

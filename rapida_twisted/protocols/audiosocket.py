@@ -223,7 +223,7 @@ class AudioSocketProtocol(Protocol):
 
     def _claimed(self, context: CallContext) -> None:
         if self._state is not _State.CLAIMING:
-            self._reception.abandon(context, EndReason.CALLER_HANGUP, "the connection closed while its call was claimed")
+            self._reception.abandon(context, EndReason.CALLER_HANGUP, "its connection closed while it was claimed")
             return
         self._state = _State.UP
         self._settle()

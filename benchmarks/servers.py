@@ -1,0 +1,192 @@
+"""The servers that are measured: the floor (a C echo), and the real one with its echo assistant."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+REPO = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+ASSISTANT_ID = "123456789"
+
+
+class BenchmarkError(Exception):
+    """The benchmark can't go on; the text is one sentence."""
+
+
+class Server(Protocol):
+    """One that is up, and echoes."""
+
+    name: str
+    pid: int
+    port: int
+
+    def contexts(self, count: int) -> list[str]:
+        """So many registered contextIds; none where any will do."""
+
+    def reset_clock(self) -> None:
+        """Count the lateness of frames anew."""
+
+    def clock(self) -> dict[str, Any] | None:
+        """How late frames left since then; None where that can't be known."""
+
+
+class Floor:
+    """The C echo, which needs no registration and has no clock."""
+
+    name = "floor"
+
+    def __init__(self, pid: int, port: int) -> None:
+        self.pid = pid
+        self.port = port
+
+    def contexts(self, count: int) -> list[str]:
+        """None: any UUID will do."""
+        return []
+
+    def reset_clock(self) -> None:
+        """It has none."""
+
+    def clock(self) -> dict[str, Any] | None:
+        """It has none."""
+        return None
+
+
+class RapidaMedia:
+    """``twistd rapida-media`` with the echo assistant for every id."""
+
+    name = "rapida"
+
+    def __init__(self, pid: int, port: int, http_port: int, api_key: str) -> None:
+        self.pid = pid
+        self.port = port
+        self._url = f"http://127.0.0.1:{http_port}"
+        self._api_key = api_key
+
+    def contexts(self, count: int) -> list[str]:
+        """Register so many calls over HTTP, a few at a time."""
+        path = f"/v1/talk/asterisk/call/{ASSISTANT_ID}?from=benchmark"
+        with ThreadPoolExecutor(4) as threads:
+            return list(threads.map(lambda _: self._request("GET", path).strip(), range(count)))
+
+    def reset_clock(self) -> None:
+        """Count anew, if this server can."""
+        try:
+            self._request("DELETE", "/v1/clock")
+        except urllib.error.HTTPError:
+            pass
+
+    def clock(self) -> dict[str, Any] | None:
+        """What the server counted, if it does."""
+        try:
+            counts: dict[str, Any] = json.loads(self._request("GET", "/v1/clock"))
+        except (urllib.error.HTTPError, ValueError):
+            return None
+        return counts
+
+    def healthy(self) -> bool:
+        """Whether it answers."""
+        try:
+            self._request("GET", "/healthz")
+        except OSError:
+            return False
+        return True
+
+    def _request(self, method: str, path: str) -> str:
+        request = urllib.request.Request(self._url + path, method=method, headers={"x-api-key": self._api_key})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            body: bytes = response.read()
+        return body.decode()
+
+
+@contextmanager
+def floor(program: Path, core: int | None) -> Iterator[Floor]:
+    """The C echo, up while the context lasts."""
+    port = _free_port()
+    with _running([str(program), str(port)], core, {}) as process:
+        _wait_until(lambda: _listens(port), process, "the C echo")
+        yield Floor(process.pid, port)
+
+
+@contextmanager
+def rapida_media(state_dir: Path, core: int | None) -> Iterator[RapidaMedia]:
+    """A fresh real server, up while the context lasts; what it says goes to ``server.log`` in the directory."""
+    http_port, port, api_key = _free_port(), _free_port(), secrets.token_urlsafe(24)
+    words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "rapida-media"]
+    words += ["--assistant", "*=echo", "--store-url", "memory:", "--state-dir", str(state_dir)]
+    words += ["--http-port", str(http_port), "--audiosocket-port", str(port)]
+    with _running(words, core, {"RAPIDA_API_KEY": api_key}, state_dir / "server.log") as process:
+        server = RapidaMedia(process.pid, port, http_port, api_key)
+        _wait_until(server.healthy, process, f"rapida-media (see {state_dir / 'server.log'})")
+        yield server
+
+
+def rss_kb(pid: int) -> int:
+    """The memory that a process holds now (KB)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    return 0
+
+
+@contextmanager
+def _running(
+    words: list[str], core: int | None, environment: dict[str, str], log: Path = Path(os.devnull)
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            words,
+            cwd=REPO,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until(ready: Any, process: subprocess.Popen[bytes], what: str) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while not ready():
+        if process.poll() is not None:
+            raise BenchmarkError(f"{what} ended at its start with code {process.returncode}")
+        if time.monotonic() > deadline_s:
+            raise BenchmarkError(f"{what} did not start within {START_TIMEOUT_S:g} s")
+        time.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

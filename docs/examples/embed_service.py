@@ -1,0 +1,17 @@
+"""The whole service in an application of your own: here with an assistant that is no plugin and has no name.
+
+Run it with ``twistd -ny embed_service.py``.
+"""
+
+from twisted.application.service import Application
+from twisted.internet import reactor
+
+from rapida_twisted.service import RapidaMedia
+from rapida_twisted.settings import Settings
+
+settings = Settings.from_words(
+    {"ASSISTANT": "*=support_bot:Support", "STORE__URL": "memory:", "AUDIOSOCKET__PORT": "0", "HTTP__PORT": "0"}
+)
+application = Application("my-telephone")
+service = RapidaMedia(settings, reactor, announce=print)
+service.setServiceParent(application)

@@ -1,0 +1,17 @@
+"""An assistant in ten lines: asks for a PIN, then says back what it hears."""
+
+from rapida_twisted import Assistant
+from rapida_twisted.audio.tones import tone
+
+
+class Support(Assistant):
+    rate_hz = 16000
+
+    async def answer(self, call):
+        await call.say(tone(880, 300, self.rate_hz))
+        digits = await call.digits(4, timeout_s=5)
+        if digits != "1234":
+            await call.hangup()
+
+    def audio_received(self, call, samples):
+        call.write(samples)

@@ -1,0 +1,15 @@
+"""A test of an assistant, without a network and without waiting."""
+
+from support_bot import Support
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.testing import FakeCall
+
+
+class SupportTests(SynchronousTestCase):
+    def test_wrong_pin_is_hung_up(self) -> None:
+        call = FakeCall(Support())
+        call.start()
+        for digit in "9999":
+            call.press(digit)
+        self.assertTrue(call.hung_up)

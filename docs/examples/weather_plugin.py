@@ -1,0 +1,35 @@
+"""A plugin: belongs into ``twisted/plugins/`` of your own package."""
+
+from collections.abc import Callable
+
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from rapida_twisted import Assistant, AssistantHouse, CallContext, IAssistantFactory
+from rapida_twisted.audio.tones import tone
+from rapida_twisted.errors import SettingsError
+
+
+class Weather(Assistant):
+    rate_hz = 8000
+
+    def __init__(self, city: str) -> None:
+        self.city = city
+
+    async def answer(self, call):
+        await call.say(tone(440 if self.city == "Berlin" else 220, 500, self.rate_hz))
+        await call.hangup()
+
+
+@implementer(IPlugin, IAssistantFactory)
+class WeatherFactory:
+    name = "weather"
+    usage = "weather:CITY  says the weather of a city, as a tone"
+
+    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], Assistant]:
+        if not argument:
+            raise SettingsError("weather needs a city, as in weather:Berlin")
+        return lambda context: Weather(argument)
+
+
+weather = WeatherFactory()

@@ -1,0 +1,123 @@
+"""Call contexts in memory: for tests, and for a server whose calls need not outlive it."""
+
+from __future__ import annotations
+
+from heapq import nlargest
+
+from twisted.internet.defer import Deferred, execute, succeed
+from zope.interface import implementer
+
+from rapida_twisted.context import CallContext, ContextStatus, EndReason
+from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
+from rapida_twisted.interfaces import ICallStore
+
+__all__ = ["MemoryStore"]
+
+
+@implementer(ICallStore)
+class MemoryStore:
+    """Keeps contexts in this process, as long as :meth:`sweep` does not forget them. Every Deferred has fired."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[str, CallContext] = {}
+        self._pending: dict[str, CallContext] = {}
+
+    def open(self) -> Deferred[None]:
+        """Nothing to do."""
+        return succeed(None)
+
+    def close(self) -> Deferred[None]:
+        """Forget everything."""
+        self._contexts.clear()
+        self._pending.clear()
+        return succeed(None)
+
+    def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
+        """Keep a new, pending context."""
+        return execute(self._add, context, max_pending)
+
+    def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
+        """Turn a pending context into a claimed one."""
+        return execute(self._claim, context_id, transport, peer, now)
+
+    def finish(
+        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+    ) -> Deferred[CallContext]:
+        """Turn a claimed context into a completed or failed one."""
+        return execute(self._finish, context_id, reason, audio_in_s, audio_out_s, now)
+
+    def get(self, context_id: str) -> Deferred[CallContext]:
+        """The context, or ``UnknownContext``."""
+        return execute(self._get, context_id)
+
+    def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
+        """The newest contexts first."""
+        return execute(self._recent, limit, status)
+
+    def sweep(self, *, now: float, forget_before: float) -> Deferred[int]:
+        """Expire what waited too long, forget what ended long ago."""
+        return execute(self._sweep, now, forget_before)
+
+    def check(self) -> Deferred[None]:
+        """Always well."""
+        return succeed(None)
+
+    def _add(self, context: CallContext, max_pending: int) -> None:
+        if context.status is not ContextStatus.PENDING or context.context_id in self._contexts:
+            raise ValueError(f"context {context.context_id} is not new and pending")
+        # What is past its time, but was not swept yet, takes no place.
+        if len(self._pending) >= max_pending:
+            waiting = sum(pending.expires_at > context.created_at for pending in self._pending.values())
+            if waiting >= max_pending:
+                raise TooManyCalls(f"{waiting} calls wait for their media already")
+        self._put(context)
+
+    def _claim(self, context_id: str, transport: str, peer: str, now: float) -> CallContext:
+        context = self._get(context_id)
+        if context.status is ContextStatus.EXPIRED or (
+            context.status is ContextStatus.PENDING and context.expires_at <= now
+        ):
+            raise ContextExpired(context_id)
+        if context.status is not ContextStatus.PENDING:
+            raise ContextClaimed(context_id, f"by {context.peer}" if context.peer else "")
+        return self._put(context.claimed(transport=transport, peer=peer, now=now))
+
+    def _finish(
+        self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+    ) -> CallContext:
+        context = self._get(context_id)
+        if context.status is not ContextStatus.CLAIMED:
+            raise ContextError(context_id, f"it is {context.status.value}, not claimed")
+        return self._put(context.ended(reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now))
+
+    def _get(self, context_id: str) -> CallContext:
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise UnknownContext(context_id)
+        return context
+
+    def _recent(self, limit: int, status: ContextStatus | None) -> list[CallContext]:
+        numbered = enumerate(context for context in self._contexts.values() if status in (None, context.status))
+        newest = nlargest(limit, numbered, key=lambda pair: (pair[1].created_at, pair[0]))
+        return [context for _, context in newest]
+
+    def _sweep(self, now: float, forget_before: float) -> int:
+        overdue = [pending for pending in self._pending.values() if pending.expires_at <= now]
+        for pending in overdue:
+            self._put(pending.expired(now=now))
+        forgotten = [
+            context.context_id
+            for context in self._contexts.values()
+            if context.ended_at is not None and context.ended_at < forget_before
+        ]
+        for context_id in forgotten:
+            del self._contexts[context_id]
+        return len(overdue)
+
+    def _put(self, context: CallContext) -> CallContext:
+        self._contexts[context.context_id] = context
+        if context.status is ContextStatus.PENDING:
+            self._pending[context.context_id] = context
+        else:
+            self._pending.pop(context.context_id, None)
+        return context

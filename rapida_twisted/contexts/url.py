@@ -1,0 +1,47 @@
+"""From the URL of a setting to a call store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rapida_twisted.contexts.memory import MemoryStore
+from rapida_twisted.contexts.sqlite import SqliteStore
+from rapida_twisted.errors import SettingsError
+from rapida_twisted.interfaces import ICallStore
+
+__all__ = ["STORE_FILE", "open_store"]
+
+STORE_FILE = "calls.sqlite3"
+
+
+def open_store(url: str, state_dir: Path, reactor: Any) -> ICallStore:
+    """Make the store that a URL names. Nothing is touched before the store's own ``open()``.
+
+    :param url: ``sqlite:`` (a file in the state directory), ``sqlite:/path/to/file`` or ``memory:``.
+    :param reactor: provides IReactorFromThreads.
+    :raises SettingsError: the URL is none of these.
+    """
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme == "memory" and not rest:
+        return MemoryStore()
+    if colon and scheme == "sqlite" and not rest:
+        return SqliteStore(state_dir / STORE_FILE, reactor)
+    if colon and scheme == "sqlite" and _is_file_path(rest):
+        return SqliteStore(Path(rest), reactor)
+    raise SettingsError(
+        f"the call store {_without_password(url)!r} is not known: use sqlite: (a file in the state directory),"
+        " sqlite:/path/to/file or memory:"
+    )
+
+
+def _is_file_path(text: str) -> bool:
+    """Whether this is an absolute path of a file. Two slashes would begin the name of a host."""
+    host_named = text.startswith("//") and not text.startswith("///")
+    return text.startswith("/") and not host_named and not text.endswith("/") and "\x00" not in text
+
+
+def _without_password(url: str) -> str:
+    """The URL with whatever stands before an ``@`` left out, for an error text."""
+    before, at, after = url.rpartition("@")
+    return f"{before.partition(':')[0]}://...@{after}" if at else url

@@ -1,0 +1,55 @@
+"""The API key that the server makes for itself at its first start, and keeps in its state directory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from rapida_twisted.errors import StartError
+
+__all__ = ["KEY_FILE", "load_or_make_key", "make_state_dir"]
+
+KEY_FILE = "api-key"
+
+
+def make_state_dir(path: Path) -> None:
+    """Make the state directory, readable for its owner alone, if it is not there.
+
+    :raises StartError: it can't be made or written to.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"the state directory {path} can't be made: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StartError(f"the state directory {path} can't be written to by this user")
+
+
+def load_or_make_key(state_dir: Path) -> tuple[str, bool]:
+    """The state directory's API key, and whether it was made just now.
+
+    :raises StartError: it can't be read or written, or holds nothing.
+    """
+    path = state_dir / KEY_FILE
+    try:
+        # O_EXCL: of two processes that start at once, one makes the key and the other reads it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_key(path), False
+    except OSError as error:
+        raise StartError(f"the API key can't be kept in {path}: {error.strerror}") from None
+    key = "rpd-" + secrets.token_urlsafe(24)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(key + "\n")
+    return key, True
+
+
+def _read_key(path: Path) -> str:
+    try:
+        key = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"the API key in {path} can't be read: {error}") from None
+    if not key:
+        raise StartError(f"the API key file {path} is empty; remove it, and a new key is made")
+    return key

@@ -1,0 +1,185 @@
+"""The reception: it joins a media connection to its registered call, and writes down how the call went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.errors import ContextError, RapidaError
+from rapida_twisted.interfaces import IAssistant, ICallStore, IMediaChannel, IMediaSink, IReception
+from rapida_twisted.media.assistant import Assistant
+from rapida_twisted.media.call import Call
+from rapida_twisted.media.calls import Calls
+from rapida_twisted.media.clock import MediaClock
+
+__all__ = ["Reception"]
+
+FIRST_RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+
+
+@implementer(IReception)
+class Reception:
+    """Where media connections arrive.
+
+    :param store: where contexts are claimed and finished.
+    :param make_assistant: gives the assistant of a context's assistant id; may raise.
+    :param calls: where the calls that are up are kept.
+    :param clock: the clock of all calls.
+    :param reactor: provides IReactorTime.
+    :param now: wall-clock time in UNIX seconds.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: ICallStore,
+        make_assistant: Callable[[CallContext], IAssistant],
+        calls: Calls,
+        clock: MediaClock,
+        reactor: Any,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._make_assistant = make_assistant
+        self._calls = calls
+        self._clock = clock
+        self._reactor = reactor
+        self._now = now
+        self._unwritten: dict[str, _Ending] = {}
+
+    @property
+    def unwritten(self) -> int:
+        """Ends of calls that the store has not taken yet."""
+        return len(self._unwritten)
+
+    def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
+        """Take a registered call for a media connection: see :class:`IReception`."""
+        return Deferred.fromCoroutine(self._claim(context_id, transport, peer))
+
+    async def _claim(self, context_id: str, transport: str, peer: str) -> CallContext:
+        self._calls.check_room()
+        return await self._store.claim(context_id, transport=transport, peer=peer, now=self._now())
+
+    def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
+        """Start a claimed call. An assistant that can't be made ends it at once."""
+        try:
+            assistant = self._make_assistant(context)
+        except Exception:
+            failure = Failure()
+            self._log.failure(
+                "call {id}: the assistant of {assistant_id} could not be made",
+                failure, id=context.context_id, assistant_id=context.assistant_id,
+            )  # fmt: skip
+            call = self._call(context, channel, Assistant())
+            call.end(EndReason.ASSISTANT_FAILED, failure.getErrorMessage())
+            return call
+        call = self._call(context, channel, assistant)
+        self._log.info(
+            "call {id}: up over {transport} from {peer}, caller {caller}, assistant {assistant_id}",
+            id=context.context_id, transport=context.transport, peer=context.peer,
+            caller=context.caller or "anonymous", assistant_id=context.assistant_id,
+        )  # fmt: skip
+        call.start()
+        return call
+
+    def abandon(self, context: CallContext, reason: EndReason, detail: str = "") -> None:
+        """A claimed call whose connection went away before it could start."""
+        self._log.info("call {id}: over before it began, {detail}", id=context.context_id, detail=detail)
+        self._finish(_Ending(context.context_id, reason, 0.0, 0.0, self._now()))
+
+    async def flush(self, timeout_s: float) -> None:
+        """At shutdown: try once more to write the ends that the store did not take; log those that stay."""
+        for ending in list(self._unwritten.values()):
+            ending.cancel_retry()
+            await self._write(ending).addTimeout(timeout_s, self._reactor).addErrback(lambda _: None)
+            ending.cancel_retry()
+            if ending.context_id in self._unwritten:
+                self._log.error("call {id}: its end is not in the store: {ending}", id=ending.context_id, ending=ending)
+
+    def _call(self, context: CallContext, channel: IMediaChannel, assistant: IAssistant) -> Call:
+        call = Call(
+            context, channel, assistant, clock=self._clock, reactor=self._reactor, on_ended=self._call_ended
+        )
+        self._calls.add(call)
+        return call
+
+    def _call_ended(self, call: Call) -> None:
+        assert call.ended is not None
+        self._log.info(
+            "call {id}: over, {reason}{detail}; heard {heard:.1f} s, said {said:.1f} s",
+            id=call.context.context_id, reason=call.ended.value,
+            detail=f" ({call.end_detail})" if call.end_detail else "",
+            heard=call.audio_in_s, said=call.audio_out_s,
+        )  # fmt: skip
+        self._finish(
+            _Ending(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, self._now())
+        )
+        self._calls.remove(call)
+
+    def _finish(self, ending: _Ending) -> None:
+        self._unwritten[ending.context_id] = ending
+        self._write(ending)
+
+    def _write(self, ending: _Ending) -> Deferred[None]:
+        """Write an end to the store; when the store can't take it now, again later."""
+        writing = self._store.finish(
+            ending.context_id,
+            reason=ending.reason,
+            audio_in_s=round(ending.audio_in_s, 3),
+            audio_out_s=round(ending.audio_out_s, 3),
+            now=ending.ended_at,
+        )
+        return writing.addCallbacks(self._written, self._not_written, (ending,), errbackArgs=(ending,))
+
+    def _written(self, _: CallContext, ending: _Ending) -> None:
+        self._unwritten.pop(ending.context_id, None)
+
+    def _not_written(self, failure: Failure, ending: _Ending) -> None:
+        if failure.check(ContextError) or not failure.check(RapidaError):
+            self._unwritten.pop(ending.context_id, None)
+            self._log.failure("call {id}: its end could not be written", failure, id=ending.context_id)
+            return
+        delay_s = ending.next_delay_s()
+        self._log.warn(
+            "call {id}: its end could not be written ({error}); again in {delay:g} s",
+            id=ending.context_id, error=failure.getErrorMessage(), delay=delay_s,
+        )  # fmt: skip
+        ending.retry = self._reactor.callLater(delay_s, self._write, ending)
+
+
+class _Ending:
+    """How one call ended, until the store has it."""
+
+    def __init__(
+        self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, ended_at: float
+    ) -> None:
+        self.context_id = context_id
+        self.reason = reason
+        self.audio_in_s = audio_in_s
+        self.audio_out_s = audio_out_s
+        self.ended_at = ended_at
+        self.retry: IDelayedCall | None = None
+        self._delay_s = FIRST_RETRY_S / 2
+
+    def __str__(self) -> str:
+        return f"{self.reason.value}, heard {self.audio_in_s:.3f} s, said {self.audio_out_s:.3f} s"
+
+    def next_delay_s(self) -> float:
+        """How long to wait before the next try: twice as long each time."""
+        self._delay_s = min(self._delay_s * 2, LONGEST_RETRY_S)
+        return self._delay_s
+
+    def cancel_retry(self) -> None:
+        """No further try by itself."""
+        if self.retry is not None and self.retry.active():
+            self.retry.cancel()

@@ -1,0 +1,242 @@
+"""The composition root: builds every part, starts them in order, stops them in order.
+
+Stopping: registrations are refused (503, so that a load balancer goes elsewhere), calls that were registered before may
+still come; the calls that are up have the drain time to end, then each gets a hangup frame; then the ports close, and
+the store last, when the ends of all calls are in it.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from rapida_twisted.assistants.registry import Assistants, parse_rules
+from rapida_twisted.asterisk.dialplan import DialplanValues
+from rapida_twisted.context import EndReason
+from rapida_twisted.contexts.url import open_store
+from rapida_twisted.errors import StartError
+from rapida_twisted.interfaces import AssistantHouse, ICallStore
+from rapida_twisted.keyfile import load_or_make_key, make_state_dir
+from rapida_twisted.media.calls import Calls
+from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.protocols.audiosocket import AudioSocketFactory
+from rapida_twisted.reception import Reception
+from rapida_twisted.settings import Settings
+from rapida_twisted.web.clock import ClockPage
+from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.site import make_site
+from rapida_twisted.welcome import welcome_text
+
+__all__ = ["RapidaMedia"]
+
+SWEEP_S = 5.0
+GOODBYE_S = 2.5
+"""How long connections may take to close once their calls got a hangup frame."""
+LISTEN_BACKLOG = 1024
+
+
+class RapidaMedia(Service):
+    """The whole server: AudioSocket and HTTP listening, calls answered by assistants.
+
+    :param settings: what it was told.
+    :param reactor: listens, and provides the time.
+    :param announce: called once when all is listening, with what a person needs next. It may hold the API key.
+    :raises SettingsError: an assistant or the store named in the settings can't be used.
+    """
+
+    _log = Logger()
+    name = "rapida-media"
+
+    def __init__(
+        self, settings: Settings, reactor: Any, announce: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.settings = settings
+        self.reactor = reactor
+        self.draining = False
+        house = AssistantHouse(reactor, settings.state_dir)
+        self.assistants: Assistants = parse_rules(settings.assistant, house)
+        self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor)
+        self.clock = MediaClock(reactor)
+        self.calls = Calls(settings.max_calls)
+        self.reception = Reception(self.store, self.assistants.make, self.calls, self.clock, reactor)
+        self.audiosocket_port: IListeningPort | None = None
+        self.http_port: IListeningPort | None = None
+        self._announce = announce
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = reactor
+        self._drained: IDelayedCall | None = None
+
+    # Starting
+
+    def startService(self) -> None:
+        """Listen. Whatever prevents it is raised at once, and nothing stays open.
+
+        :raises StartError: the text is one sentence.
+        """
+        _raise_file_limit()
+        make_state_dir(self.settings.state_dir)
+        keys, key_is_new = self._keys()
+        _outcome(self.store.open(), "the call store can't be opened")
+        self._sweeping.start(SWEEP_S, now=True).addErrback(self._sweeping_broke)
+        try:
+            self.http_port = self._listen(
+                self.settings.http_endpoint or _tcp(self.settings.http_host, self.settings.http_port),
+                self._site(ApiKeys(keys)),
+                "HTTP",
+            )
+            self.audiosocket_port = self._listen(
+                self.settings.audiosocket_endpoint
+                or _tcp(self.settings.audiosocket_host, self.settings.audiosocket_port),
+                AudioSocketFactory(self.reception, self.reactor),
+                "AudioSocket",
+            )
+        except StartError:
+            self._sweeping.stop()
+            if self.http_port is not None:
+                self.http_port.stopListening()
+            self.store.close()
+            raise
+        super().startService()
+        self._announce(welcome_text(self.settings, self._dialplan_values(keys[0]), key_is_new))
+
+    def _keys(self) -> tuple[tuple[str, ...], bool]:
+        if self.settings.api_keys:
+            return self.settings.api_keys, False
+        key, is_new = load_or_make_key(self.settings.state_dir)
+        return (key,), is_new
+
+    def _site(self, keys: ApiKeys) -> Factory:
+        return make_site(
+            store=self.store,
+            keys=keys,
+            knows_assistant=self.assistants.knows,
+            hangup=self.hang_up,
+            draining=lambda: self.draining,
+            context_ttl_s=self.settings.context_ttl_s,
+            max_pending=self.settings.max_waiting,
+            now=time.time,
+            extra={b"clock": ClockPage(self.clock, keys)},
+            reactor=self.reactor,
+        )
+
+    def _listen(self, description: str, factory: Factory, what: str) -> IListeningPort:
+        try:
+            endpoint = serverFromString(self.reactor, description)
+        except Exception as error:
+            raise StartError(f"{what}: the endpoint {description!r} can't be used: {error}") from None
+        port: IListeningPort = _outcome(endpoint.listen(factory), f"{what} can't listen")
+        return port
+
+    def _dialplan_values(self, key: str) -> DialplanValues:
+        assert self.http_port is not None and self.audiosocket_port is not None
+        host = self.settings.public_host
+        return DialplanValues(
+            api_key=key,
+            http_url=f"http://{host}:{getattr(self.http_port.getHost(), 'port', self.settings.http_port)}",
+            audiosocket_host=host,
+            audiosocket_port=getattr(self.audiosocket_port.getHost(), "port", self.settings.audiosocket_port),
+            assistant_id=next((name for name in self.assistants.ids if name != "*"), "123456789"),
+        )
+
+    # While running
+
+    def hang_up(self, context_id: str) -> bool:
+        """Hang up the call of this context, for an operator; whether it was up here."""
+        call = self.calls.get(context_id)
+        return call is not None and call.end(EndReason.OPERATOR_HANGUP)
+
+    def _sweep(self) -> Deferred[Any]:
+        now = time.time()
+        sweeping = self.store.sweep(now=now, forget_before=now - self.settings.keep_s)
+        return sweeping.addCallbacks(self._swept, self._not_swept)
+
+    def _swept(self, expired: int) -> None:
+        if expired:
+            self._log.info("{count} calls expired: registered, but their media never came", count=expired)
+
+    def _not_swept(self, failure: Failure) -> None:
+        self._log.warn("the store can't be swept now: {error}", error=failure.getErrorMessage())
+
+    def _sweeping_broke(self, failure: Failure) -> None:
+        self._log.failure("calls do not expire any more", failure)
+
+    # Stopping
+
+    def stopService(self) -> Deferred[None]:
+        """Drain and stop, in order; fires when all is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def hurry(self) -> None:
+        """Cut the drain time short: the calls that are left get their hangup frame now."""
+        if self._drained is not None and self._drained.active():
+            self._drained.reset(0)
+
+    async def _stop(self) -> None:
+        self.draining = True
+        if len(self.calls):
+            self._log.info(
+                "stopping: {count} calls have {seconds:g} s to end", count=len(self.calls), seconds=self.settings.drain_s
+            )
+            await self._drain()
+        for port in (self.audiosocket_port, self.http_port):
+            if port is not None:
+                await maybeDeferred(port.stopListening)
+        if self._sweeping.running:
+            self._sweeping.stop()
+        await self.reception.flush(timeout_s=GOODBYE_S)
+        await self.store.close()
+        self._log.info("stopped")
+
+    async def _drain(self) -> None:
+        """Wait until the last call ended by itself, or the time is over; then hang up."""
+        empty = self.calls.when_empty()
+        self._drained = self.reactor.callLater(self.settings.drain_s, empty.cancel)
+        try:
+            await empty
+        except CancelledError:
+            for call in self.calls:
+                call.end(EndReason.SHUTDOWN)
+            await self.calls.when_empty()
+            # The hangup frames are in the sockets; their peers get a moment to take them and close.
+            await deferLater(self.reactor, 0.2)
+        finally:
+            if self._drained.active():
+                self._drained.cancel()
+
+
+def _outcome(started: Deferred[Any], what: str) -> Any:
+    """The result of something that is done at once, or None when it takes its time.
+
+    :raises StartError: it failed.
+    """
+    results: list[Any] = []
+    started.addBoth(results.append)
+    if not results:
+        return None
+    if isinstance(results[0], Failure):
+        raise StartError(f"{what}: {results[0].getErrorMessage()}")
+    return results[0]
+
+
+def _raise_file_limit() -> None:
+    """A call is a file descriptor: allow as many as this user may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _tcp(host: str, port: int) -> str:
+    """A Twisted endpoint string for a host and a port."""
+    kind = "tcp6" if ":" in host else "tcp"
+    return f"{kind}:{port}:interface={quoteStringArgument(host)}:backlog={LISTEN_BACKLOG}"

@@ -1,0 +1,210 @@
+"""The settings: one frozen object, made once from words, checked once.
+
+Each setting has one name in the environment (``AUDIOSOCKET__PORT``) and the same in lower case with dashes on the
+command line (``--audiosocket-port``). Options win over the environment, that over an env file, that over defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rapida_twisted.errors import SettingsError
+
+__all__ = ["SettingWord", "Settings", "default_state_dir", "read_env_file", "setting_words"]
+
+
+def default_state_dir() -> Path:
+    """Where state is kept unless told: systemd's ``STATE_DIRECTORY``, else under the user's XDG state directory."""
+    from_systemd = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if from_systemd:
+        return Path(from_systemd)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rapida-media"
+
+
+def _text(word: str) -> str:
+    return word
+
+
+def _port(word: str) -> int:
+    number = int(word) if word.isascii() and word.isdigit() else -1
+    if not 0 <= number <= 65535:
+        raise ValueError("a port is a number from 0 (any free one) to 65535")
+    return number
+
+
+def _seconds(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 31_536_000:
+        raise ValueError("a time is a number of seconds, not negative and at most a year")
+    return seconds
+
+
+def _count(word: str) -> int:
+    number = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0
+    if number < 1:
+        raise ValueError("a limit is a whole number from 1")
+    return number
+
+
+def _directory(word: str) -> Path:
+    path = Path(word).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise ValueError("that is a file, and a directory is wanted")
+    return path
+
+
+def _list(word: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in word.split(",") if part.strip())
+
+
+@dataclass(frozen=True)
+class SettingWord:
+    """How one setting is named and explained."""
+
+    attribute: str
+    env: str
+    parse: Callable[[str], Any]
+    default: str
+    help: str
+    secret: bool
+
+    @property
+    def option(self) -> str:
+        """Its name on the command line, without the dashes before it."""
+        return self.env.lower().replace("__", "-").replace("_", "-")
+
+
+def _setting(env: str, parse: Callable[[str], Any], default: str, help: str, secret: bool = False) -> Any:
+    return field(
+        default_factory=lambda: parse(default),
+        repr=not secret,
+        metadata={"env": env, "parse": parse, "default": default, "help": help, "secret": secret},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the program was told. Made by :meth:`from_words`; every field has a default."""
+
+    audiosocket_host: str = _setting("AUDIOSOCKET__HOST", _text, "127.0.0.1", "address that AudioSocket listens on")
+    audiosocket_port: int = _setting("AUDIOSOCKET__PORT", _port, "4573", "TCP port of AudioSocket")
+    audiosocket_endpoint: str = _setting(
+        "AUDIOSOCKET__ENDPOINT",
+        _text,
+        "",
+        "any Twisted endpoint for AudioSocket instead, such as haproxy:tcp:4573 or ssl:4573:privateKey=...:certKey=...",
+    )
+    http_host: str = _setting("HTTP__HOST", _text, "127.0.0.1", "address that HTTP (registration) listens on")
+    http_port: int = _setting("HTTP__PORT", _port, "8080", "TCP port of HTTP")
+    http_endpoint: str = _setting("HTTP__ENDPOINT", _text, "", "any Twisted endpoint for HTTP instead")
+    public_assistant_host: str = _setting(
+        "PUBLIC_ASSISTANT_HOST", _text, "", "name or address by which Asterisk reaches this server, for the dialplan"
+    )
+    api_keys: tuple[str, ...] = _setting(
+        "RAPIDA_API_KEY", _list, "", "API key, or several with commas; without one, that of the state directory", True
+    )
+    state_dir: Path = field(
+        default_factory=default_state_dir,
+        metadata={
+            "env": "STATE_DIR",
+            "parse": _directory,
+            "default": "",
+            "help": "directory for calls, the API key and recordings [default: ~/.local/state/rapida-media]",
+            "secret": False,
+        },
+    )
+    store_url: str = _setting(
+        "STORE__URL", _text, "sqlite:", "where calls are kept: sqlite: (in the state directory), sqlite:/path, memory:"
+    )
+    assistant: tuple[str, ...] = _setting(
+        "ASSISTANT", _list, "*=greeter", "who answers which id, as ID=NAME, ID=NAME:ARGUMENT or ID=module:Class"
+    )
+    drain_s: float = _setting("DRAIN_S", _seconds, "20", "seconds that calls have to end after SIGTERM")
+    context_ttl_s: float = _setting("CONTEXT_TTL_S", _seconds, "300", "seconds until a call without media expires")
+    max_waiting: int = _setting("MAX_WAITING", _count, "1000", "calls that may wait for their media at once")
+    max_calls: int = _setting("MAX_CALLS", _count, "1000", "calls that may be up at once")
+    keep_s: float = _setting("KEEP_S", _seconds, "604800", "seconds that the records of ended calls are kept")
+
+    @classmethod
+    def from_words(cls, *sources: Mapping[str, str]) -> Settings:
+        """Make the settings from words by their environment names; an earlier source wins. Empty words do not count.
+
+        :raises SettingsError: a word that can't be used; the text names the setting and is one sentence.
+        """
+        values: dict[str, Any] = {}
+        for setting in setting_words():
+            word = next((source[setting.env] for source in sources if source.get(setting.env)), None)
+            if word is None:
+                continue
+            try:
+                values[setting.attribute] = setting.parse(word)
+            except ValueError as error:
+                shown = "" if setting.secret else f" {word!r}"
+                raise SettingsError(f"{setting.env} (--{setting.option}){shown} can't be used: {error}") from None
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    @property
+    def public_host(self) -> str:
+        """The name or address that the dialplan uses for this server."""
+        if self.public_assistant_host:
+            return self.public_assistant_host
+        return "127.0.0.1" if self.audiosocket_host in ("", "0.0.0.0", "::") else self.audiosocket_host
+
+    def _check(self) -> None:
+        for key in self.api_keys:
+            if len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key:
+                raise SettingsError("RAPIDA_API_KEY can't be used: a key has at least 8 printable characters, no spaces")
+
+
+def setting_words() -> list[SettingWord]:
+    """All settings, in the order in which help shows them."""
+    return [
+        SettingWord(
+            attribute=item.name,
+            env=item.metadata["env"],
+            parse=item.metadata["parse"],
+            default=item.metadata["default"],
+            help=item.metadata["help"],
+            secret=item.metadata["secret"],
+        )
+        for item in fields(Settings)
+    ]
+
+
+def read_env_file(path: str) -> dict[str, str]:
+    """The words of an env file: a ``NAME=value`` a line, ``#`` comments, shell quotes, ``export`` allowed.
+
+    :raises SettingsError: it can't be read, or a line is none of these.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the env file {path} can't be read: {error}") from None
+    words: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip().removeprefix("export ").lstrip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        name, equals, value = stripped.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise SettingsError(f"the env file {path}, line {number}: expected NAME=value")
+        words[name.strip()] = _unquoted(value.strip(), f"the env file {path}, line {number}")
+    return words
+
+
+def _unquoted(value: str, where: str) -> str:
+    """A value without its quotes, or without the comment behind it."""
+    if value[:1] in ("'", '"'):
+        if len(value) < 2 or value[-1] != value[0]:
+            raise SettingsError(f"{where}: a quote is not closed")
+        return value[1:-1]
+    return value.partition(" #")[0].rstrip()

@@ -1,0 +1,141 @@
+"""``twistd rapida-media``: words into Settings, and Settings into the service. Nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.python import usage
+
+from rapida_twisted.assistants.registry import known_factories
+from rapida_twisted.errors import SettingsError, StartError
+from rapida_twisted.service import RapidaMedia
+from rapida_twisted.settings import Settings, read_env_file, setting_words
+
+__all__ = ["Options", "makeService"]
+
+
+def _help(setting: Any) -> str:
+    shown = f" [default: {setting.default}]" if setting.default else ""
+    return f"{setting.help}{shown} (${setting.env})"
+
+
+class Options(usage.Options):
+    """The command line of ``twistd rapida-media``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Takes phone calls from an Asterisk PBX over AudioSocket and gives each to an assistant. Every option has a"
+        " name in the environment too; options win over the environment, that over the env file, that over defaults."
+    )
+    optParameters = [
+        ["env-file", None, None, "file of NAME=value lines to read settings from"],
+        *(
+            [setting.option, None, None, _help(setting)]
+            for setting in setting_words()
+            if not setting.secret and setting.attribute != "assistant"
+        ),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._assistants: list[str] = []
+
+    def opt_assistant(self, rule: str) -> None:
+        """who answers which id, as ID=NAME, ID=NAME:ARGUMENT or ID=module:Class; '*' is any other id; may be given
+        several times [default: *=greeter] ($ASSISTANT)"""
+        self._assistants.append(rule)
+
+    def opt_rapida_api_key(self, _: str) -> None:
+        """refused: a command line can be read by every user of the machine; set RAPIDA_API_KEY in the environment or
+        in the env file instead"""
+        raise usage.UsageError(
+            "--rapida-api-key is refused, since every user of this machine can read a command line: set RAPIDA_API_KEY"
+            " in the environment or in the env file"
+        )
+
+    def opt_help_assistants(self) -> None:
+        """list the assistants that --assistant knows by name, and exit"""
+        for factory in known_factories().values():
+            print("  " + factory.usage)  # noqa: T201
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Make the settings of the words."""
+        words = {
+            setting.env: self[setting.option]
+            for setting in setting_words()
+            if setting.option in self and self[setting.option] is not None
+        }
+        if self._assistants:
+            words["ASSISTANT"] = ",".join(self._assistants)
+        try:
+            env_file = read_env_file(self["env-file"]) if self["env-file"] else {}
+            self.settings = Settings.from_words(words, os.environ, env_file)
+        except SettingsError as error:
+            # Not a UsageError, which would print the whole help above this one sentence.
+            sys.exit(f"rapida-media: {error}")
+
+
+class _CannotStart(StartError, SystemExit):
+    """Ends twistd with exit code 1, after it removed its pid file, and without a traceback."""
+
+
+class _Starter(MultiService):
+    """Starts the service, or ends the process with one sentence."""
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except StartError as error:
+            print(f"rapida-media: {error}", file=sys.__stderr__)
+            raise _CannotStart(1) from None
+
+
+class _Signals(Service):
+    """SIGTERM and SIGINT end the process in order, with exit code 0; a second one cuts the drain time short.
+
+    twistd itself would die of the signal after all is done, so that a supervisor sees a failure.
+    """
+
+    def __init__(self, service: RapidaMedia) -> None:
+        self._service = service
+        self._stopping = False
+
+    def startService(self) -> None:
+        super().startService()
+        self._service.reactor.callWhenRunning(self._install)
+
+    def _install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._service.reactor.callFromThread(self._signalled))
+
+    def _signalled(self) -> None:
+        if self._stopping:
+            self._service.hurry()
+        else:
+            self._stopping = True
+            self._service.reactor.stop()
+
+
+def _announce(text: str) -> None:
+    """Tell the person who started the program; not through the log, for a key may be in it."""
+    if sys.__stdout__ is not None:
+        print(text, file=sys.__stdout__, flush=True)
+
+
+def makeService(options: Options) -> IService:
+    """The service of these options; called by twistd."""
+    from twisted.internet import reactor
+
+    try:
+        service = RapidaMedia(options.settings, reactor, announce=_announce)
+    except SettingsError as error:
+        sys.exit(f"rapida-media: {error}")
+    starter = _Starter()
+    service.setServiceParent(starter)
+    _Signals(service).setServiceParent(starter)
+    return starter

@@ -1,0 +1,308 @@
+"""One call of a phone: registered, connected, talked and listened through, ended, and measured on the way.
+
+The call knows nothing of its transport: a :class:`Line` carries it. Everything that happens at a time (frames,
+digits, the end) happens in the tick of a media clock, on absolute deadlines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+
+from rapida_twisted.errors import RegistrationRefused
+from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.protocols.audiosocket import AsteriskProtocol
+from rapida_twisted.tools.phone_figures import Arrivals, Level, RoundTrip, Spread
+from rapida_twisted.tools.phone_report import CallReport
+from rapida_twisted.tools.phone_sound import Recording, Sound
+from rapida_twisted.wire.audiosocket import ErrorBits
+
+__all__ = ["AudioSocketLine", "CallPlan", "Line", "PhoneCall", "TimedDigit"]
+
+AFTER_LAST_S = 2.0
+"""How long a call goes on after its sound and its digits are over."""
+LONGEST_S = 60.0
+"""How long a call goes on when nothing says how long."""
+CLOSE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, order=True)
+class TimedDigit:
+    """A key, and when to press it (s after the media connection is up)."""
+
+    at_s: float
+    digit: str
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """What a call is to do."""
+
+    sound: Sound
+    digits: tuple[TimedDigit, ...] = ()
+    duration_s: float | None = None
+    """When to hang up; None: when sound and digits are over, plus 2 s, and after 60 s at the latest."""
+    save: Path | None = None
+    """The WAV file for what is heard."""
+
+    @property
+    def end_s(self) -> float:
+        """When the phone hangs up, if the server did not."""
+        if self.duration_s is not None:
+            return self.duration_s
+        if self.sound.length_s is None:
+            return LONGEST_S
+        last_s = max([self.sound.length_s, *(timed.at_s for timed in self.digits)])
+        return min(LONGEST_S, last_s + AFTER_LAST_S)
+
+    def numbered(self, number: int | None) -> CallPlan:
+        """This plan with the number in the name of its file; unchanged for None."""
+        if self.save is None or number is None:
+            return self
+        return replace(self, save=self.save.with_name(f"{self.save.stem}-{number}{self.save.suffix}"))
+
+
+class Line(Protocol):
+    """What carries a call: an AudioSocket connection, or whatever else a server listens to."""
+
+    def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
+        """Send one frame; whether the server keeps up, else it was dropped."""
+
+    def send_digit(self, digit: str) -> None:
+        """Send a key."""
+
+    def hangup(self) -> None:
+        """End the call in the transport's orderly way; the call's ``line_gone`` follows."""
+
+    def abort(self) -> None:
+        """End it at once."""
+
+
+class PhoneCall:
+    """One call.
+
+    :param number: counts a phone's calls, from 1.
+    :param clock: its period is the packet time of the sound.
+    :param register: registers the call, and gives its contextId.
+    :param dial: opens the line of a contextId for a call.
+    :param now: a monotonic time in seconds.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        plan: CallPlan,
+        *,
+        clock: MediaClock,
+        reactor: Any,
+        register: Callable[[], Awaitable[str]],
+        dial: Callable[[UUID, PhoneCall], Awaitable[Line]],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.report = CallReport(number)
+        self.arrivals = Arrivals()
+        self.level = Level()
+        self.round_trip = RoundTrip()
+        self.up = False
+        """Whether the line is up."""
+        self._plan = plan
+        self._clock = clock
+        self._reactor = reactor
+        self._register = register
+        self._dial = dial
+        self._now = now
+        self._line: Line | None = None
+        self._digits = deque(sorted(plan.digits))
+        self._frames: Iterator[bytes | None] = plan.sound.frames()
+        self._recording = Recording(plan.save) if plan.save is not None else None
+        self._up_at_s = 0.0
+        self._over: Deferred[None] = Deferred()
+        self._setting_up: Deferred[None] | None = None
+        self._overdue: IDelayedCall | None = None
+
+    async def place(self) -> CallReport:
+        """Place the call, and wait for its end. Gives the report, whatever happened; never raises."""
+        self._setting_up = Deferred.fromCoroutine(self._set_up())
+        try:
+            await self._setting_up
+        except CancelledError:
+            self._end("phone", "interrupted before the call was up")
+            self.report.problem = "interrupted before the call was up"
+        except RegistrationRefused as error:
+            self.report.problem = _registration_problem(error)
+        except (ConnectError, DNSLookupError) as error:
+            self.report.problem = (
+                f"the media connection failed ({str(error).rstrip('.')}): is the server running, and is this its"
+                " AudioSocket address (--audiosocket)?"
+            )
+        else:
+            await self._over
+        finally:
+            self._setting_up = None
+        return self.report
+
+    def hang_up(self, reason: str) -> None:
+        """End the call from this side, in whatever state it is."""
+        if self._setting_up is not None:
+            self._setting_up.cancel()
+        elif self._line is not None and not self.report.ended_by:
+            self._end("phone", reason)
+            self._close(self._line)
+
+    # What the clock says
+
+    def tick(self) -> None:
+        """Do what is due: digits, the end, one frame."""
+        line, elapsed_s = self._line, self._now() - self._up_at_s
+        if line is None or self.report.ended_by:
+            return
+        while self._digits and self._digits[0].at_s <= elapsed_s:
+            digit = self._digits.popleft().digit
+            line.send_digit(digit)
+            self.report.digits_sent += digit
+        if elapsed_s >= self._plan.end_s:
+            self.hang_up("its time was over")
+            return
+        frame = next(self._frames)
+        if frame is None:
+            return
+        if line.send_audio(frame):
+            self.report.frames_out += 1
+            self.round_trip.sent(frame, self._now())
+        else:
+            self.report.frames_dropped += 1
+
+    # What the line says
+
+    def line_heard(self, samples: bytes, rate_hz: int) -> None:
+        """The server said something: s16le mono."""
+        now_s = self._now()
+        self.arrivals.add(now_s, len(samples) / 2 / rate_hz)
+        self.round_trip.heard(samples, now_s)
+        self.level.add(samples)
+        if self._recording is not None:
+            self._recording.add(samples, rate_hz)
+
+    def line_hung_up(self, how: str) -> None:
+        """The server ended the call; :meth:`line_gone` follows."""
+        self._end("server", how)
+
+    def line_gone(self, problem: str) -> None:
+        """The line is no more; ``problem`` is empty for an orderly end."""
+        self._end("network" if problem else "server", problem or "it closed the connection")
+        self.up = False
+        if self._overdue is not None and self._overdue.active():
+            self._overdue.cancel()
+        if not self._over.called:
+            self._settle(problem)
+            self._over.callback(None)
+
+    # Parts
+
+    async def _set_up(self) -> None:
+        report, started_s = self.report, self._now()
+        report.context_id = await self._register()
+        registered_s = self._now()
+        report.registration_ms = _ms(registered_s - started_s)
+        try:
+            call = UUID(report.context_id)
+        except ValueError:
+            raise RegistrationRefused(0, "what the server answered is no contextId") from None
+        self._line = await self._dial(call, self)
+        self._up_at_s = self._now()
+        report.connection_ms = _ms(self._up_at_s - registered_s)
+        if not self._over.called:
+            self.up = True
+            self._clock.add(self)
+
+    def _end(self, by: str, reason: str) -> None:
+        """Remember who ended the call; the first one counts."""
+        if self.report.ended_by:
+            return
+        self.report.ended_by, self.report.reason = by, reason
+        if self._up_at_s:
+            self.report.duration_s = round(self._now() - self._up_at_s, 3)
+        self._clock.remove(self)
+
+    def _close(self, line: Line) -> None:
+        line.hangup()
+        if not self._over.called:
+            self._overdue = self._reactor.callLater(CLOSE_TIMEOUT_S, line.abort)
+
+    def _settle(self, problem: str) -> None:
+        """Fill in what was measured, and judge."""
+        report, end_s = self.report, self._up_at_s + self.report.duration_s
+        report.heard = self.arrivals.figures(end_s if self._up_at_s else None)
+        report.level_db = self.level.db
+        report.round_trip_ms = Spread.of(self.round_trip.times_s)
+        report.round_trips = len(self.round_trip.times_s)
+        if self.arrivals.first_s is not None and self._up_at_s:
+            report.first_audio_ms = _ms(max(0.0, self.arrivals.first_s - self._up_at_s))
+        if self._recording is not None:
+            report.saved = self._recording.close()
+        if report.ended_by == "network":
+            report.problem = f"the connection was lost: {problem}"
+        elif not len(self.arrivals):
+            report.problem = (
+                f"no audio was heard ({report.ended_by} ended the call: {report.reason}); see the server's log"
+            )
+        elif self._recording is not None and self._recording.problem:
+            report.problem = self._recording.problem
+
+
+class AudioSocketLine(AsteriskProtocol):
+    """An AudioSocket connection as a phone call's line."""
+
+    def __init__(self, call_id: UUID, call: PhoneCall) -> None:
+        super().__init__(call_id)
+        self._phone_call = call
+
+    @classmethod
+    async def dial(cls, endpoint: IStreamClientEndpoint, call_id: UUID, call: PhoneCall) -> AudioSocketLine:
+        """Connect. Fails with ConnectError."""
+        return await connectProtocol(endpoint, cls(call_id, call))
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.transport.abortConnection()
+
+    def audio_received(self, samples: bytes, rate_hz: int) -> None:
+        self._phone_call.line_heard(samples, rate_hz)
+
+    def hangup_received(self) -> None:
+        self._phone_call.line_hung_up("it sent a hangup frame")
+
+    def error_received(self, code: ErrorBits) -> None:
+        if code & ErrorBits.HANGUP:
+            self._phone_call.line_hung_up(f"it reported error {code!r}")
+
+    def call_ended(self, problem: str) -> None:
+        self._phone_call.line_gone(problem)
+
+
+def _ms(duration_s: float) -> float:
+    return round(duration_s * 1000, 2)
+
+
+_ADVICE = {
+    0: "is the server running, and is this its address (--http)?",
+    401: "set RAPIDA_API_KEY to one of the server's keys, or name the file that holds it (--key-file)",
+    403: "set RAPIDA_API_KEY to one of the server's keys, or name the file that holds it (--key-file)",
+    404: "the server has no such assistant: name one that it has (--assistant)",
+    503: "the server is full, draining, or can't reach its store: try again, or see its log",
+}
+
+
+def _registration_problem(error: RegistrationRefused) -> str:
+    advice = _ADVICE.get(error.status, "see the server's log")
+    return f"{error}; {advice}"

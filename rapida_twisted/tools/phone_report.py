@@ -1,0 +1,162 @@
+"""What a phone tells of its calls at the end: for people, and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rapida_twisted.tools.phone_figures import ArrivalFigures, Spread
+
+__all__ = ["CallReport", "summary_object", "summary_text"]
+
+
+@dataclass
+class CallReport:
+    """One call, as it went. Durations are None where that point was not reached."""
+
+    number: int
+    context_id: str = ""
+    problem: str = ""
+    """Why the call did not go well, in one sentence; empty if it did."""
+    ended_by: str = ""
+    """``"phone"``, ``"server"`` or ``"network"``."""
+    reason: str = ""
+    """Why it ended, in words."""
+    registration_ms: float | None = None
+    """From the request until the contextId was here."""
+    connection_ms: float | None = None
+    """From then until the media connection was open."""
+    first_audio_ms: float | None = None
+    """From then until audio was heard."""
+    duration_s: float = 0.0
+    """From the opened media connection to its end."""
+    frames_out: int = 0
+    frames_dropped: int = 0
+    """Frames that were due, but the server did not take what was sent before."""
+    digits_sent: str = ""
+    heard: ArrivalFigures | None = None
+    level_db: float | None = None
+    """Of what was heard; None for silence."""
+    round_trip_ms: Spread | None = None
+    round_trips: int = 0
+    """How often the round trip was measured."""
+    saved: str = ""
+    """The file that what was heard is in."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call went well."""
+        return not self.problem
+
+    @property
+    def set_up_ms(self) -> float | None:
+        """From the request to the first audio."""
+        if self.registration_ms is None or self.connection_ms is None or self.first_audio_ms is None:
+            return None
+        return round(self.registration_ms + self.connection_ms + self.first_audio_ms, 1)
+
+
+def summary_object(reports: Sequence[CallReport], sending_late_ms: Spread | None) -> dict[str, Any]:
+    """The calls and their sums, as one JSON object.
+
+    :param sending_late_ms: how late this phone sent its own frames.
+    """
+    return {
+        "calls": len(reports),
+        "ok": sum(report.ok for report in reports),
+        "frames_out": sum(report.frames_out for report in reports),
+        "frames_dropped": sum(report.frames_dropped for report in reports),
+        "frames_in": sum(heard.frames for heard in _heard(reports)),
+        "late": sum(heard.late for heard in _heard(reports)),
+        "missing": sum(heard.missing for heard in _heard(reports)),
+        "set_up_ms": _maybe(_set_up(reports)),
+        "sending_late_ms": _maybe(sending_late_ms),
+        "each": [{**asdict(report), "ok": report.ok, "set_up_ms": report.set_up_ms} for report in reports],
+    }
+
+
+def summary_text(reports: Sequence[CallReport], sending_late_ms: Spread | None) -> str:
+    """The calls in lines that are read: one call in full, several as their sums."""
+    lines = _one_call(reports[0]) if len(reports) == 1 else _many_calls(reports)
+    if sending_late_ms is not None:
+        lines.append(f"  this phone  sent its own frames late by {_spread(sending_late_ms)}")
+    return "\n".join(lines)
+
+
+def _one_call(report: CallReport) -> list[str]:
+    lines = [f"call {report.context_id or '(not registered)'}: " + (report.problem or "went well")]
+    if report.connection_ms is None:
+        return lines
+    heard = report.heard
+    lines.append(f"  ended       by the {report.ended_by} after {report.duration_s:.1f} s: {report.reason}")
+    lines.append(
+        f"  set-up      registration {_ms(report.registration_ms)}, connection {_ms(report.connection_ms)},"
+        f" first audio {_ms(report.first_audio_ms)}"
+    )
+    dropped = f" ({report.frames_dropped} more dropped: the server did not keep up)" if report.frames_dropped else ""
+    digits = f", digits {report.digits_sent}" if report.digits_sent else ""
+    lines.append(f"  sent        {report.frames_out} frames{dropped}{digits}")
+    if heard is not None and heard.frames:
+        lines.append(f"  heard       {heard.frames} frames ({heard.audio_s:.2f} s) at {_level(report.level_db)}")
+        lines.append(f"  on time     {heard.missing} missing, {heard.late} late; behind by {_spread(heard.late_ms)}")
+        lines.append(f"  apart       {_spread(heard.gap_ms)}; jitter {heard.jitter_ms:.2f} ms")
+    lines.append(f"  round trip  {_spread(report.round_trip_ms)}")
+    if report.saved:
+        lines.append(f"  saved in    {report.saved}")
+    return lines
+
+
+def _many_calls(reports: Sequence[CallReport]) -> list[str]:
+    well = [report for report in reports if report.ok]
+    lines = [f"{len(reports)} calls: {len(well)} went well, {len(reports) - len(well)} did not"]
+    for problem, count in Counter(report.problem for report in reports if not report.ok).most_common():
+        lines.append(f"  {count:>4} x      {problem}")
+    for ending, count in Counter(_ending(report) for report in reports if report.ended_by).most_common():
+        lines.append(f"  {count:>4} ended   {ending}")
+    dropped = sum(report.frames_dropped for report in reports)
+    heard = _heard(reports)
+    levels = [report.level_db for report in reports if report.level_db is not None]
+    lines.append(f"  set-up      {_spread(_set_up(reports))}")
+    lines.append(f"  sent        {sum(report.frames_out for report in reports)} frames, {dropped} more dropped")
+    lines.append(
+        f"  heard       {sum(figures.frames for figures in heard)} frames"
+        + (f" at {min(levels):.1f} to {max(levels):.1f} dB" if levels else ", silence")
+    )
+    lines.append(
+        f"  on time     {sum(figures.missing for figures in heard)} missing, {sum(figures.late for figures in heard)}"
+        f" late; the latest {max((figures.late_ms.max for figures in heard if figures.late_ms), default=0.0):.1f} ms"
+    )
+    lines.append(f"  jitter      {_spread(Spread.of([figures.jitter_ms / 1000 for figures in heard]))}")
+    trips = [report.round_trip_ms.p50 / 1000 for report in reports if report.round_trip_ms]
+    lines.append(f"  round trip  {_spread(Spread.of(trips))} (of the calls' medians)")
+    return lines
+
+
+def _ending(report: CallReport) -> str:
+    return f"by the {report.ended_by}: {report.reason}"
+
+
+def _heard(reports: Iterable[CallReport]) -> list[ArrivalFigures]:
+    return [report.heard for report in reports if report.heard is not None]
+
+
+def _set_up(reports: Iterable[CallReport]) -> Spread | None:
+    return Spread.of([report.set_up_ms / 1000 for report in reports if report.set_up_ms is not None])
+
+
+def _maybe(spread: Spread | None) -> dict[str, float] | None:
+    return None if spread is None else asdict(spread)
+
+
+def _spread(spread: Spread | None) -> str:
+    return f"{spread.p50:.1f} ms (p99 {spread.p99:.1f}, max {spread.max:.1f})" if spread else "n/a"
+
+
+def _ms(duration_ms: float | None) -> str:
+    return "n/a" if duration_ms is None else f"{duration_ms:.1f} ms"
+
+
+def _level(level_db: float | None) -> str:
+    return "silence" if level_db is None else f"{level_db:.1f} dB"

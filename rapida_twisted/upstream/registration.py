@@ -1,0 +1,121 @@
+"""Registering a call at an assistant server: what a dialplan's ``CURL()`` does, with treq."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import treq
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.web.iweb import IResponse
+
+from rapida_twisted.errors import RegistrationRefused
+
+__all__ = ["register_call"]
+
+LONGEST_ANSWER = 64
+LONGEST_REASON = 200
+
+_REASONS = {
+    400: "the server does not take these parameters",
+    401: "the server does not know this API key",
+    403: "the server does not allow this",
+    404: "the server has no such assistant",
+    429: "too many calls wait at the server already",
+    503: "the server takes no calls now",
+}
+
+
+async def register_call(
+    url: str,
+    assistant_id: str,
+    api_key: str,
+    caller: str = "",
+    called: str = "",
+    variables: Mapping[str, str] | None = None,
+    *,
+    treq_client: Any,
+    reactor: Any,
+    timeout_s: float = 5.0,
+) -> str:
+    """Register a call. Gives its contextId, in the form that the server wrote it.
+
+    :param url: the server, such as ``http://127.0.0.1:8080``.
+    :param api_key: travels in a header, so that it is in no access log on its way.
+    :param caller: empty for an anonymous call.
+    :param variables: whatever else the server shall know of the call.
+    :param treq_client: a :class:`treq.client.HTTPClient`, or what has its methods.
+    :param reactor: provides IReactorTime.
+    :param timeout_s: how long all of it may take.
+    :raises RegistrationRefused: there is no contextId; the status is 0 when there was no answer at all.
+    """
+    answering = Deferred.fromCoroutine(
+        _register(
+            f"{url.rstrip('/')}/v1/talk/asterisk/call/{quote(assistant_id, safe='')}",
+            {**(variables or {}), "from": caller, "to": called},
+            {"x-api-key": api_key},
+            treq_client,
+        )
+    )
+    try:
+        return await answering.addTimeout(timeout_s, reactor)
+    except (RegistrationRefused, CancelledError):
+        raise
+    except DeferredTimeout:
+        raise RegistrationRefused(0, f"no answer within {timeout_s:g} s") from None
+    except Exception as error:
+        raise RegistrationRefused(0, _sentence(error)) from error
+
+
+async def _register(url: str, parameters: dict[str, str], headers: dict[str, str], treq_client: Any) -> str:
+    # A redirect would carry the key to somebody else.
+    response = await treq_client.get(url, params=parameters, headers=headers, allow_redirects=False)
+    body = await _beginning(response)
+    if response.code != 200:
+        raise RegistrationRefused(response.code, _reason(response))
+    try:
+        text = body.decode("ascii").strip()
+        UUID(text)
+    except ValueError:
+        raise RegistrationRefused(response.code, "what the server answered is no contextId") from None
+    return text
+
+
+async def _beginning(response: IResponse) -> bytes:
+    """The body, of which no more is read than decides whether it is a contextId."""
+    body = bytearray()
+
+    def collect(data: bytes) -> None:
+        body.extend(data)
+        if len(body) > LONGEST_ANSWER:
+            raise _TooLong
+
+    try:
+        await treq.collect(response, collect)
+    except _TooLong:
+        pass
+    return bytes(body[: LONGEST_ANSWER + 1])
+
+
+class _TooLong(Exception):
+    """More was read than any contextId needs."""
+
+
+def _reason(response: IResponse) -> str:
+    """Why the server refused, in its own words if it has some."""
+    for value in response.headers.getRawHeaders("X-Rapida-Error", []):
+        words = "".join(character if character.isprintable() else "?" for character in value).strip()
+        if words:
+            return words[:LONGEST_REASON]
+    return _REASONS.get(response.code, "the server gave no reason")
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, from Twisted's nested errors."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return _sentence(reasons[0].value)
+    return str(error) or type(error).__name__

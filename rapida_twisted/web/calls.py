@@ -1,0 +1,110 @@
+"""``/v1/calls``: what became of the calls, and hanging one up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from twisted.web.resource import IResource
+from twisted.web.server import Request
+
+from rapida_twisted.context import CallContext, ContextStatus
+from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.web.aio import KeyedResource
+from rapida_twisted.web.answers import Answer, Refusal, json_answer
+from rapida_twisted.web.keys import ApiKeys
+
+__all__ = ["CallPage", "CallsPage", "record_of"]
+
+DEFAULT_LIMIT = 100
+LARGEST_LIMIT = 1000
+
+
+def record_of(context: CallContext) -> dict[str, Any]:
+    """A context as JSON shows it: all its fields, and the times also in ISO 8601 (UTC)."""
+    record: dict[str, Any] = {}
+    for field in fields(context):
+        value = getattr(context, field.name)
+        record[field.name] = value.value if isinstance(value, Enum) else value
+    record["variables"] = dict(context.variables)
+    record["created"] = _iso(context.created_at)
+    record["claimed"] = _iso(context.claimed_at)
+    record["ended"] = _iso(context.ended_at)
+    return record
+
+
+def _iso(unix_s: float | None) -> str | None:
+    if unix_s is None:
+        return None
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class CallsPage(KeyedResource):
+    """The newest calls. Below it is a page for each.
+
+    :param store: where the calls are.
+    :param keys: who may see them.
+    :param hangup: hangs a call up that is up here; whether there was one.
+    """
+
+    def __init__(self, store: ICallStore, keys: ApiKeys, hangup: Callable[[str], bool]) -> None:
+        super().__init__(keys)
+        self._store = store
+        self._hangup = hangup
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """The page of one call."""
+        return CallPage(self._store, self.keys, self._hangup, path.decode("utf-8", "surrogateescape"))
+
+    async def respond(self, request: Request) -> Answer:
+        """Newest first; ``limit`` and ``status`` narrow it down."""
+        contexts = await self._store.recent(_limit(request), _status(request))
+        return json_answer({"calls": [record_of(context) for context in contexts]})
+
+
+class CallPage(KeyedResource):
+    """One call: GET shows it, DELETE hangs it up."""
+
+    methods = (b"GET", b"HEAD", b"DELETE")
+
+    def __init__(self, store: ICallStore, keys: ApiKeys, hangup: Callable[[str], bool], context_id: str) -> None:
+        super().__init__(keys)
+        self._store = store
+        self._hangup = hangup
+        self._context_id = context_id
+
+    async def respond(self, request: Request) -> Answer:
+        """The record; or 202 when the hang-up is under way."""
+        if request.method == b"DELETE":
+            if not self._hangup(self._context_id):
+                raise Refusal(404, "no such call is up")
+            return Answer(202)
+        return json_answer(record_of(await self._store.get(self._context_id)))
+
+
+def _argument(request: Request, name: bytes) -> str:
+    values: list[bytes] = (request.args or {}).get(name, [])
+    return values[-1].decode("utf-8", "replace") if values else ""
+
+
+def _limit(request: Request) -> int:
+    word = _argument(request, b"limit")
+    if not word:
+        return DEFAULT_LIMIT
+    limit = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0
+    if not 1 <= limit <= LARGEST_LIMIT:
+        raise Refusal(400, f"limit is a number from 1 to {LARGEST_LIMIT}")
+    return limit
+
+
+def _status(request: Request) -> ContextStatus | None:
+    word = _argument(request, b"status")
+    if not word:
+        return None
+    try:
+        return ContextStatus(word)
+    except ValueError:
+        raise Refusal(400, f"status is one of {', '.join(status.value for status in ContextStatus)}") from None

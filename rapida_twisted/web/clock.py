@@ -1,0 +1,42 @@
+"""``/v1/clock``: how punctual the media clock is, for operators and benchmarks."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.web.aio import KeyedResource
+from rapida_twisted.web.answers import Answer, json_answer
+from rapida_twisted.web.keys import ApiKeys
+
+__all__ = ["ClockPage"]
+
+
+class ClockPage(KeyedResource):
+    """How late frames left after their deadlines since the start, or since the last DELETE.
+
+    :param clock: the clock of all calls.
+    """
+
+    methods = (b"GET", b"HEAD", b"DELETE")
+
+    def __init__(self, clock: MediaClock, keys: ApiKeys) -> None:
+        super().__init__(keys)
+        self._clock = clock
+
+    async def respond(self, request: Request) -> Answer:
+        """The figures in JSON; DELETE gives them a last time and begins anew."""
+        clock, lateness = self._clock, self._clock.lateness
+        figures = {
+            "calls": len(clock),
+            "frames": sum(lateness.counts),
+            "forgiven": clock.forgiven,
+            "late_ms": {
+                "p50": round(lateness.percentile_ms(0.50), 2),
+                "p99": round(lateness.percentile_ms(0.99), 2),
+                "max": round(lateness.max_s * 1000, 2),
+            },
+        }
+        if request.method == b"DELETE":
+            lateness.reset()
+        return json_answer(figures)

@@ -1,0 +1,51 @@
+"""``/healthz`` and ``/readyz``: whether the process answers, and whether it can take calls. No key is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.web.aio import AsyncResource
+from rapida_twisted.web.answers import Answer, json_answer, text_answer
+
+__all__ = ["HealthPage", "ReadyPage"]
+
+
+class HealthPage(AsyncResource):
+    """The process answers."""
+
+    async def respond(self, request: Request) -> Answer:
+        """``ok``, always."""
+        return text_answer("ok")
+
+
+class ReadyPage(AsyncResource):
+    """Whether a call that is registered now would be taken.
+
+    :param store: asked whether it can be written to.
+    :param draining: whether the server is about to stop.
+    """
+
+    _log = Logger()
+
+    def __init__(self, store: ICallStore, draining: Callable[[], bool]) -> None:
+        super().__init__()
+        self._store = store
+        self._draining = draining
+
+    async def respond(self, request: Request) -> Answer:
+        """200 or 503, and why, in JSON."""
+        try:
+            await self._store.check()
+        except StoreUnavailable as error:
+            self._log.warn("not ready: {error}", error=str(error))
+            store = "unavailable"
+        else:
+            store = "ok"
+        draining = self._draining()
+        ready = store == "ok" and not draining
+        return json_answer({"ready": ready, "store": store, "draining": draining}, 200 if ready else 503)

@@ -1,0 +1,80 @@
+"""API keys: who may use the HTTP face."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from hashlib import sha256
+from urllib.parse import unquote_to_bytes
+
+from twisted.web.server import Request
+
+__all__ = ["KEY_NAME", "ApiKeys", "is_key_name", "key_of", "mask_key"]
+
+KEY_NAME = b"x-api-key"
+"""The name of the query parameter and of the header that carry a key."""
+
+
+class ApiKeys:
+    """The keys that are accepted. Shows none of them.
+
+    :raises ValueError: there is none.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = tuple({_digest(key) for key in keys if key})
+        if not self._digests:
+            raise ValueError("there must be an API key")
+
+    def __repr__(self) -> str:
+        return f"<ApiKeys: {len(self._digests)}>"
+
+    def accepts(self, candidate: str) -> bool:
+        """Whether this is one of the keys. How long it takes tells nothing of the keys."""
+        digest = _digest(candidate)
+        accepted = False
+        for known in self._digests:
+            accepted |= hmac.compare_digest(known, digest)
+        return accepted
+
+
+def key_of(request: Request) -> str:
+    """The key that a request carries, or an empty text.
+
+    The first of: the ``x-api-key`` of the query, the header of that name, ``Authorization: Bearer``, and the password
+    of ``Authorization: Basic`` (which is how a WebSocket client of Asterisk's configuration carries it).
+    """
+    for candidate in ((request.args or {}).get(KEY_NAME, [b""])[0], request.getHeader(KEY_NAME), _bearer(request)):
+        if candidate:
+            return _text(candidate)
+    return _text(request.getPassword() or b"")
+
+
+def is_key_name(name: bytes) -> bool:
+    """Whether a parameter of this name may hold a key, also one that is misspelt, and so must not be shown."""
+    return name.strip().lower().replace(b"_", b"-") == KEY_NAME
+
+
+def mask_key(uri: bytes) -> bytes:
+    """The URI with the keys in its query replaced by ``***``."""
+    path, question, query = uri.partition(b"?")
+    return path + question + b"&".join(_mask_parameter(parameter) for parameter in query.split(b"&"))
+
+
+def _mask_parameter(parameter: bytes) -> bytes:
+    name, equals, _ = parameter.partition(b"=")
+    return name + b"=***" if equals and is_key_name(unquote_to_bytes(name.replace(b"+", b" "))) else parameter
+
+
+def _bearer(request: Request) -> bytes:
+    scheme, _, token = (request.getHeader(b"authorization") or b"").strip().partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _text(candidate: bytes | str) -> str:
+    return candidate if isinstance(candidate, str) else candidate.decode("utf-8", "surrogateescape")
+
+
+def _digest(key: str) -> bytes:
+    # Digests have one length, so that comparing them does not tell the length of a key.
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()

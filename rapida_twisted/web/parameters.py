@@ -1,0 +1,145 @@
+"""What a registration says of its call: from the query, a form or a JSON object to checked text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from twisted.web.server import Request
+
+from rapida_twisted.web.answers import Refusal
+from rapida_twisted.web.keys import is_key_name
+
+__all__ = ["CallParameters", "checked_text", "parse_parameters"]
+
+LONGEST_NUMBER = 128
+LONGEST_NAME = 64
+LONGEST_VALUE = 1024
+MAX_VARIABLES = 64
+# More than can become variables, since several names may mean one thing.
+MAX_PARAMETERS = MAX_VARIABLES + 16
+
+CALLER_NAMES = ("from", "caller", "callerid")
+CALLED_NAMES = ("to", "extension", "dnid")
+CHANNEL_NAME = "channel_id"
+_KNOWN_NAMES = frozenset((*CALLER_NAMES, *CALLED_NAMES, CHANNEL_NAME))
+
+
+@dataclass(frozen=True)
+class CallParameters:
+    """What is known of a call before it begins."""
+
+    caller: str
+    """Empty for an anonymous call."""
+    called: str
+    channel_id: str
+    variables: Mapping[str, str]
+    """Every parameter that has no meaning of its own."""
+
+
+def parse_parameters(request: Request) -> CallParameters:
+    """Read the parameters of a request: of its query and, for POST, of its body, which wins. Of two with the same name
+    in the same place the last one counts.
+
+    :raises Refusal: 400, with the reason.
+    """
+    _, _, query = request.uri.partition(b"?")
+    given = dict(_form(query))
+    if request.method == b"POST":
+        given.update(_body(request))
+    for name, value in given.items():
+        _check_parameter(name, value)
+    variables = {name: value for name, value in given.items() if name not in _KNOWN_NAMES}
+    if len(variables) > MAX_VARIABLES:
+        raise _bad(f"there are more than {MAX_VARIABLES} variables")
+    return CallParameters(
+        caller=_number(_first(given, CALLER_NAMES)),
+        called=_number(_first(given, CALLED_NAMES)),
+        channel_id=given.get(CHANNEL_NAME, ""),
+        variables=variables,
+    )
+
+
+def checked_text(value: str, longest: int, what: str) -> str:
+    """The value, if it is text of one line and not too long.
+
+    :param what: what to call it when it is not.
+    :raises Refusal: 400, with the reason.
+    """
+    if len(value) > longest:
+        raise _bad(f"{what} is longer than {longest} characters")
+    for character in value:
+        if character < " " or "\x7f" <= character <= "\x9f":
+            raise _bad(f"{what} holds a control character")
+        if "\ud800" <= character <= "\udfff":
+            raise _bad(f"{what} is not text in UTF-8")
+    return value
+
+
+def _check_parameter(name: str, value: str) -> None:
+    if not name:
+        raise _bad("a parameter has no name")
+    checked_text(name, LONGEST_NAME, "a parameter's name")
+    is_number = name in _KNOWN_NAMES
+    checked_text(value, LONGEST_NUMBER if is_number else LONGEST_VALUE, f"the parameter {name}")
+
+
+def _first(given: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((given[name] for name in names if given.get(name)), "")
+
+
+def _number(value: str) -> str:
+    """A number as it was dialled: form decoding makes a space of a leading +."""
+    number = value.strip()
+    return "+" + number if number and value.startswith(" ") else number
+
+
+def _body(request: Request) -> dict[str, str]:
+    content: bytes = request.content.read() if request.content is not None else b""
+    if not content:
+        return {}
+    kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind == b"application/x-www-form-urlencoded":
+        return dict(_form(content))
+    if kind == b"application/json":
+        return dict(_json(content))
+    raise _bad("the body is neither application/x-www-form-urlencoded nor application/json")
+
+
+def _form(encoded: bytes) -> Iterator[tuple[str, str]]:
+    """The parameters of a query or a form, but for the key."""
+    if encoded.count(b"&") >= MAX_PARAMETERS:
+        raise _bad(f"there are more than {MAX_VARIABLES} variables")
+    for parameter in filter(None, encoded.replace(b"+", b" ").split(b"&")):
+        name, _, value = map(unquote_to_bytes, parameter.partition(b"="))
+        if is_key_name(name):
+            continue
+        try:
+            yield name.decode(), value.decode()
+        except UnicodeDecodeError:
+            raise _bad("a parameter is not text in UTF-8") from None
+
+
+def _json(encoded: bytes) -> Iterator[tuple[str, str]]:
+    """The parameters of a JSON object, but for the key and what is null."""
+    try:
+        content = json.loads(encoded.decode())
+    except (ValueError, RecursionError):
+        raise _bad("the body is not JSON in UTF-8") from None
+    if not isinstance(content, dict):
+        raise _bad("the body is not a JSON object")
+    for name, value in content.items():
+        if is_key_name(name.encode("utf-8", "replace")) or value is None:
+            continue
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, bool | int | float):
+            yield name, json.dumps(value)
+        else:
+            raise _bad("a parameter in the JSON object is neither text nor a number, true, false or null")
+
+
+def _bad(reason: str) -> Refusal:
+    return Refusal(400, reason)

@@ -1,0 +1,205 @@
+"""The HTTP site: its tree of resources, its access log, and its limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Any
+
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.web.aio import Branch
+from rapida_twisted.web.answers import ERROR_HEADER, Answer, describe, send
+from rapida_twisted.web.calls import CallsPage
+from rapida_twisted.web.health import HealthPage, ReadyPage
+from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.registration import Registrar, RegistrationsPage
+
+__all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "RapidaSite", "make_root", "make_site"]
+
+MAX_BODY_BYTES = 64 * 1024
+REQUEST_TIMEOUT_S = 30.0
+"""How long a connection may take until its next request is there completely."""
+
+_QUIET_PATHS = frozenset((b"/healthz", b"/readyz"))
+
+
+def make_root(
+    *,
+    store: ICallStore,
+    keys: ApiKeys,
+    registrar: Registrar,
+    hangup: Callable[[str], bool],
+    draining: Callable[[], bool],
+    extra: Mapping[bytes, IResource] | None = None,
+) -> Branch:
+    """The tree of resources: see :func:`make_site` for the parameters."""
+    v1 = Branch({b"calls": CallsPage(store, keys, hangup)})
+    v1.putChild(b"talk", Branch({b"asterisk": Branch({b"call": RegistrationsPage(registrar, keys)})}))
+    for path, resource in (extra or {}).items():
+        _graft(v1, path.split(b"/"), resource)
+    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining)})
+
+
+def make_site(
+    *,
+    store: ICallStore,
+    keys: ApiKeys,
+    knows_assistant: Callable[[str], bool],
+    hangup: Callable[[str], bool],
+    draining: Callable[[], bool],
+    context_ttl_s: float,
+    max_pending: int,
+    now: Callable[[], float],
+    reactor: Any,
+    extra: Mapping[bytes, IResource] | None = None,
+) -> RapidaSite:
+    """The whole HTTP face, as a factory that any endpoint can listen with.
+
+    :param store: where call contexts are kept.
+    :param keys: the API keys that are accepted.
+    :param knows_assistant: whether there is an assistant of this id.
+    :param hangup: hangs the call of a contextId up; whether it was up.
+    :param draining: whether the server is about to stop.
+    :param context_ttl_s: how long a registered call may wait for its media.
+    :param max_pending: how many registered calls may wait for their media at once.
+    :param now: wall-clock time in UNIX seconds.
+    :param reactor: provides IReactorTime.
+    :param extra: further resources by their paths below ``/v1``, such as ``b"talk/asterisk/ctx"``.
+    """
+    registrar = Registrar(
+        store, knows_assistant, now=now, context_ttl_s=context_ttl_s, max_pending=max_pending, draining=draining
+    )
+    root = make_root(store=store, keys=keys, registrar=registrar, hangup=hangup, draining=draining, extra=extra)
+    return RapidaSite(root, reactor)
+
+
+def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:
+    """Put a resource below a branch, making the branches between them."""
+    name, *rest = path
+    if not rest:
+        branch.putChild(name, resource)
+        return
+    below = branch.children.get(name)
+    if not isinstance(below, Branch):
+        if below is not None:
+            raise ValueError(f"nothing can be put below {name!r}")
+        below = Branch()
+        branch.putChild(name, below)
+    _graft(below, rest, resource)
+
+
+class RapidaRequest(Request):
+    """A request with a bounded body, that shows no key, no version and no traceback."""
+
+    _log = Logger()
+    _refused = False
+    _body_bytes = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.started_s = time.perf_counter()
+
+    def __repr__(self) -> str:
+        return f"<{describe(self)}>"
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802
+        """The headers are there: refuse a body that says it is too long. Without a length it may be chunked."""
+        self.content = BytesIO()
+        if length is not None and length > MAX_BODY_BYTES:
+            self._refuse_body()
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
+        """A part of the body: refuse one that gets too long."""
+        self._body_bytes += len(data)
+        if not self._refused and self._body_bytes > MAX_BODY_BYTES:
+            self._refuse_body()
+        if not self._refused:
+            super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
+        """The request is complete."""
+        if not self._refused:
+            super().requestReceived(command, path, version)
+
+    def _refuse_body(self) -> None:
+        self._refused = True
+        self._log.warn("{peer} sent a body of more than {limit} bytes", peer=self.client, limit=MAX_BODY_BYTES)
+        # Else the channel would invite the body that was refused.
+        self.requestHeaders.removeHeader(b"Expect")
+        self.channel.write(
+            b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n"
+            b"X-Rapida-Error: the body is too long\r\n\r\n"
+        )
+        self.channel.loseConnection()
+
+    def setHeader(self, name: bytes | str, value: bytes | str) -> None:  # noqa: N802
+        """Set a header of the answer; not the one that tells what serves and which version of it."""
+        if name not in (b"Server", "Server"):
+            super().setHeader(name, value)
+
+    def processingFailed(self, reason: Failure) -> Failure:  # noqa: N802
+        """Something raised before a resource could answer: nothing of it is for the client."""
+        self._log.failure("{request}: no answer could be made", reason, request=self)
+        if self.startedWriting:
+            self.loseConnection()
+        else:
+            send(Answer(500), self)
+        return reason
+
+
+class RapidaChannel(HTTPChannel):
+    """An HTTP connection whose requests must be complete in time, however slowly they trickle in."""
+
+    def resetTimeout(self) -> None:  # noqa: N802
+        """Called for each piece of data. The time runs on: only a complete request stops it."""
+
+
+class RapidaSite(Site):
+    """A site with an access log through ``twisted.logger``, which shows no key.
+
+    :param root: the tree of resources.
+    :param reactor: provides IReactorTime.
+    :param timeout_s: how long a connection may take until its next request is there completely.
+    """
+
+    _log = Logger()
+    noisy = False
+    protocol = RapidaChannel  # type: ignore[assignment]
+
+    def __init__(self, root: IResource, reactor: Any, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        super().__init__(root, RapidaRequest, timeout=timeout_s, reactor=reactor, parsePOSTFormSubmission=False)
+
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
+        """HTTP/1.1 alone, since WebSockets are below this site."""
+        return [b"http/1.1"]
+
+    def startFactory(self) -> None:
+        """No log file is opened, and no clock kept for it."""
+
+    def stopFactory(self) -> None:
+        """Nothing was opened."""
+
+    def log(self, request: HTTPRequest) -> None:
+        """One line for each request that was answered."""
+        quiet = request.path in _QUIET_PATHS and request.code < 400
+        self._log.emit(
+            LogLevel.debug if quiet else LogLevel.info,
+            "{request}: {status}{reason} ({duration_ms:.1f} ms)",
+            request=describe(request),
+            status=request.code,
+            reason=_reason(request),
+            duration_ms=(time.perf_counter() - request.started_s) * 1000 if isinstance(request, RapidaRequest) else 0.0,
+        )
+
+
+def _reason(request: HTTPRequest) -> str:
+    values = request.responseHeaders.getRawHeaders(ERROR_HEADER, [])
+    return f" {values[0]}" if values else ""

@@ -1,0 +1,242 @@
+"""What every call store must do: one class of tests for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from zope.interface.verify import verifyObject
+
+from rapida_twisted.context import CallContext, ContextStatus, Direction, EndReason
+from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
+from rapida_twisted.interfaces import ICallStore
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase
+else:
+    TestCase = object  # so that trial runs them for the stores alone
+
+NOW = 1_795_000_000.25
+
+
+def context(number: int = 1, **changes: Any) -> CallContext:
+    """A pending context, made at ``NOW`` plus its number and claimable for 300 s."""
+    values: dict[str, Any] = {
+        "context_id": f"626162e8-ed7b-44b4-b10d-{number:012d}",
+        "assistant_id": "123456789",
+        "created_at": NOW + number,
+        "expires_at": NOW + number + 300,
+    }
+    return CallContext(**{**values, **changes})
+
+
+class StoreTests(TestCase):
+    """The shared tests. A subclass is also a TestCase of trial, and gives the store."""
+
+    def make_store(self) -> Any:
+        """A new store, not open yet."""
+        raise NotImplementedError
+
+    async def opened(self) -> Any:
+        """An open store, that is closed after the test."""
+        store = self.make_store()
+        await store.open()
+        self.addCleanup(store.close)
+        return store
+
+    async def claim(self, store: Any, number: int = 1, *, now: float = NOW + 2) -> CallContext:
+        """Claim the context of that number."""
+        claimed: CallContext = await store.claim(
+            context(number).context_id, transport="audiosocket", peer="192.0.2.7:40312", now=now
+        )
+        return claimed
+
+    async def finish(self, store: Any, number: int = 1, *, now: float = NOW + 60) -> CallContext:
+        """Finish the context of that number."""
+        ended: CallContext = await store.finish(
+            context(number).context_id, reason=EndReason.CALLER_HANGUP, audio_in_s=2.5, audio_out_s=1.5, now=now
+        )
+        return ended
+
+    def refused(self, asked: Coroutine[Any, Any, Any] | Deferred[Any], error: type[Exception]) -> Deferred[Any]:
+        """What was asked fails with exactly this error; gives the error."""
+        asked = asked if isinstance(asked, Deferred) else Deferred.fromCoroutine(asked)
+
+        def exactly(failed: Exception) -> Exception:
+            self.assertEqual(type(failed), error)
+            return failed
+
+        return self.assertFailure(asked, error).addCallback(exactly)
+
+    async def test_interface(self) -> None:
+        """It provides ICallStore."""
+        self.assertTrue(verifyObject(ICallStore, self.make_store()))
+
+    async def test_add_and_get(self) -> None:
+        """What was added comes back as it was, to the last field."""
+        store = await self.opened()
+        added = context(
+            direction=Direction.OUTBOUND,
+            caller="+4930123456",
+            called="100",
+            channel_id="1795402101.4",
+            variables=MappingProxyType({"name": "Jürgen 😀", "empty": "", 'quote"': "'; DROP TABLE calls; --"}),
+        )
+        await store.add(added, 10)
+        self.assertEqual(await store.get(added.context_id), added)
+
+    async def test_get_unknown(self) -> None:
+        """A contextId that was never registered is unknown, whatever text it is."""
+        store = await self.opened()
+        for stranger in ("", "x", "a'b", "\x00", "\ud800", "é" * 100_000, context().context_id):
+            await self.refused(store.get(stranger), UnknownContext)
+            await self.refused(store.claim(stranger, transport="a", peer="b", now=NOW), UnknownContext)
+            await self.refused(
+                store.finish(stranger, reason=EndReason.SHUTDOWN, audio_in_s=0, audio_out_s=0, now=NOW), UnknownContext
+            )
+
+    async def test_add_twice(self) -> None:
+        """A contextId is kept once; the second one is a mistake of the program, and changes nothing."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        await self.refused(store.add(context(caller="2"), 10), ValueError)
+        self.assertEqual(await store.get(context().context_id), context())
+
+    async def test_add_not_pending(self) -> None:
+        """Only pending contexts are new."""
+        store = await self.opened()
+        claimed = context().claimed(transport="audiosocket", peer="", now=NOW)
+        await self.refused(store.add(claimed, 10), ValueError)
+
+    async def test_max_pending(self) -> None:
+        """No more than so many wait; who is claimed or past its time does not wait any more."""
+        store = await self.opened()
+        await store.add(context(1), 2)
+        await store.add(context(2), 2)
+        await self.refused(store.add(context(3), 2), TooManyCalls)
+        await self.claim(store, 1)
+        await store.add(context(3), 2)
+        await self.refused(store.add(context(4), 2), TooManyCalls)
+        await store.add(context(5, created_at=NOW + 302, expires_at=NOW + 900), 2)
+        await self.refused(store.get(context(4).context_id), UnknownContext)
+
+    async def test_claim(self) -> None:
+        """A claim gives the context with transport, peer and time, and it stays so."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        claimed = await self.claim(store)
+        self.assertEqual(claimed, context().claimed(transport="audiosocket", peer="192.0.2.7:40312", now=NOW + 2))
+        self.assertEqual(await store.get(claimed.context_id), claimed)
+
+    async def test_claim_twice(self) -> None:
+        """A second claim is refused, while the call is up and after it; who has it is told."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        await self.claim(store)
+        error = await self.refused(self.claim(store), ContextClaimed)
+        self.assertTrue("192.0.2.7:40312" in str(error), str(error))
+        await self.finish(store)
+        await self.refused(self.claim(store), ContextClaimed)
+
+    async def test_claim_at_once(self) -> None:
+        """Of many claims that are asked for together exactly one succeeds."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        claims = [Deferred.fromCoroutine(self.claim(store)) for _ in range(20)]
+        outcomes = await gatherResults(
+            [claim.addCallbacks(lambda _: "won", lambda failure: failure.type.__name__) for claim in claims]
+        )
+        self.assertEqual(sorted(outcomes), ["ContextClaimed"] * 19 + ["won"])
+
+    async def test_claim_expired(self) -> None:
+        """A claim at or after the end of its time is too late, whether swept or not."""
+        store = await self.opened()
+        await store.add(context(1), 10)
+        await store.add(context(2), 10)
+        await self.refused(self.claim(store, 1, now=NOW + 301), ContextExpired)
+        await self.claim(store, 2, now=NOW + 301.9)
+        await store.sweep(now=NOW + 400, forget_before=NOW)
+        await self.refused(self.claim(store, 1, now=NOW), ContextExpired)
+
+    async def test_finish(self) -> None:
+        """A call's end is kept: completed or failed, reason, seconds of audio and time."""
+        store = await self.opened()
+        await store.add(context(1), 10)
+        claimed = await self.claim(store)
+        ended = await self.finish(store)
+        self.assertEqual(
+            ended, claimed.ended(reason=EndReason.CALLER_HANGUP, audio_in_s=2.5, audio_out_s=1.5, now=NOW + 60)
+        )
+        self.assertEqual(await store.get(ended.context_id), ended)
+        await store.add(context(2), 10)
+        await self.claim(store, 2)
+        failed = await store.finish(
+            context(2).context_id, reason=EndReason.ASSISTANT_FAILED, audio_in_s=0.0, audio_out_s=0.0, now=NOW + 3
+        )
+        self.assertEqual((failed.status, failed.reason), (ContextStatus.FAILED, "assistant_failed"))
+
+    async def test_finish_not_claimed(self) -> None:
+        """What is pending or over can't be finished."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        await self.refused(self.finish(store), ContextError)
+        await self.claim(store)
+        ended = await self.finish(store)
+        error = await self.refused(self.finish(store, now=NOW + 99), ContextError)
+        self.assertTrue("completed" in str(error), str(error))
+        self.assertEqual(await store.get(ended.context_id), ended)
+
+    async def test_recent(self) -> None:
+        """The newest come first, also when made in the same moment, and no more than asked for."""
+        store = await self.opened()
+        for number in (2, 1, 4, 3):
+            await store.add(context(number), 10)
+        for number in (5, 6):
+            await store.add(context(number, created_at=NOW), 10)
+        ids = [int(found.context_id[-2:]) for found in await store.recent(100)]
+        self.assertEqual(ids, [4, 3, 2, 1, 6, 5])
+        self.assertEqual([found.context_id for found in await store.recent(1)], [context(4).context_id])
+        self.assertEqual(await store.recent(0), [])
+
+    async def test_recent_of_a_status(self) -> None:
+        """Only those of the status that was asked for."""
+        store = await self.opened()
+        for number in (1, 2, 3):
+            await store.add(context(number), 10)
+        claimed = await self.claim(store, 2)
+        self.assertEqual(await store.recent(10, ContextStatus.CLAIMED), [claimed])
+        self.assertEqual(await store.recent(10, ContextStatus.PENDING), [context(3), context(1)])
+        self.assertEqual(await store.recent(10, ContextStatus.FAILED), [])
+
+    async def test_sweep(self) -> None:
+        """What waited too long is expired, and told once; what ended long ago is forgotten; the rest stays."""
+        store = await self.opened()
+        for number in (1, 2, 3, 4):
+            await store.add(context(number), 10)
+        up = await self.claim(store, 3)
+        await self.claim(store, 4)
+        await self.finish(store, 4)
+        self.assertEqual(await store.sweep(now=NOW + 301, forget_before=NOW + 60), 1)
+        self.assertEqual(await store.sweep(now=NOW + 301, forget_before=NOW + 60), 0)
+        expired = context(1).expired(now=NOW + 301)
+        self.assertEqual(await store.get(expired.context_id), expired)
+        self.assertEqual(await store.sweep(now=NOW + 999, forget_before=NOW + 301), 1)
+        self.assertEqual(await store.get(expired.context_id), expired)
+        await self.refused(store.get(context(4).context_id), UnknownContext)
+        self.assertEqual(await store.sweep(now=NOW + 9999, forget_before=NOW + 9999), 0)
+        self.assertEqual(await store.recent(10), [up])
+
+    async def test_check(self) -> None:
+        """An open store is well."""
+        store = await self.opened()
+        self.assertEqual(await store.check(), None)
+
+    async def test_close_twice(self) -> None:
+        """Closing again, or without having opened, does nothing."""
+        store = self.make_store()
+        await store.close()
+        store = await self.opened()
+        await store.close()
+        await store.close()

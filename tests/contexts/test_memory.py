@@ -1,0 +1,16 @@
+"""The store in memory."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import TestCase
+
+from rapida_twisted.contexts.memory import MemoryStore
+from tests.contexts.store_tests import StoreTests
+
+
+class MemoryStoreTests(StoreTests, TestCase):
+    """MemoryStore does what every store does."""
+
+    def make_store(self) -> MemoryStore:
+        """A new store."""
+        return MemoryStore()

@@ -1,0 +1,284 @@
+"""The store in an SQLite file: what all stores do, and what only a file can do or suffer."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from stat import S_IMODE
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from rapida_twisted.contexts import sqlite_thread
+from rapida_twisted.contexts.sqlite import SCHEMA_VERSION, SqliteStore
+from rapida_twisted.errors import ContextClaimed, StoreUnavailable, TooManyCalls, UnknownContext
+from tests.contexts.store_tests import NOW, StoreTests, context
+
+
+class SqliteStoreTests(StoreTests, TestCase):
+    """SqliteStore does what every store does, and survives what happens to files."""
+
+    def setUp(self) -> None:
+        """A file in a directory that is not there yet."""
+        self.path = Path(self.mktemp()).absolute() / "state" / "calls.sqlite3"
+
+    def make_store(self) -> SqliteStore:
+        """A new store; all stores of a test share one file."""
+        return SqliteStore(self.path, reactor)
+
+    def other_connection(self) -> sqlite3.Connection:
+        """A connection as another process would have it."""
+        connection = sqlite3.connect(self.path, timeout=0.0, isolation_level=None)
+        self.addCleanup(connection.close)
+        return connection
+
+    async def pragma(self, store: SqliteStore, name: str) -> Any:
+        """What a pragma of the store's own connection says."""
+        return await store._thread.read(lambda connection: connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    # The file
+
+    async def test_permissions(self) -> None:
+        """The file and those beside it are for the owner alone, and so is a directory that was made."""
+        previous = os.umask(0o022)
+        self.addCleanup(os.umask, previous)
+        store = await self.opened()
+        await store.add(context(), 10)
+        self.assertEqual(S_IMODE(self.path.parent.stat().st_mode), 0o700)
+        modes = {file.name: S_IMODE(file.stat().st_mode) for file in self.path.parent.iterdir()}
+        self.assertEqual(modes, {"calls.sqlite3": 0o600, "calls.sqlite3-wal": 0o600, "calls.sqlite3-shm": 0o600})
+
+    async def test_pragmas(self) -> None:
+        """Write-ahead log, commits that do not wait for the disk, a busy timeout, the schema's version."""
+        store = await self.opened()
+        self.assertEqual(await self.pragma(store, "journal_mode"), "wal")
+        self.assertEqual(await self.pragma(store, "synchronous"), 1)
+        self.assertEqual(await self.pragma(store, "busy_timeout"), 2000)
+        self.assertEqual(await self.pragma(store, "user_version"), SCHEMA_VERSION)
+
+    async def test_survives_reopen(self) -> None:
+        """What was kept is there after a restart, in whatever state it was."""
+        store = await self.opened()
+        for number in (1, 2, 3):
+            await store.add(context(number, variables={"n": str(number)}), 10)
+        await self.claim(store, 2)
+        await self.claim(store, 3)
+        await self.finish(store, 3)
+        before = await store.recent(10)
+        await store.close()
+        again = await self.opened()
+        self.assertEqual(await again.recent(10), before)
+        await self.claim(again, 1)
+        await self.refused(self.claim(again, 2), ContextClaimed)
+
+    async def test_open_is_immediate(self) -> None:
+        """Whether it could be opened is known when open() returns, without a reactor."""
+        store = self.make_store()
+        opening = store.open()
+        self.addCleanup(store.close)
+        self.assertTrue(opening.called)
+
+    async def test_directory_is_a_file(self) -> None:
+        """A directory that can't be made is told in a sentence."""
+        self.path.parent.parent.mkdir(parents=True)
+        self.path.parent.write_text("I am a file")
+        error = await self.refused(self.make_store().open(), StoreUnavailable)
+        self.assertIn("can't be opened", str(error))
+
+    async def test_newer_schema(self) -> None:
+        """A file of a newer version is refused, and left as it is."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        await store.close()
+        other = self.other_connection()
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        error = await self.refused(self.make_store().open(), StoreUnavailable)
+        self.assertIn(f"schema version {SCHEMA_VERSION + 1}", str(error))
+        self.assertEqual(other.execute("SELECT count(*) FROM calls").fetchone(), (1,))
+
+    async def test_somebody_elses_database(self) -> None:
+        """An SQLite file with other tables is refused, and left as it is."""
+        self.path.parent.mkdir(parents=True)
+        other = self.other_connection()
+        other.execute("CREATE TABLE recipes (name TEXT)")
+        error = await self.refused(self.make_store().open(), StoreUnavailable)
+        self.assertIn("something else", str(error))
+        self.assertEqual(other.execute("SELECT name FROM sqlite_master").fetchall(), [("recipes",)])
+        self.assertEqual(other.execute("PRAGMA journal_mode").fetchone(), ("delete",))
+
+    async def test_no_database(self) -> None:
+        """A file that is no database at all is refused, and left as it is."""
+        self.path.parent.mkdir(parents=True)
+        self.path.write_bytes(b"Dear diary, " * 1000)
+        error = await self.refused(self.make_store().open(), StoreUnavailable)
+        self.assertIn("damaged, or no SQLite database", str(error))
+        self.assertIsInstance(error.__cause__, sqlite3.DatabaseError)
+        self.assertEqual(self.path.read_bytes(), b"Dear diary, " * 1000)
+
+    async def test_corrupt_file(self) -> None:
+        """Damage in the middle of the file fails what meets it, with a sentence; the store goes on answering."""
+        store = await self.opened()
+        for number in range(200):
+            await store.add(context(number), 1000)
+        await store.close()
+        size = self.path.stat().st_size
+        with self.path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (size - 4096))
+        again = await self.opened()
+        for asked in (again.recent(1000), again.add(context(999), 1000), again.check()):
+            error = await self.refused(asked, StoreUnavailable)
+            self.assertIn("damaged", str(error))
+
+    # Trouble that passes
+
+    async def test_full_disk(self) -> None:
+        """A full disk fails what is added and leaves what is there usable; with room again the store recovers."""
+        store = await self.opened()
+        await store.add(context(1), 1000)
+        pages = await self.pragma(store, "page_count")
+        await self.pragma(store, f"max_page_count = {pages}")
+        number = 1
+        while True:
+            number += 1
+            adding = store.add(context(number, variables={"long": "x" * 1000}), 1000)
+            outcome = await adding.addErrback(lambda failure: failure.value)
+            if outcome is not None:
+                break
+        self.assertIsInstance(outcome, StoreUnavailable)
+        self.assertIn("the disk is full", str(outcome))
+        self.assertIsInstance(outcome.__cause__, sqlite3.Error)
+        await self.claim(store, 1)
+        await self.refused(store.get(context(number).context_id), UnknownContext)
+        await self.pragma(store, "max_page_count = 1000000")
+        await store.add(context(number), 1000)
+        await store.check()
+
+    async def test_locked(self) -> None:
+        """A locked file fails writes after a bounded time, while reads go on; unlocked again the store recovers."""
+        self.patch(sqlite_thread, "BUSY_TIMEOUT_S", 0.1)
+        store = await self.opened()
+        await store.add(context(1), 10)
+        other = self.other_connection()
+        other.execute("BEGIN EXCLUSIVE")
+        error = await self.refused(store.add(context(2), 10), StoreUnavailable)
+        self.assertIn("is locked by another process", str(error))
+        await self.refused(store.check(), StoreUnavailable)
+        self.assertEqual(await store.get(context(1).context_id), context(1))
+        other.execute("ROLLBACK")
+        await store.add(context(2), 10)
+        await store.check()
+
+    async def test_locked_is_waited_for_once(self) -> None:
+        """Whoever waits together for a locked file waits one busy timeout, not one each."""
+        self.patch(sqlite_thread, "BUSY_TIMEOUT_S", 0.2)
+        store = await self.opened()
+        other = self.other_connection()
+        other.execute("BEGIN EXCLUSIVE")
+        started_s = reactor.seconds()  # type: ignore[attr-defined]
+        await gatherResults([self.refused(store.add(context(number), 100), StoreUnavailable) for number in range(50)])
+        self.assertLess(reactor.seconds() - started_s, 2.0)  # type: ignore[attr-defined]
+
+    async def test_locked_at_the_start(self) -> None:
+        """A file that stays locked can't be opened, and says so."""
+        await (await self.opened()).close()
+        self.patch(sqlite_thread, "BUSY_TIMEOUT_S", 0.1)
+        other = self.other_connection()
+        other.execute("BEGIN EXCLUSIVE")
+        error = await self.refused(self.make_store().open(), StoreUnavailable)
+        self.assertIn("is locked by another process", str(error))
+
+    # Together
+
+    async def test_writes_that_wait_together(self) -> None:
+        """Each of many writes that go in one transaction has its own outcome, in the order in which they were asked."""
+        store = await self.opened()
+        adding = [store.add(context(number), 3).addErrback(lambda failure: failure.type) for number in range(5)]
+        claiming = Deferred.fromCoroutine(self.claim(store, 4)).addErrback(lambda failure: failure.type)
+        reading = store.get(context(2).context_id)
+        self.assertEqual(await gatherResults(adding), [None, None, None, TooManyCalls, TooManyCalls])
+        self.assertEqual(await claiming, UnknownContext)
+        self.assertEqual(await reading, context(2))
+
+    async def test_one_does_not_spoil_the_others(self) -> None:
+        """A write that breaks is rolled back alone; those that waited with it are done."""
+        store = await self.opened()
+        adding = [store.add(context(number), 10) for number in (0, 1, 2)]
+        twice = store.add(context(1), 10)
+        adding.append(store.add(context(3), 10))
+        await self.refused(twice, ValueError)
+        await gatherResults(adding)
+        self.assertEqual(len(await store.recent(10)), 4)
+
+    async def test_cancelled_before_its_turn(self) -> None:
+        """What is cancelled while it still waits for the thread is not done at all."""
+        store = await self.opened()
+        first, second = store.add(context(1), 10), store.add(context(2), 10)
+        second.cancel()
+        await self.refused(second, CancelledError)
+        await first
+        await self.refused(store.get(context(2).context_id), UnknownContext)
+
+    async def test_close_finishes_what_is_under_way(self) -> None:
+        """What was asked before close() is done; what is asked after it is refused."""
+        store = await self.opened()
+        adding = [store.add(context(number), 100) for number in range(20)]
+        closing = store.close()
+        await self.refused(store.add(context(99), 100), StoreUnavailable)
+        await closing
+        self.assertTrue(all(added.called for added in adding))
+        await gatherResults(adding)
+        again = await self.opened()
+        self.assertEqual(len(await again.recent(100)), 20)
+
+    async def test_two_stores_share_one_limit(self) -> None:
+        """The limit of waiting calls holds for all processes together."""
+        one, two = await self.opened(), await self.opened()
+        await one.add(context(1), 2)
+        await two.add(context(2), 2)
+        await self.refused(one.add(context(3), 2), TooManyCalls)
+        self.assertEqual(await one.get(context(2).context_id), context(2))
+
+    async def test_processes_race(self) -> None:
+        """Four processes claim the same contexts: each context is claimed exactly once."""
+        count = 400
+        store = await self.opened()
+        await gatherResults([store.add(context(number), count) for number in range(count)])
+        script = Path(__file__).with_name("claim_race.py")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        outcomes = await gatherResults(
+            [
+                getProcessOutputAndValue(sys.executable, [str(script), str(self.path), str(NOW + 1)], env=environment)
+                for _ in range(4)
+            ]
+        )
+        self.assertEqual([(error, code) for _, error, code in outcomes], [(b"", 0)] * 4)
+        won = [context_id for output, _, _ in outcomes for context_id in output.decode().split()]
+        self.assertEqual(sorted(won), [context(number).context_id for number in range(count)])
+
+    async def test_processes_make_it_together(self) -> None:
+        """Four processes that find no file make one together."""
+        script = Path(__file__).with_name("claim_race.py")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        outcomes = await gatherResults(
+            [
+                getProcessOutputAndValue(sys.executable, [str(script), str(self.path), str(NOW)], env=environment)
+                for _ in range(4)
+            ]
+        )
+        self.assertEqual(outcomes, [(b"", b"", 0)] * 4)
+
+
+class NotOpenTests(SynchronousTestCase):
+    """A store that was not opened."""
+
+    def test_not_open(self) -> None:
+        """It answers nothing and does not wait."""
+        store = SqliteStore(Path(self.mktemp()), None)
+        self.failureResultOf(store.get("x"), StoreUnavailable)
+        self.assertIsNone(self.successResultOf(store.close()))

@@ -1,0 +1,371 @@
+"""Calls over AudioSocket: a real Asterisk, the dialplan that users paste, and the real program."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
+from tests.live import sipp
+from tests.live.asterisk import shared_asterisk
+from tests.live.recordings import Recording
+from tests.live.server import API_KEY, Server
+
+ASSISTANT_ID = "123456789"
+TONE_HZ = 1004.0
+"""What Asterisk's Milliwatt() plays."""
+PROMPT_HZ = 700.0
+"""What stands for the prompt an-error-has-occurred, which is not in every collection of prompts."""
+
+GLOBALS = """\
+[general]
+clearglobalvars = yes
+[globals]
+RAPIDA_API_KEY = {api_key}
+RAPIDA_HOST = 127.0.0.1:{http_port}
+RAPIDA_AS_HOST = 127.0.0.1
+RAPIDA_PORT = {audiosocket_port}
+ASSISTANT_ID = {assistant_id}
+"""
+
+# The dialplan as Rapida's own documentation has it, line by line, but for http in the place of https: the server under
+# test has no certificate.
+INBOUND = """
+[rapida-inbound]
+exten => _X.,1,Answer()
+ same => n,Set(CHANNEL(audioreadformat)=slin)
+ same => n,Set(CHANNEL(audiowriteformat)=slin)
+ ; Phase 1 - register the call and get a contextId
+ same => n,Set(CTX=${CURL(http://${RAPIDA_HOST}/v1/talk/asterisk/call/${ASSISTANT_ID}?from=${CALLERID(num)}&x-api-key=${RAPIDA_API_KEY})})
+ same => n,GotoIf($["${CTX}" = ""]?error)
+ ; Phase 2 - open AudioSocket TCP using contextId as UUID
+ same => n,AudioSocket(${CTX},${RAPIDA_AS_HOST}:${RAPIDA_PORT})
+ same => n,Hangup()
+ same => n(error),Playback(an-error-has-occurred)
+ same => n,Hangup()
+"""  # noqa: E501
+
+# Who calls it: "talker" is the calling side of calls without a phone, "from-phone" is where SIP phones come in. Both
+# record what the caller hears and says. 100 is recorded, 200 is not.
+CALLERS = """
+[talker]
+exten => milliwatt,1,Answer()
+ same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
+ same => n,Milliwatt()
+exten => speaker,1,Answer()
+ same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
+ same => n,Playback(${SPEECH})
+ same => n,Wait(60)
+exten => listener,1,Answer()
+ same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
+ same => n,Wait(60)
+
+[from-phone]
+exten => 100,1,MixMonitor(RECORDINGS/phone-mix.wav,r(RECORDINGS/phone-said.wav)t(RECORDINGS/phone-heard.wav))
+ same => n,Goto(rapida-inbound,${EXTEN},1)
+exten => 200,1,Goto(rapida-inbound,${EXTEN},1)
+"""
+
+AUDIOSOCKET = r'Executing \[\d+@rapida-inbound:\d+\] AudioSocket\("[^"]+", "([0-9a-f-]{36}),'
+WENT_ON = r"Executing \[\d+@rapida-inbound:7\] Hangup"
+ERROR_BRANCH = r'Executing \[\d+@rapida-inbound:8\] Playback\("[^"]+", "an-error-has-occurred"'
+RECORDED = r"End MixMonitor Recording"
+
+
+class AudioSocketTests(SynchronousTestCase):
+    """One server for each test; one Asterisk for all, with the test's own dialplan."""
+
+    def setUp(self) -> None:
+        """Have an Asterisk, and see only what it logs from now on."""
+        self.asterisk = shared_asterisk()
+        self.mark = self.asterisk.log_mark()
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir(parents=True)
+        prompts = self.asterisk.directory / "data/sounds/en"
+        Recording.tone(PROMPT_HZ, 2.0).save(prompts / "an-error-has-occurred.wav")
+
+    # Steps
+
+    def serve(self, *assistants: str, drain_s: float = 2) -> Server:
+        """A running server with these assistants; it must end in order after the test."""
+        server = Server(self.directory, *assistants, options=["--drain-s", str(drain_s)]).start()
+        self.addCleanup(server.stop)
+        self.addCleanup(self._end_calls)
+        return server
+
+    def _end_calls(self) -> None:
+        self.asterisk.hang_up_all()
+        self.asterisk.wait_until_idle()
+
+    def dialplan(self, server: Server, assistant_id: str = ASSISTANT_ID, api_key: str = API_KEY) -> None:
+        """Load the dialplan under test with this server's values."""
+        values = GLOBALS.format(
+            api_key=api_key,
+            http_port=server.http_port,
+            audiosocket_port=server.audiosocket_port,
+            assistant_id=assistant_id,
+        )
+        self.load(values + INBOUND)
+
+    def load(self, dialplan: str) -> None:
+        """Load a dialplan, and those who call it."""
+        callers = CALLERS.replace("RECORDINGS", f"{self.asterisk.inside}/recordings")
+        self.asterisk.write_config("extensions.conf", dialplan + callers)
+        self.asterisk.reload()
+
+    def call(self, talker: str, recording: str = "call", caller: str = "", speech: str = "") -> str:
+        """Place a call without a phone; gives its channel."""
+        return self.asterisk.originate(
+            "Local/100@rapida-inbound",
+            f"{talker}@talker",
+            caller=caller,
+            RECORDING=f"{self.asterisk.inside}/recordings/{recording}",
+            SPEECH=speech,
+        )
+
+    def contexts(self, count: int = 1) -> list[str]:
+        """The contextIds with which the dialplan went into AudioSocket(), once there are so many."""
+        return [found[1] for found in self.asterisk.wait_for_log(AUDIOSOCKET, self.mark, count=count)]
+
+    def recordings(self, *names: str) -> list[Recording]:
+        """Recordings by name, when all are complete; a copy of each stays with the test."""
+        count = len({name.rpartition("-")[0] for name in names})
+        self.asterisk.wait_for_log(RECORDED, self.mark, count=count)
+        made = []
+        for name in names:
+            kept = self.directory / f"{name}.wav"
+            kept.write_bytes((self.asterisk.directory / f"recordings/{name}.wav").read_bytes())
+            made.append(Recording.load(kept))
+        return made
+
+    # Claims
+
+    def assert_near(self, measured: float, expected: float, tolerance: float, what: str) -> None:
+        """A measured value is the expected one, but for a tolerance."""
+        self.assertLessEqual(abs(measured - expected), tolerance, f"{what}: {measured:.3f}, expected {expected:.3f}")
+
+    def assert_tone(self, heard: Recording, frequency_hz: float, seconds: float | None = None) -> Recording:
+        """From its first sound to its last it is one tone without gaps; gives that stretch, but for its edges."""
+        begin, end = heard.first_sound_s(), heard.last_sound_s()
+        assert begin is not None and end is not None, "nothing was heard"
+        steady = heard.part(begin + 0.3, end - 0.05)
+        self.assertGreater(steady.seconds, 1.0)
+        self.assert_near(steady.dominant_hz(), frequency_hz, 1.0, "frequency (Hz)")
+        self.assertEqual(steady.gaps(longer_than_s=0.040), [], "gaps (begin and length, s)")
+        if seconds is not None:
+            self.assert_near(end - begin, seconds, 0.06, "length of the sound (s)")
+        return steady
+
+    def assert_log_lacks(self, pattern: str) -> None:
+        """Asterisk did not log this since the test began."""
+        found = re.search(pattern, self.asterisk.log_since(self.mark))
+        self.assertIsNone(found, f"{pattern!r} is in Asterisk's log")
+
+    def assert_ended(self, record: dict[str, Any], reason: str) -> None:
+        """The server's record says that the call was completed, and why it ended."""
+        self.assertEqual((record["status"], record["reason"]), ("completed", reason))
+
+    # Tests
+
+    def test_tone_goes_both_ways(self) -> None:
+        """A caller's tone comes back from the echo assistant whole: same pitch, same level, no gaps."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        self.dialplan(server)
+        channel = self.call("milliwatt", caller='"Ann" <+49301234>')
+        (context_id,) = self.contexts()
+        began = time.monotonic()
+        time.sleep(6)
+        self.asterisk.hang_up(channel)
+        lasted_s = time.monotonic() - began
+
+        heard, said = self.recordings("call-heard", "call-said")
+        came_back = self.assert_tone(heard, TONE_HZ)
+        self.assertGreater(came_back.seconds, lasted_s - 0.7)
+        self.assert_near(came_back.level_db(), said.part(1.0, 5.0).level_db(), 1.0, "level (dB)")
+        record = server.ended_call(context_id)
+        self.assert_ended(record, "caller_hangup")
+        self.assert_near(record["audio_in_s"], lasted_s, 0.3, "audio_in_s")
+        self.assert_near(record["audio_out_s"], lasted_s, 0.4, "audio_out_s")
+        self.assertEqual(
+            (record["assistant_id"], record["caller"], record["transport"]),
+            (ASSISTANT_ID, "+49301234", "audiosocket"),
+        )
+
+    def test_file_is_heard_then_dialplan_goes_on(self) -> None:
+        """The play assistant's file is heard whole; then the server hangs up and the dialplan's next line runs."""
+        file = self.directory / "played.wav"
+        Recording.tone(620, 3.0, level_db=-20).save(file)
+        server = self.serve(f"{ASSISTANT_ID}=play:{file}")
+        self.dialplan(server)
+        self.call("listener")
+        (context_id,) = self.contexts()
+        self.asterisk.wait_for_log(WENT_ON, self.mark)
+
+        (heard,) = self.recordings("call-heard")
+        played = self.assert_tone(heard, 620, seconds=3.0)
+        self.assert_near(played.level_db(), -20, 1.0, "level (dB)")
+        record = server.ended_call(context_id)
+        self.assert_ended(record, "assistant_hangup")
+        self.assert_near(record["audio_out_s"], 3.0, 0.05, "audio_out_s")
+
+    def test_caller_hangs_up(self) -> None:
+        """When the caller hangs up the call is over at once, and the dialplan does not go on."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        self.dialplan(server)
+        channel = self.call("milliwatt")
+        (context_id,) = self.contexts()
+        time.sleep(1)
+        self.asterisk.hang_up(channel)
+
+        self.assert_ended(server.ended_call(context_id, timeout_s=1), "caller_hangup")
+        self.asterisk.wait_until_idle()
+        self.assert_log_lacks(WENT_ON)
+
+    def test_phone_with_long_packets(self) -> None:
+        """A SIP phone that sends packets of 30 ms hears its own speech from the echo assistant, all of it."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        self.dialplan(server)
+        phone = sipp.Sipp(self.asterisk)
+        (context_id,) = self.contexts()
+        phone.wait(20)
+
+        heard, said = self.recordings("phone-heard", "phone-said")
+        self.assert_near(heard.level_db(), said.level_db(), 1.0, "level (dB)")
+        pieces = said.pieces(0.5, above_db=-40)
+        self.assertGreater(len(pieces), 10)
+        found = [piece.found_in(heard.part(begin, begin + 1.0)) for begin, piece in pieces]
+        self.assertLess(max(delay_s for delay_s, _ in found), 0.2)
+        # A piece in which the delay grew, by a frame that came late, is not all alike.
+        alike = [likeness for _, likeness in found if likeness > 0.98]
+        self.assertGreaterEqual(len(alike), len(found) - 1, f"delay and likeness of each half second: {found}")
+        record = server.ended_call(context_id)
+        self.assert_ended(record, "caller_hangup")
+        self.assert_near(record["audio_in_s"], sipp.STOCK_SPEECH_S, 0.2, "audio_in_s")
+        self.assert_near(record["audio_out_s"], sipp.STOCK_SPEECH_S, 0.3, "audio_out_s")
+        self.assertEqual(record["caller"], "sipp")
+
+    def test_digits_from_a_phone(self) -> None:
+        """The greeter answers a phone's digit with that digit's tones; # ends the call and the dialplan goes on."""
+        server = self.serve(f"{ASSISTANT_ID}=greeter")
+        self.dialplan(server)
+        steps = [sipp.pause(8), sipp.press("1"), sipp.pause(2), sipp.press("#")]
+        phone = sipp.Sipp(self.asterisk, sipp.scenario(*steps, hangs_up=False))
+        (context_id,) = self.contexts()
+        phone.wait(25)
+
+        self.asterisk.wait_for_log(WENT_ON, self.mark)
+        (heard,) = self.recordings("phone-heard")
+        welcome = heard.part(0, 7.5)
+        self.assertGreater(welcome.level_db(), -40, "the welcome was not heard")
+        self.assertEqual(welcome.digit_s(697, 1209), 0, "the digit's tones before the digit")
+        self.assertGreaterEqual(heard.part(7.5).digit_s(697, 1209), 0.08, "length of the digit's tones (s)")
+        self.assert_ended(server.ended_call(context_id), "assistant_hangup")
+
+    def test_silent_phone_is_kept_alive(self) -> None:
+        """A phone that sends nothing at all for 10 s still has its call, for the server feeds the line."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        self.dialplan(server)
+        # It fails when Asterisk hangs up before the phone does.
+        phone = sipp.Sipp(self.asterisk, sipp.scenario(sipp.pause(10)), number="200")
+        (context_id,) = self.contexts()
+        began = time.monotonic()
+        phone.wait(20)
+
+        self.assertGreater(time.monotonic() - began, 9)
+        self.assert_log_lacks("Reached timeout")
+        record = server.ended_call(context_id)
+        self.assert_ended(record, "caller_hangup")
+        self.assertEqual(record["audio_in_s"], 0)
+
+    def test_bad_key_takes_the_error_branch(self) -> None:
+        """With a wrong API key the caller hears the error prompt, and no media connection is tried."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        self.dialplan(server, api_key="rpd-live-wrong-key")
+        self._hear_the_error_prompt(server)
+
+    def test_unknown_assistant_takes_the_error_branch(self) -> None:
+        """With an assistant id that the server does not know, likewise."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        self.dialplan(server, assistant_id="987654321")
+        self._hear_the_error_prompt(server)
+
+    def _hear_the_error_prompt(self, server: Server) -> None:
+        self.call("listener")
+        self.asterisk.wait_for_log(ERROR_BRANCH, self.mark)
+        (heard,) = self.recordings("call-heard")
+        self.assert_tone(heard, PROMPT_HZ, seconds=2.0)
+        self.assert_log_lacks(AUDIOSOCKET)
+        self.assertEqual(server.calls(), [])
+
+    def test_twenty_calls_at_once(self) -> None:
+        """Of twenty calls at once, each hears its own caller's tone and no other, without gaps."""
+        count = 20
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        self.dialplan(server)
+        frequencies = [400 + 60 * number for number in range(count)]
+        channels = []
+        for frequency in frequencies:
+            Recording.tone(frequency, 12.0).save(self.asterisk.directory / f"recordings/{frequency}.wav")
+        for frequency in frequencies:
+            speech = f"{self.asterisk.inside}/recordings/{frequency}"
+            channels.append(self.call("speaker", recording=f"call{frequency}", speech=speech))
+        context_ids = self.contexts(count)
+        time.sleep(5)
+        self.assertEqual([call["status"] for call in server.calls()], ["claimed"] * count)
+        for channel in channels:
+            self.asterisk.hang_up(channel)
+
+        for frequency, heard in zip(
+            frequencies, self.recordings(*(f"call{frequency}-heard" for frequency in frequencies)), strict=True
+        ):
+            came_back = self.assert_tone(heard, frequency)
+            self.assertGreater(came_back.seconds, 4.0)
+            self.assert_near(came_back.level_db(), -15, 1.0, "level (dB)")
+        for context_id in context_ids:
+            record = server.ended_call(context_id)
+            self.assert_ended(record, "caller_hangup")
+            self.assertGreater(record["audio_in_s"], 4.7)
+            self.assertGreater(record["audio_out_s"], 4.5)
+
+    def test_sigterm_lets_the_dialplan_go_on(self) -> None:
+        """SIGTERM gives a call the drain time, then a hangup frame: the dialplan goes on, and the exit code is 0."""
+        server = self.serve(f"{ASSISTANT_ID}=echo", drain_s=2)
+        self.dialplan(server)
+        self.call("milliwatt")
+        (context_id,) = self.contexts()
+        time.sleep(1)
+        server.terminate()
+        time.sleep(1.5)
+        self.assert_log_lacks(WENT_ON)
+        self.asterisk.wait_for_log(WENT_ON, self.mark, timeout_s=2)
+        server.wait(5)
+
+        (heard,) = self.recordings("call-heard")
+        self.assertGreater(self.assert_tone(heard, TONE_HZ).seconds, 2.2)
+        server.start()
+        self.assert_ended(server.call(context_id), "shutdown")
+
+    def test_printed_dialplan(self) -> None:
+        """The dialplan that the server prints for its own values works as printed, and tells both numbers."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        values = DialplanValues(
+            api_key=API_KEY,
+            http_url=server.url,
+            audiosocket_host="127.0.0.1",
+            audiosocket_port=server.audiosocket_port,
+            assistant_id=ASSISTANT_ID,
+        )
+        self.load(audiosocket_dialplan(values))
+        channel = self.call("milliwatt", caller="+49301234")
+        (context_id,) = self.contexts()
+        time.sleep(2)
+        self.asterisk.hang_up(channel)
+
+        (heard,) = self.recordings("call-heard")
+        self.assert_tone(heard, TONE_HZ)
+        record = server.ended_call(context_id)
+        self.assertEqual((record["caller"], record["called"]), ("+49301234", "100"))
