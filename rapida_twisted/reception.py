@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -73,7 +73,7 @@ class Reception:
     def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
         """Start a claimed call. An assistant that can't be made ends it at once."""
         try:
-            assistant = self._make_assistant(context)
+            call = self._call(context, channel, self._make_assistant(context))
         except Exception:
             failure = Failure()
             self._log.failure(
@@ -83,7 +83,6 @@ class Reception:
             call = self._call(context, channel, Assistant())
             call.end(EndReason.ASSISTANT_FAILED, failure.getErrorMessage())
             return call
-        call = self._call(context, channel, assistant)
         self._log.info(
             "call {id}: up over {transport} from {peer}, caller {caller}, assistant {assistant_id}",
             id=context.context_id, transport=context.transport, peer=context.peer,
@@ -99,17 +98,20 @@ class Reception:
 
     async def flush(self, timeout_s: float) -> None:
         """At shutdown: try once more to write the ends that the store did not take; log those that stay."""
-        for ending in list(self._unwritten.values()):
+        endings = list(self._unwritten.values())
+        for ending in endings:
+            if ending.cancel_retry():
+                self._write(ending)
+        # A Deferred of our own to wait for: the time-out must not cancel what the store is still about to write.
+        tried: Deferred[Any] = Deferred()
+        DeferredList([ending.writing for ending in endings]).addCallback(tried.callback)
+        await tried.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda *_: None)
+        for ending in self._unwritten.values():
             ending.cancel_retry()
-            await self._write(ending).addTimeout(timeout_s, self._reactor).addErrback(lambda _: None)
-            ending.cancel_retry()
-            if ending.context_id in self._unwritten:
-                self._log.error("call {id}: its end is not in the store: {ending}", id=ending.context_id, ending=ending)
+            self._log.error("call {id}: its end is not in the store: {ending}", id=ending.context_id, ending=ending)
 
     def _call(self, context: CallContext, channel: IMediaChannel, assistant: IAssistant) -> Call:
-        call = Call(
-            context, channel, assistant, clock=self._clock, reactor=self._reactor, on_ended=self._call_ended
-        )
+        call = Call(context, channel, assistant, clock=self._clock, reactor=self._reactor, on_ended=self._call_ended)
         self._calls.add(call)
         return call
 
@@ -121,25 +123,25 @@ class Reception:
             detail=f" ({call.end_detail})" if call.end_detail else "",
             heard=call.audio_in_s, said=call.audio_out_s,
         )  # fmt: skip
-        self._finish(
-            _Ending(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, self._now())
-        )
+        self._finish(_Ending(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, self._now()))
         self._calls.remove(call)
 
     def _finish(self, ending: _Ending) -> None:
         self._unwritten[ending.context_id] = ending
         self._write(ending)
 
-    def _write(self, ending: _Ending) -> Deferred[None]:
+    def _write(self, ending: _Ending) -> None:
         """Write an end to the store; when the store can't take it now, again later."""
-        writing = self._store.finish(
+        finishing = self._store.finish(
             ending.context_id,
             reason=ending.reason,
             audio_in_s=round(ending.audio_in_s, 3),
             audio_out_s=round(ending.audio_out_s, 3),
             now=ending.ended_at,
         )
-        return writing.addCallbacks(self._written, self._not_written, (ending,), errbackArgs=(ending,))
+        ending.writing = finishing.addCallbacks(
+            self._written, self._not_written, callbackArgs=(ending,), errbackArgs=(ending,)
+        )
 
     def _written(self, _: CallContext, ending: _Ending) -> None:
         self._unwritten.pop(ending.context_id, None)
@@ -168,6 +170,8 @@ class _Ending:
         self.audio_in_s = audio_in_s
         self.audio_out_s = audio_out_s
         self.ended_at = ended_at
+        self.writing: Deferred[None]
+        """The latest try."""
         self.retry: IDelayedCall | None = None
         self._delay_s = FIRST_RETRY_S / 2
 
@@ -179,7 +183,9 @@ class _Ending:
         self._delay_s = min(self._delay_s * 2, LONGEST_RETRY_S)
         return self._delay_s
 
-    def cancel_retry(self) -> None:
-        """No further try by itself."""
-        if self.retry is not None and self.retry.active():
-            self.retry.cancel()
+    def cancel_retry(self) -> bool:
+        """No further try by itself; whether there would have been one."""
+        if self.retry is None or not self.retry.active():
+            return False
+        self.retry.cancel()
+        return True

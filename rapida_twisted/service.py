@@ -35,7 +35,7 @@ from rapida_twisted.reception import Reception
 from rapida_twisted.settings import Settings
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.keys import ApiKeys
-from rapida_twisted.web.site import make_site
+from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.welcome import welcome_text
 
 __all__ = ["RapidaMedia"]
@@ -58,9 +58,7 @@ class RapidaMedia(Service):
     _log = Logger()
     name = "rapida-media"
 
-    def __init__(
-        self, settings: Settings, reactor: Any, announce: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, settings: Settings, reactor: Any, announce: Callable[[str], None] = lambda text: None) -> None:
         self.settings = settings
         self.reactor = reactor
         self.draining = False
@@ -116,7 +114,7 @@ class RapidaMedia(Service):
         key, is_new = load_or_make_key(self.settings.state_dir)
         return (key,), is_new
 
-    def _site(self, keys: ApiKeys) -> Factory:
+    def _site(self, keys: ApiKeys) -> RapidaSite:
         return make_site(
             store=self.store,
             keys=keys,
@@ -139,7 +137,8 @@ class RapidaMedia(Service):
         return port
 
     def _dialplan_values(self, key: str) -> DialplanValues:
-        assert self.http_port is not None and self.audiosocket_port is not None
+        assert self.http_port is not None
+        assert self.audiosocket_port is not None
         host = self.settings.public_host
         return DialplanValues(
             api_key=key,
@@ -187,8 +186,9 @@ class RapidaMedia(Service):
         self.draining = True
         if len(self.calls):
             self._log.info(
-                "stopping: {count} calls have {seconds:g} s to end", count=len(self.calls), seconds=self.settings.drain_s
-            )
+                "stopping: {count} calls have {seconds:g} s to end",
+                count=len(self.calls), seconds=self.settings.drain_s,
+            )  # fmt: skip
             await self._drain()
         for port in (self.audiosocket_port, self.http_port):
             if port is not None:

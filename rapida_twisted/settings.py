@@ -162,7 +162,7 @@ class Settings:
     def _check(self) -> None:
         for key in self.api_keys:
             if len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key:
-                raise SettingsError("RAPIDA_API_KEY can't be used: a key has at least 8 printable characters, no spaces")
+                raise SettingsError("RAPIDA_API_KEY can't be used: a key has 8 or more printable characters, no spaces")
 
 
 def setting_words() -> list[SettingWord]:

@@ -102,7 +102,9 @@ class PartsSource(Source):
 class PipeSource(Source):
     """Parts that somebody feeds while others are heard. ``hungry`` is called when a fed part was taken up."""
 
-    def __init__(self, source_format: AudioFormat, wire_format: AudioFormat, hungry: Callable[[], None]) -> None:
+    def __init__(
+        self, source_format: AudioFormat, wire_format: AudioFormat, hungry: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(source_format, wire_format)
         self._fed: deque[bytes] = deque()
         self._fed_bytes = 0
@@ -145,7 +147,7 @@ class Playout:
         self.live_dropped_ms = 0.0
         """Live audio that was too old when its turn came (ms)."""
         self.underruns = 0
-        """Frames that were filled up with silence in the middle of something said."""
+        """Frames for which what is being said had too little ready."""
         self._frame_bytes = wire_format.frame_bytes
         self._sources: deque[Source] = deque()
         self._live: deque[bytes] = deque()
@@ -169,10 +171,9 @@ class Playout:
         """Live audio in the wire's format; the oldest is dropped where too much would wait."""
         self._live.append(payload)
         self._live_bytes += len(payload)
-        while self._live_bytes > self._live_limit_bytes and len(self._live) > 1:
-            dropped = len(self._live.popleft())
-            self._live_bytes -= dropped
-            self.live_dropped_ms += self.format.ms(dropped)
+        excess = self._live_bytes - self._live_limit_bytes
+        if excess > 0:
+            self._drop_live(excess)
 
     def take(self) -> bytes | None:
         """One frame of 20 ms, filled up with silence where less is there; None when nothing is to be heard."""
@@ -224,13 +225,24 @@ class Playout:
             frame += source.take(self._frame_bytes - len(frame))
             if not source.ended:
                 break
-            self._sources.popleft()
-            self.finished.append(source)
+            # An iterable's own code may have flushed the queue meanwhile.
+            if self.discard(source):
+                self.finished.append(source)
         if len(frame) == self._frame_bytes:
             return frame
         if self._sources:
             self.underruns += 1
         return self._filled(frame) if frame else None
+
+    def _drop_live(self, excess: int) -> None:
+        """Drop so many bytes of live audio, the oldest first."""
+        self._live_bytes -= excess
+        self.live_dropped_ms += self.format.ms(excess)
+        while excess > 0:
+            oldest = self._live.popleft()
+            if len(oldest) > excess:
+                self._live.appendleft(oldest[excess:])
+            excess -= len(oldest)
 
     def _filled(self, frame: bytes) -> bytes:
         """A short frame with silence behind it."""

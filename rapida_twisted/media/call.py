@@ -74,7 +74,7 @@ class Call:
         self._on_ended = on_ended
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
-        self._speech = Speech(self._playout, self._assistant_failed)
+        self._speech = Speech(self._playout, self._assistant_failed, reactor)
         self._digits = Digits(reactor)
         self._hears = getattr(type(assistant), "audio_received", None) is not Assistant.audio_received
         self._heard_tap: Callable[[bytes], None] | None = None
@@ -92,8 +92,12 @@ class Call:
     def start(self) -> None:
         """Begin: the clock ticks, the assistant answers. Called once."""
         self._clock.add(self)
-        self._answering = Deferred.fromCoroutine(self._assistant.answer(self))
+        self._answering = Deferred.fromCoroutine(self._answer())
         self._answering.addErrback(self._answer_failed)
+
+    async def _answer(self) -> None:
+        # In a coroutine of our own, so that an answer() that is none fails like any other.
+        await self._assistant.answer(self)
 
     @property
     def audio_in_s(self) -> float:
@@ -135,7 +139,8 @@ class Call:
 
     def flush(self) -> float:
         """Drop all that waits to be heard; how much that was (ms)."""
-        self._channel.flush()
+        if self.ended is None:
+            self._channel.flush()
         return self._speech.flush()
 
     def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
@@ -206,6 +211,7 @@ class Call:
             frame = playout.take()
         except Exception:
             self._assistant_failed(Failure())
+        if self.ended is not None:  # by what is being said: an iterable is the assistant's own code
             return
         if frame is None:
             self.silent_frames += 1
@@ -257,7 +263,8 @@ class Call:
             waiting.callback(None)
 
     def _answer_failed(self, failure: Failure) -> None:
-        if not (failure.check(CancelledError) and self.ended is not None):
+        # Cancelled, or too late for what it wanted to do: both are the end's doing.
+        if not (self.ended is not None and failure.check(CancelledError, CallEnded)):
             self._assistant_failed(failure)
 
     def _assistant_failed(self, failure: Failure) -> None:
@@ -267,7 +274,7 @@ class Call:
             id=self.context.context_id,
             assistant_id=self.context.assistant_id,
         )
-        self.end(EndReason.ASSISTANT_FAILED, f"{failure.type.__name__}: {failure.getErrorMessage()}"[:200])
+        self.end(EndReason.ASSISTANT_FAILED, f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:200])
 
     def _too_late(self, what: str) -> CallEnded:
         reason = self.ended.value if self.ended else ""

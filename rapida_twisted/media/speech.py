@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from rapida_twisted.audio.formats import AudioFormat
@@ -18,7 +19,7 @@ __all__ = ["Speech"]
 AHEAD_MS = 1000.0
 """How much of an async iterable is read ahead of what was heard."""
 PART_MS = 100.0
-"""Samples in memory, and files, are converted in parts of this length when they are about to be heard."""
+"""Whatever is said is converted in parts of this length at the most, when they are about to be heard."""
 
 
 class Speech:
@@ -26,10 +27,12 @@ class Speech:
 
     :param playout: the call's queue.
     :param failed: called when an async iterable raised.
+    :param reactor: provides IReactorTime.
     """
 
-    def __init__(self, playout: Playout, failed: Callable[[Failure], None]) -> None:
+    def __init__(self, playout: Playout, failed: Callable[[Failure], None], reactor: Any) -> None:
         self._playout = playout
+        self._reactor = reactor
         self._failed = failed
         self._waiting: dict[Source, Deferred[Spoken]] = {}
         self._pumps: dict[Source, Deferred[None]] = {}
@@ -75,14 +78,14 @@ class Speech:
             return PartsSource(reader, AudioFormat("slin", reader.rate_hz), wire)
         source_format = AudioFormat("slin", rate_hz)
         if isinstance(audio, bytes | bytearray | memoryview):
-            return PartsSource(_slices(bytes(audio), source_format.bytes_for(PART_MS)), source_format, wire)
+            return _in_memory(bytes(audio), source_format, wire)
         if isinstance(audio, Iterable):
-            return PartsSource(audio, source_format, wire)
+            return PartsSource(_slices(audio, source_format), source_format, wire)
         if not isinstance(audio, AsyncIterable):
             raise TypeError(f"a call says bytes, a WAV file's path or an iterable of bytes, not {type(audio).__name__}")
-        return self._pipe(audio, source_format)
+        return self._streamed(audio, source_format)
 
-    def _pipe(self, parts: AsyncIterable[bytes], source_format: AudioFormat) -> PipeSource:
+    def _streamed(self, parts: AsyncIterable[bytes], source_format: AudioFormat) -> PipeSource:
         """A source that a coroutine feeds, no more than a second ahead of what is heard."""
         pausing: list[Deferred[None]] = []
 
@@ -91,13 +94,18 @@ class Speech:
                 pausing.pop().callback(None)
 
         async def pump() -> None:
-            async for part in parts:
-                pipe.feed(part)
-                if pipe.queued_ms >= AHEAD_MS:
-                    pause: Deferred[None] = Deferred()
-                    pausing.append(pause)
-                    await pause
-            pipe.close()
+            try:
+                async for part in parts:
+                    for piece in _slices([part], source_format):
+                        pipe.feed(piece)
+                    if pipe.queued_ms >= AHEAD_MS:
+                        pause: Deferred[None] = Deferred()
+                        pausing.append(pause)
+                        await pause
+                pipe.close()
+            finally:
+                if isinstance(parts, AsyncGenerator):
+                    await parts.aclose()
 
         pipe = PipeSource(source_format, self._playout.format, go_on)
         pumping = Deferred.fromCoroutine(pump())
@@ -106,15 +114,29 @@ class Speech:
         return pipe
 
     def _pump_failed(self, failure: Failure, pipe: PipeSource) -> None:
-        if not (failure.check(CancelledError) and pipe not in self._pumps):
+        # How one that was stopped took it, is nobody's concern.
+        if pipe in self._pumps:
             self._failed(failure)
 
     def _stop_pump(self, source: Source) -> None:
         pumping = self._pumps.pop(source, None)
         if pumping is not None:
-            pumping.cancel()
+            # Not now: it may be the very one that is running.
+            self._reactor.callLater(0, pumping.cancel)
 
 
-def _slices(samples: bytes, part_bytes: int) -> Iterator[bytes]:
-    for begin in range(0, len(samples), part_bytes):
-        yield samples[begin : begin + part_bytes]
+def _in_memory(samples: bytes, source_format: AudioFormat, wire: AudioFormat) -> PipeSource:
+    """A source that was fed all there is: so its length is known."""
+    source = PipeSource(source_format, wire)
+    for piece in _slices([samples], source_format):
+        source.feed(piece)
+    source.close()
+    return source
+
+
+def _slices(parts: Iterable[bytes], source_format: AudioFormat) -> Iterator[bytes]:
+    """The parts, cut where they are long, so that none takes long to convert."""
+    piece_bytes = source_format.bytes_for(PART_MS)
+    for part in parts:
+        for begin in range(0, len(part), piece_bytes):
+            yield part[begin : begin + piece_bytes]

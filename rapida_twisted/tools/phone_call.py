@@ -129,31 +129,23 @@ class PhoneCall:
         self._over: Deferred[None] = Deferred()
         self._setting_up: Deferred[None] | None = None
         self._overdue: IDelayedCall | None = None
+        self._interrupted = False
 
     async def place(self) -> CallReport:
-        """Place the call, and wait for its end. Gives the report, whatever happened; never raises."""
+        """Place the call, and wait for its end. Gives the report, whatever the server or the network did."""
         self._setting_up = Deferred.fromCoroutine(self._set_up())
+        self._setting_up.addBoth(self._set_up_done)
         try:
             await self._setting_up
-        except CancelledError:
-            self._end("phone", "interrupted before the call was up")
-            self.report.problem = "interrupted before the call was up"
-        except RegistrationRefused as error:
-            self.report.problem = _registration_problem(error)
-        except (ConnectError, DNSLookupError) as error:
-            self.report.problem = (
-                f"the media connection failed ({str(error).rstrip('.')}): is the server running, and is this its"
-                " AudioSocket address (--audiosocket)?"
-            )
-        else:
             await self._over
-        finally:
-            self._setting_up = None
+        except (CancelledError, RegistrationRefused, ConnectError, DNSLookupError) as error:
+            self.report.problem = self._set_up_problem(error)
         return self.report
 
     def hang_up(self, reason: str) -> None:
         """End the call from this side, in whatever state it is."""
         if self._setting_up is not None:
+            self._interrupted = True
             self._setting_up.cancel()
         elif self._line is not None and not self.report.ended_by:
             self._end("phone", reason)
@@ -224,6 +216,22 @@ class PhoneCall:
         if not self._over.called:
             self.up = True
             self._clock.add(self)
+
+    def _set_up_done(self, result: Any) -> Any:
+        self._setting_up = None
+        return result
+
+    def _set_up_problem(self, error: Exception) -> str:
+        """Why the call did not come up, and what can be done."""
+        if self._interrupted:
+            # Whatever was going on then fails in its own way.
+            return "interrupted before the call was up"
+        if isinstance(error, RegistrationRefused):
+            return f"{error}; {_ADVICE.get(error.status, 'see the log of the server')}"
+        return (
+            f"the media connection failed ({str(error).rstrip('.')}): is the server running, and is this its"
+            " AudioSocket address (--audiosocket)?"
+        )
 
     def _end(self, by: str, reason: str) -> None:
         """Remember who ended the call; the first one counts."""
@@ -296,13 +304,9 @@ def _ms(duration_s: float) -> float:
 
 _ADVICE = {
     0: "is the server running, and is this its address (--http)?",
-    401: "set RAPIDA_API_KEY to one of the server's keys, or name the file that holds it (--key-file)",
-    403: "set RAPIDA_API_KEY to one of the server's keys, or name the file that holds it (--key-file)",
-    404: "the server has no such assistant: name one that it has (--assistant)",
-    503: "the server is full, draining, or can't reach its store: try again, or see its log",
+    401: "set RAPIDA_API_KEY to one of its keys, or name the file that holds one (--key-file)",
+    403: "set RAPIDA_API_KEY to one of its keys, or name the file that holds one (--key-file)",
+    404: "name an assistant that it has (--assistant)",
+    429: "try again, or place fewer calls at once (--rate)",
+    503: "it is full, about to stop, or can't reach its store: try again, or see its log",
 }
-
-
-def _registration_problem(error: RegistrationRefused) -> str:
-    advice = _ADVICE.get(error.status, "see the server's log")
-    return f"{error}; {advice}"

@@ -34,7 +34,7 @@ class Spread:
     max: float
 
     @classmethod
-    def of(cls, values_s: Sequence[float]) -> Spread | None:
+    def of(cls, values_s: Sequence[float] | np.ndarray) -> Spread | None:
         """The spread of durations given in seconds; None without any."""
         if not len(values_s):
             return None
@@ -98,10 +98,10 @@ class Arrivals:
         return ArrivalFigures(
             frames=len(at_s),
             audio_s=round(float(audio_s.sum()), 3),
-            gap_ms=Spread.of(np.diff(at_s)),  # type: ignore[arg-type]
+            gap_ms=Spread.of(np.diff(at_s)),
             jitter_ms=round(_jitter(np.diff(behind_s)) * 1000, 2),
             late=int((late_s > LATE_S).sum()),
-            late_ms=Spread.of(late_s),  # type: ignore[arg-type]
+            late_ms=Spread.of(late_s),
             missing=missing,
         )
 
@@ -148,7 +148,7 @@ def _jitter(differences_s: np.ndarray) -> float:
 
 
 class Level:
-    """How loud audio is: the RMS in dB, where 0 is a square wave at full scale; None for silence."""
+    """How loud audio is: the RMS in dB, where 0 is a full-scale sine; None for silence."""
 
     def __init__(self) -> None:
         self._energy = self._recent_energy = 0.0
@@ -176,7 +176,7 @@ class Level:
 
 
 def _db(energy: float, samples: int) -> float | None:
-    return round(10 * math.log10(energy / samples / 32768.0**2), 1) if energy else None
+    return round(10 * math.log10(2 * energy / samples / 32768.0**2), 1) if energy else None
 
 
 class RoundTrip:

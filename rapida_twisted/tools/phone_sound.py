@@ -16,8 +16,8 @@ from rapida_twisted.audio.wav import WavReader, WavWriter
 
 __all__ = ["MuteSound", "Recording", "Sound", "ToneSound", "read_wav", "silence"]
 
-TONE_AMPLITUDE = 10_000
-"""-13.3 dB: as loud as speech is, and far from clipping."""
+TONE_AMPLITUDE = 10_362
+"""-10 dB, as the house's tones are."""
 
 
 class Sound(Protocol):
@@ -91,7 +91,7 @@ def read_wav(path: Path, packet_ms: int) -> Sound:
     reader = WavReader(path)
     to_wire = converter(AudioFormat("slin", reader.rate_hz), SLIN)
     parts = list(reader)
-    samples = b"".join(parts if to_wire is None else map(to_wire, parts))
+    samples = b"".join(parts) if to_wire is None else b"".join(map(to_wire, parts)) + to_wire.flush()
     return RecordedSound(samples, SLIN.bytes_for(packet_ms), SLIN.ms(len(samples)) / 1000)
 
 

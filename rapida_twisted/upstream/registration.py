@@ -7,9 +7,12 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import treq
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import RequestTransmissionFailed, ResponseDone, ResponseFailed
+from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from rapida_twisted.errors import RegistrationRefused
@@ -72,11 +75,19 @@ async def register_call(
 
 async def _register(url: str, parameters: dict[str, str], headers: dict[str, str], treq_client: Any) -> str:
     # A redirect would carry the key to somebody else.
-    response = await treq_client.get(url, params=parameters, headers=headers, allow_redirects=False)
+    try:
+        response = await treq_client.get(url, params=parameters, headers=headers, allow_redirects=False)
+    except (ResponseFailed, RequestTransmissionFailed) as error:
+        # So does Agent tell that it was cancelled.
+        if any(reason.check(CancelledError) for reason in error.reasons):
+            raise CancelledError from error
+        raise
     body = await _beginning(response)
     if response.code != 200:
         raise RegistrationRefused(response.code, _reason(response))
     try:
+        if len(body) > LONGEST_ANSWER:
+            raise ValueError
         text = body.decode("ascii").strip()
         UUID(text)
     except ValueError:
@@ -86,22 +97,38 @@ async def _register(url: str, parameters: dict[str, str], headers: dict[str, str
 
 async def _beginning(response: IResponse) -> bytes:
     """The body, of which no more is read than decides whether it is a contextId."""
-    body = bytearray()
-
-    def collect(data: bytes) -> None:
-        body.extend(data)
-        if len(body) > LONGEST_ANSWER:
-            raise _TooLong
-
-    try:
-        await treq.collect(response, collect)
-    except _TooLong:
-        pass
-    return bytes(body[: LONGEST_ANSWER + 1])
+    if response.length == 0:
+        return b""
+    beginning = _Beginning()
+    response.deliverBody(beginning)
+    await beginning.done
+    return bytes(beginning.body)
 
 
-class _TooLong(Exception):
-    """More was read than any contextId needs."""
+class _Beginning(Protocol):
+    """Reads the beginning of a body; when that is enough, or nobody waits for it any more, hangs up."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.done: Deferred[None] = Deferred(lambda _: self._hang_up())
+
+    def dataReceived(self, data: bytes) -> None:
+        self.body += data[: LONGEST_ANSWER + 1]
+        if len(self.body) > LONGEST_ANSWER and not self.done.called:
+            self.done.callback(None)
+            self._hang_up()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(None)
+        else:
+            self.done.errback(reason)
+
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
 
 
 def _reason(response: IResponse) -> str:

@@ -118,6 +118,9 @@ def describe(request: HTTPRequest) -> str:
 
 
 def _visible(raw: bytes) -> str:
+    text = raw.decode("latin-1")
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw)
 
 

@@ -131,7 +131,7 @@ class RapidaRequest(Request):
 
     def _refuse_body(self) -> None:
         self._refused = True
-        self._log.warn("{peer} sent a body of more than {limit} bytes", peer=self.client, limit=MAX_BODY_BYTES)
+        self._log.warn("{peer} sent a body of more than {limit} bytes", peer=_host(self.client), limit=MAX_BODY_BYTES)
         # Else the channel would invite the body that was refused.
         self.requestHeaders.removeHeader(b"Expect")
         self.channel.write(
@@ -158,8 +158,18 @@ class RapidaRequest(Request):
 class RapidaChannel(HTTPChannel):
     """An HTTP connection whose requests must be complete in time, however slowly they trickle in."""
 
+    _log = Logger()
+
     def resetTimeout(self) -> None:  # noqa: N802
         """Called for each piece of data. The time runs on: only a complete request stops it."""
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
+        """What came is no HTTP. Twisted says nothing of it in the log; whoever writes a dialplan needs to know."""
+        self._log.warn(
+            "{peer} sent what is no HTTP request, or too long a one: 400. Is a parameter not URI-encoded?",
+            peer=_host(self.getPeer()),
+        )
+        super()._respondToBadRequestAndDisconnect()
 
 
 class RapidaSite(Site):
@@ -198,6 +208,10 @@ class RapidaSite(Site):
             reason=_reason(request),
             duration_ms=(time.perf_counter() - request.started_s) * 1000 if isinstance(request, RapidaRequest) else 0.0,
         )
+
+
+def _host(address: object) -> str:
+    return str(getattr(address, "host", address))
 
 
 def _reason(request: HTTPRequest) -> str:

@@ -41,6 +41,11 @@ MODULES = """
     res_pjsip_outbound_authenticator_digest res_pjsip_authenticator_digest chan_pjsip
 """
 
+EMPTY_CONFIGS = """
+    acl.conf ccss.conf cdr.conf cel.conf chan_websocket.conf features.conf indications.conf pjproject.conf udptl.conf
+    websocket_client.conf
+"""
+
 CONFIGS = {
     "asterisk.conf": """
 [directories]
@@ -94,11 +99,7 @@ allow = ulaw,alaw
 """,
     "extensions.conf": "[general]\nclearglobalvars = yes\n",
     # Empty, so that what the log calls an error is one.
-    **dict.fromkeys(
-        ["acl.conf", "ccss.conf", "cdr.conf", "cel.conf", "chan_websocket.conf", "features.conf", "indications.conf"]
-        + ["pjproject.conf", "udptl.conf", "websocket_client.conf"],
-        "",
-    ),
+    **dict.fromkeys(EMPTY_CONFIGS.split(), ""),
 }
 
 
@@ -158,8 +159,10 @@ class Asterisk:
         isolated = ["unshare", "--mount"] if _may_unshare() else []
         with open(self.directory / "log" / "console.log", "wb") as console:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *isolated, "sh", "-c", prepare, "sh", str(self.root)]
-                + ["asterisk", "-C", f"{self.inside}/etc/asterisk.conf", "-f", "-n"],
+                [
+                    *["setpriv", "--pdeathsig", "TERM", *isolated, "sh", "-c", prepare, "sh", str(self.root)],
+                    *["asterisk", "-C", f"{self.inside}/etc/asterisk.conf", "-f", "-n"],
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

@@ -100,8 +100,9 @@ class Recording:
         """Stretches quieter than a level and longer than a time: when each begins, and how long it is."""
         quiet = np.concatenate(([False], self.levels_db() < below_db, [False])).astype(np.int8)
         edges = np.flatnonzero(np.diff(quiet))
-        stretches = [(begin * STEP_S, (end - begin) * STEP_S) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
-        return [(float(begin), float(length)) for begin, length in stretches if length > longer_than_s]
+        begins, ends = edges[::2] * STEP_S, edges[1::2] * STEP_S
+        stretches = zip(begins.tolist(), (ends - begins).tolist(), strict=True)
+        return [(begin, length) for begin, length in stretches if length > longer_than_s]
 
     def digit_s(self, low_hz: float, high_hz: float) -> float:
         """For how long both tones of a digit are in it, and together are nearly all there is."""

@@ -47,7 +47,7 @@ exten => _X.,1,Answer()
  same => n,Hangup()
  same => n(error),Playback(an-error-has-occurred)
  same => n,Hangup()
-"""  # noqa: E501
+"""
 
 # Who calls it: "talker" is the calling side of calls without a phone, "from-phone" is where SIP phones come in. Both
 # record what the caller hears and says. 100 is recorded, 200 is not.
@@ -151,7 +151,8 @@ class AudioSocketTests(SynchronousTestCase):
     def assert_tone(self, heard: Recording, frequency_hz: float, seconds: float | None = None) -> Recording:
         """From its first sound to its last it is one tone without gaps; gives that stretch, but for its edges."""
         begin, end = heard.first_sound_s(), heard.last_sound_s()
-        assert begin is not None and end is not None, "nothing was heard"
+        if begin is None or end is None:
+            self.fail("nothing was heard")
         steady = heard.part(begin + 0.3, end - 0.05)
         self.assertGreater(steady.seconds, 1.0)
         self.assert_near(steady.dominant_hz(), frequency_hz, 1.0, "frequency (Hz)")

@@ -7,7 +7,6 @@ import uuid
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.web.http import Request
 from twisted.web.resource import Resource
@@ -92,7 +91,7 @@ class EchoServer:
         self.delay_s = 0.0
         self.clock = MediaClock(reactor)
         self._registered: dict[str, str] = {}
-        self._ports: list[IListeningPort] = []
+        self._ports: list[Any] = []
         self.reactor = reactor
 
     def listen(self) -> None:

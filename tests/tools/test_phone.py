@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -50,8 +51,9 @@ class PhoneTestCase(TestCase):
         self.patch(os, "environ", {**os.environ, "RAPIDA_API_KEY": API_KEY})
         self.server = EchoServer(reactor)
         self.server.listen()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self._close()))
 
-    async def tearDown(self) -> None:
+    async def _close(self) -> None:
         await self.server.stop()
         await deferLater(reactor, 0.05)  # the server's ends of the connections close
 
@@ -76,16 +78,16 @@ class CallTests(PhoneTestCase):
         assert report.heard is not None
         assert report.level_db is not None
         assert report.round_trip_ms is not None
-        self.assertAlmostEqual(report.duration_s, 1.5, delta=0.2)
-        self.assertAlmostEqual(report.frames_out, 75, delta=10)
-        self.assertAlmostEqual(report.level_db, -13.4, delta=1)
+        self.assertApproximates(report.duration_s, 1.5, 0.2)
+        self.assertApproximates(report.frames_out, 75, 10)
+        self.assertApproximates(report.level_db, -10.3, 1)
         self.assertLessEqual(report.heard.missing, 5)
         self.assertLess(report.round_trip_ms.p50, 100)
         self.assertGreaterEqual(report.round_trips, 3)
         heard = read_wav("heard.wav")
         self.assertEqual(len(heard), report.heard.frames * 160)
         spectrum = np.abs(np.fft.rfft(heard[-8000:]))
-        self.assertAlmostEqual(np.argmax(spectrum) * 8000 / 8000, 440, delta=1)
+        self.assertApproximates(np.argmax(spectrum) * 8000 / 8000, 440, 1)
 
     async def test_wav(self) -> None:
         """A WAV file is sent as it is, then silence, and the call ends soon after it."""
@@ -98,7 +100,7 @@ class CallTests(PhoneTestCase):
         self.assertEqual(report.problem, "")
         self.assertEqual(heard[: len(said)], said)
         self.assertEqual(set(heard[len(said) :]), {0})
-        self.assertAlmostEqual(report.duration_s, 0.8, delta=0.2)
+        self.assertApproximates(report.duration_s, 0.8, 0.2)
 
     async def test_wav_of_another_rate(self) -> None:
         """A WAV file at 16 kHz takes as long as it lasts, and sounds the same."""
@@ -106,16 +108,16 @@ class CallTests(PhoneTestCase):
         write_wav("said.wav", 8000 * np.sin(2 * np.pi * 1000 * time_s), 16000)
         await self.call("--say", "said.wav", "--duration", "0.8")
         heard = np.frombuffer(self.server.calls[0].heard[:8000], "<i2")
-        self.assertAlmostEqual(np.argmax(np.abs(np.fft.rfft(heard))) * 2, 1000, delta=2)
-        self.assertAlmostEqual(float(np.std(heard[800:3200])), 8000 / 2**0.5, delta=100)
+        self.assertApproximates(np.argmax(np.abs(np.fft.rfft(heard))) * 2, 1000, 2)
+        self.assertApproximates(float(np.std(heard[800:3200])), 8000 / 2**0.5, 100)
 
     async def test_digits(self) -> None:
         """Digits are pressed at their times, whatever their order on the command line."""
         report = await self.call("--digits", "#@0.7,1@0.3", "--duration", "1")
         times_s, digits = zip(*self.server.calls[0].digits, strict=True)
         self.assertEqual(("".join(digits), report.digits_sent), ("1#", "1#"))
-        self.assertAlmostEqual(times_s[0], 0.3, delta=0.1)
-        self.assertAlmostEqual(times_s[1], 0.7, delta=0.1)
+        self.assertApproximates(times_s[0], 0.3, 0.1)
+        self.assertApproximates(times_s[1], 0.7, 0.1)
 
     async def test_silence(self) -> None:
         """By default the line is quiet: frames of silence are sent, and silence heard is no failure."""
@@ -136,7 +138,7 @@ class CallTests(PhoneTestCase):
         """Packets of 60 ms are three times as long, and a third as many."""
         report = await self.call("--ptime", "60", "--tone", "1004", "--duration", "1")
         self.assertEqual(set(self.server.calls[0].sizes), {960})
-        self.assertAlmostEqual(report.frames_out, 16, delta=3)
+        self.assertApproximates(report.frames_out, 16, 3)
 
     async def test_missing_frames(self) -> None:
         """Frames that the server leaves out are counted."""
@@ -144,7 +146,7 @@ class CallTests(PhoneTestCase):
         report = await self.call("--duration", "1.2")
         assert report.heard is not None
         self.assertEqual(report.problem, "")
-        self.assertAlmostEqual(report.heard.missing, 3, delta=1)
+        self.assertApproximates(report.heard.missing, 3, 1)
 
     async def test_server_hangs_up(self) -> None:
         """A server that hangs up ends the call, and that is no failure."""
@@ -152,7 +154,7 @@ class CallTests(PhoneTestCase):
         report = await self.call("--tone", "440")
         self.assertEqual((report.problem, report.ended_by), ("", "server"))
         self.assertIn("hangup frame", report.reason)
-        self.assertAlmostEqual(report.duration_s, 0.5, delta=0.2)
+        self.assertApproximates(report.duration_s, 0.5, 0.2)
 
     async def test_registration_words(self) -> None:
         """The caller's number and the dialled one are told at registration."""
@@ -171,7 +173,7 @@ class CallTests(PhoneTestCase):
             assert report.heard is not None
             self.assertEqual(len(read_wav(report.saved)), report.heard.frames * 160)
         started_s = [call.started_s for call in self.server.calls]
-        self.assertAlmostEqual(started_s[2] - started_s[0], 0.2, delta=0.1)
+        self.assertApproximates(started_s[2] - started_s[0], 0.2, 0.1)
         self.assertIn("3 calls: 3 went well, 0 did not", summary_text(reports, phone.sending_late_ms))
         self.assertIsNotNone(phone.sending_late_ms)
 
@@ -227,12 +229,12 @@ class FailureTests(PhoneTestCase):
         """A file that can't be written spoils the call's result, not the call."""
         report = await self.call("--save", "nowhere/heard.wav", "--duration", "0.4")
         self.assertIn("nowhere/heard.wav", report.problem)
-        self.assertAlmostEqual(report.duration_s, 0.4, delta=0.2)
+        self.assertApproximates(report.duration_s, 0.4, 0.2)
 
     async def test_interrupted(self) -> None:
         """An interrupted phone hangs up its calls in order, and places no more."""
         phone = self.phone("--calls", "3", "--rate", "2")
-        reactor.callLater(0.3, phone.interrupt)  # type: ignore[attr-defined]
+        reactor.callLater(0.3, phone.interrupt)
         reports = await phone.run()
         self.assertEqual([(report.problem, report.reason) for report in reports], [("", "interrupted")])
 
@@ -240,7 +242,7 @@ class FailureTests(PhoneTestCase):
         """A call that is interrupted before it was up says so."""
         self.patch(self.server, "delay_s", 0.5)
         phone = self.phone()
-        reactor.callLater(0.1, phone.interrupt)  # type: ignore[attr-defined]
+        reactor.callLater(0.1, phone.interrupt)
         (report,) = await phone.run()
         self.assertIn("interrupted", report.problem)
 
@@ -253,12 +255,12 @@ class OptionsTests(SynchronousTestCase):
 
     def refusal(self, *words: str) -> str:
         """What a command line that can't be used is answered with."""
-        self.patch(sys, "stderr", io.StringIO())
+        errors = io.StringIO()
+        self.patch(sys, "stderr", errors)
         stopped = self.assertRaises(SystemExit, parse_options, words)
         self.assertEqual(stopped.code, 2)
-        said: str = sys.stderr.getvalue()  # type: ignore[attr-defined]
-        self.assertNotIn("Traceback", said)
-        return said.splitlines()[-1]
+        self.assertNotIn("Traceback", errors.getvalue())
+        return errors.getvalue().splitlines()[-1]
 
     def test_defaults(self) -> None:
         """Without options the local server's default assistant is called from a quiet line."""

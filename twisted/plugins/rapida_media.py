@@ -2,6 +2,15 @@
 
 from twisted.application.service import ServiceMaker
 
+from rapida_twisted.assistants.echo import EchoFactory
+from rapida_twisted.assistants.greeter import GreeterFactory
+from rapida_twisted.assistants.play import PlayFactory
+from rapida_twisted.assistants.record import RecordFactory
+
 rapida_media = ServiceMaker(
-    "rapida-media", "rapida_twisted.tap", "Takes phone calls from Asterisk and gives them to an assistant", "rapida-media"
+    "rapida-media", "rapida_twisted.tap", "Takes phone calls from Asterisk, for an assistant to answer", "rapida-media"
 )
+echo = EchoFactory()
+greeter = GreeterFactory()
+play = PlayFactory()
+record = RecordFactory()

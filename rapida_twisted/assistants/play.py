@@ -1,0 +1,54 @@
+"""``play:FILE``: plays a sound file, then hangs up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from rapida_twisted.audio.wav import WavReader
+from rapida_twisted.context import CallContext
+from rapida_twisted.errors import SettingsError
+from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.media.assistant import Assistant
+
+__all__ = ["Play", "PlayFactory"]
+
+
+class Play(Assistant):
+    """Plays one file.
+
+    :param path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def answer(self, call: ICall) -> None:
+        """Play it, and hang up."""
+        await call.say(self._path)
+        await call.hangup()
+
+
+@implementer(IPlugin, IAssistantFactory)
+class PlayFactory:
+    """Makes :class:`Play`."""
+
+    name = "play"
+    usage = "play:FILE  plays a WAV file, then hangs up"
+
+    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+        """The argument is the file, which must be there and be sound.
+
+        :raises SettingsError: it is not.
+        """
+        if not argument:
+            raise SettingsError("play needs a file, as in play:/srv/hello.wav")
+        path = Path(argument).expanduser().absolute()
+        try:
+            WavReader(path)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"play can't play {argument!r}: {error}") from None
+        return lambda context: Play(path)

@@ -1,0 +1,158 @@
+"""``record`` and ``record:ASSISTANT``: the caller and the assistant in a stereo WAV file of the state directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from twisted.logger import Logger
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from rapida_twisted.assistants.registry import parse_assistant
+from rapida_twisted.audio.tones import tone
+from rapida_twisted.audio.wav import WavWriter
+from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.errors import SettingsError
+from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.media.assistant import Assistant
+
+__all__ = ["Beep", "Record", "RecordFactory", "Recorder"]
+
+WRITE_EVERY_S = 0.5
+LONGEST_LAG_S = 0.2
+"""What the caller may be ahead of the recording's clock; older audio is dropped, so that the sides stay together."""
+
+
+class Recorder:
+    """Two sides of a call, laid side by side by the clock of what is said: one frame of it each 20 ms.
+
+    :param path: the file.
+    :raises OSError: it can't be written; so may :meth:`said` and :meth:`close`.
+    """
+
+    def __init__(self, path: Path, rate_hz: int) -> None:
+        self._writer = WavWriter(path, rate_hz, channels=2)
+        self._rate_hz = rate_hz
+        self._heard = bytearray()
+        self._left = bytearray()
+        self._right = bytearray()
+
+    def heard(self, samples: bytes) -> None:
+        """A packet of the caller: the left side."""
+        self._heard += samples
+        excess = len(self._heard) - int(LONGEST_LAG_S * self._rate_hz) * 2
+        if excess > 0:
+            del self._heard[:excess]
+
+    def said(self, samples: bytes) -> None:
+        """What the caller hears now: the right side."""
+        count = len(samples)
+        self._right += samples
+        self._left += bytes(self._heard[:count]).ljust(count, b"\0")
+        del self._heard[:count]
+        if len(self._right) >= WRITE_EVERY_S * self._rate_hz * 2:
+            self._write()
+
+    def close(self) -> None:
+        """Complete the file."""
+        try:
+            self._write()
+        finally:
+            self._writer.close()
+
+    def _write(self) -> None:
+        sides = np.stack([np.frombuffer(bytes(side), "<i2") for side in (self._left, self._right)], axis=1)
+        self._left.clear()
+        self._right.clear()
+        self._writer.write(sides.tobytes())
+
+
+class Record(Assistant):
+    """Records a call that another assistant answers.
+
+    :param inner: who answers.
+    :param folder: where the recordings go, each under its contextId.
+    """
+
+    _log = Logger()
+
+    def __init__(self, inner: IAssistant, folder: Path) -> None:
+        # A recording has one rate, and the wire's own may change when the caller's first packet comes.
+        self.rate_hz = inner.rate_hz or 8000
+        self._inner = inner
+        self._folder = folder
+        self._recorder: Recorder | None = None
+
+    async def answer(self, call: ICall) -> None:
+        """Begin to record, and let the other one answer."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._recorder = Recorder(self._folder / f"{call.context.context_id}.wav", call.rate_hz)
+            call.tap(self._recorder.heard, lambda samples: self._said(call, samples))
+        except OSError as error:
+            self._give_up(call, error)
+        await self._inner.answer(call)
+
+    def audio_received(self, call: ICall, samples: bytes) -> None:
+        """For the other one."""
+        self._inner.audio_received(call, samples)
+
+    def digit_received(self, call: ICall, digit: str) -> None:
+        """For the other one."""
+        self._inner.digit_received(call, digit)
+
+    def call_ended(self, call: ICall, reason: EndReason) -> None:
+        """Complete the recording."""
+        if self._recorder is not None:
+            try:
+                self._recorder.close()
+            except OSError as error:
+                self._give_up(call, error)
+        self._inner.call_ended(call, reason)
+
+    def _said(self, call: ICall, samples: bytes) -> None:
+        if self._recorder is not None:
+            try:
+                self._recorder.said(samples)
+            except OSError as error:
+                self._give_up(call, error)
+
+    def _give_up(self, call: ICall, error: OSError) -> None:
+        """A full disk ends the recording, not the call."""
+        call.tap(None, None)
+        self._recorder = None
+        self._log.error(
+            "call {id}: its recording stops, since it can't be written: {error}",
+            id=call.context.context_id, error=error,
+        )  # fmt: skip
+
+
+class Beep(Assistant):
+    """Says that a recording begins."""
+
+    rate_hz = 8000
+
+    async def answer(self, call: ICall) -> None:
+        """One beep."""
+        await call.say(tone(1000, 200, 8000))
+
+
+@implementer(IPlugin, IAssistantFactory)
+class RecordFactory:
+    """Makes :class:`Record`."""
+
+    name = "record"
+    usage = "record[:ASSISTANT]  records the call, answered by a beep or by another assistant, in the state directory"
+
+    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+        """The argument is another assistant, as on the command line.
+
+        :raises SettingsError: it is not known.
+        """
+        if argument.partition(":")[0] == self.name:
+            raise SettingsError("record can't record itself")
+        make_inner = parse_assistant(argument, house) if argument else lambda context: Beep()
+        folder = house.state_dir / "recordings"
+        return lambda context: Record(make_inner(context), folder)

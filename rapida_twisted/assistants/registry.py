@@ -1,0 +1,133 @@
+"""Which assistant answers which id: from the words of the command line to objects."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.plugin import getPlugins
+
+from rapida_twisted.context import CallContext
+from rapida_twisted.errors import SettingsError
+from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory
+
+__all__ = ["Assistants", "MakeAssistant", "known_factories", "parse_assistant", "parse_rules"]
+
+MakeAssistant = Callable[[CallContext], IAssistant]
+
+_OTHERS = "*"
+_METHODS = ("answer", "audio_received", "digit_received", "call_ended")
+_MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Assistants:
+    """The assistants of all ids.
+
+    :param makers: by id; ``*`` is every other.
+    """
+
+    def __init__(self, makers: dict[str, MakeAssistant]) -> None:
+        self._makers = makers
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids that were named, ``*`` among them if it was."""
+        return tuple(self._makers)
+
+    def knows(self, assistant_id: str) -> bool:
+        """Whether somebody answers this id. ``*`` itself is no id."""
+        return assistant_id != _OTHERS and (assistant_id in self._makers or _OTHERS in self._makers)
+
+    def make(self, context: CallContext) -> IAssistant:
+        """The assistant of one call.
+
+        :raises SettingsError: nobody answers its id (any more).
+        """
+        maker = self._makers.get(context.assistant_id) or self._makers.get(_OTHERS)
+        if maker is None:
+            raise SettingsError(f"nobody answers the id {context.assistant_id!r}")
+        return maker(context)
+
+
+def known_factories() -> dict[str, IAssistantFactory]:
+    """The assistants that have a name, ours and those of plugins, by name."""
+    return {factory.name: factory for factory in getPlugins(IAssistantFactory)}
+
+
+def parse_rules(rules: Iterable[str], house: AssistantHouse) -> Assistants:
+    """Read ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``.
+
+    :raises SettingsError: one of them can't be used; the text is one sentence.
+    """
+    makers: dict[str, MakeAssistant] = {}
+    for rule in rules:
+        assistant_id, equals, words = (part.strip() for part in rule.partition("="))
+        if not (assistant_id and equals and words):
+            raise SettingsError(f"--assistant {rule!r} can't be used: it must be ID=NAME, as in '*=greeter'")
+        if assistant_id in makers:
+            raise SettingsError(f"--assistant names the id {assistant_id!r} twice")
+        makers[assistant_id] = parse_assistant(words, house)
+    if not makers:
+        raise SettingsError("nobody answers: --assistant must name at least one, as in '*=greeter'")
+    return Assistants(makers)
+
+
+def parse_assistant(words: str, house: AssistantHouse) -> MakeAssistant:
+    """Read ``NAME``, ``NAME:ARGUMENT`` or ``module:Class``.
+
+    :raises SettingsError: it is not known, or can't be used so.
+    """
+    name, _, argument = words.partition(":")
+    factories = known_factories()
+    factory = factories.get(name)
+    if factory is not None:
+        return factory.configure(argument, house)
+    if _MODULE_AND_NAME.fullmatch(words):
+        return _own(words)
+    raise SettingsError(
+        f"the assistant {words!r} is not known; known are {', '.join(sorted(factories))}, and your own as module:Class"
+    )
+
+
+def _own(words: str) -> MakeAssistant:
+    """An assistant of the user's own: a class, or a function that gives one."""
+    module_name, _, name = words.partition(":")
+    if "" not in sys.path and "." not in sys.path:
+        # As with "python -m": a file in the current directory can be named.
+        sys.path.insert(0, "")
+    try:
+        made_by = getattr(importlib.import_module(module_name), name)
+    except AttributeError:
+        raise SettingsError(f"the assistant {words!r} is not there: module {module_name} has no {name}") from None
+    except Exception as error:
+        known = ", ".join(sorted(known_factories()))
+        raise SettingsError(
+            f"the assistant {words!r} can't be imported: {type(error).__name__}: {error} (known by name are {known})"
+        ) from error
+    if not callable(made_by):
+        raise SettingsError(f"the assistant {words!r} is no class and no function")
+    if inspect.isclass(made_by):
+        missing = [method for method in _METHODS if not callable(getattr(made_by, method, None))]
+        if missing:
+            raise SettingsError(
+                f"the class {words!r} is no assistant, for it has no {missing[0]}(): derive it from"
+                " rapida_twisted.Assistant"
+            )
+    return made_by if _takes_context(made_by) else lambda context: made_by()
+
+
+def _takes_context(made_by: Callable[..., Any]) -> bool:
+    """Whether it must be called with the call's context."""
+    try:
+        parameters = inspect.signature(made_by).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(
+        parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        for parameter in parameters
+    )

@@ -1,0 +1,305 @@
+"""What waits to be heard: against a plain-list model, and what its sources may do while they are being taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
+from rapida_twisted.audio.playout import PartsSource, PipeSource, Playout, Source
+
+FRAME_BYTES = SLIN.frame_bytes
+LIVE_LIMIT_MS = 100.0
+SLIN16 = AudioFormat("slin", 16000)
+
+
+class Said:
+    """A source, as the model sees it: the bytes that were not heard yet, and whether more may come."""
+
+    def __init__(self, source: Source, waiting: bytes, closed: bool) -> None:
+        self.source = source
+        self.waiting = waiting
+        self.closed = closed
+        self.length_known = isinstance(source, PipeSource)
+
+    def take(self, byte_count: int) -> bytes:
+        """Whole samples only."""
+        byte_count = min(byte_count, len(self.waiting) // 2 * 2)
+        taken, self.waiting = self.waiting[:byte_count], self.waiting[byte_count:]
+        return taken
+
+
+class PlayoutMachine(RuleBasedStateMachine):
+    """A playout queue, and beside it a list of what it should hold. No sample is like the one before it."""
+
+    said_by_pipe = Bundle("said_by_pipe")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.playout = Playout(SLIN, LIVE_LIMIT_MS)
+        self.queue: list[Said] = []
+        self.live = b""
+        self.finished: list[Source] = []
+        self.live_dropped_ms = 0.0
+        self._numbers = count()
+
+    def samples(self, byte_count: int) -> bytes:
+        """Bytes that were never there before (nearly)."""
+        return b"".join((next(self._numbers) % 65000 + 1).to_bytes(2, "little") for _ in range(byte_count // 2 + 1))[
+            :byte_count
+        ]
+
+    @rule(sizes=st.lists(st.integers(0, 700), max_size=4))
+    def put_parts(self, sizes: list[int]) -> None:
+        """Say something whose parts can be had at once, cut anywhere."""
+        parts = [self.samples(size) for size in sizes]
+        source = PartsSource(iter(parts), SLIN, SLIN)
+        self.playout.put(source)
+        self.queue.append(Said(source, b"".join(parts), closed=True))
+
+    @rule(target=said_by_pipe)
+    def put_pipe(self) -> Said:
+        """Say something that is still to come."""
+        pipe = PipeSource(SLIN, SLIN)
+        said = Said(pipe, b"", closed=False)
+        self.playout.put(pipe)
+        self.queue.append(said)
+        return said
+
+    @rule(said=said_by_pipe, size=st.integers(0, 700))
+    def feed(self, said: Said, size: int) -> None:
+        """One more part, of any length; also of something that was flushed meanwhile."""
+        part = self.samples(size)
+        assert isinstance(said.source, PipeSource)
+        said.source.feed(part)
+        said.waiting += part
+
+    @rule(said=consumes(said_by_pipe))
+    def close(self, said: Said) -> None:
+        """That was the last part."""
+        assert isinstance(said.source, PipeSource)
+        said.source.close()
+        said.closed = True
+
+    @rule(sample_count=st.integers(0, 1200))
+    def write(self, sample_count: int) -> None:
+        """Live audio, at times more than may wait."""
+        payload = self.samples(2 * sample_count)
+        self.playout.write(payload)
+        self.live += payload
+        excess = max(0, len(self.live) - SLIN.bytes_for(LIVE_LIMIT_MS))
+        self.live = self.live[excess:]
+        self.live_dropped_ms += SLIN.ms(excess)
+
+    @rule(frames=st.integers(1, 8))
+    def take(self, frames: int) -> None:
+        """Some frames are due."""
+        for _ in range(frames):
+            expected = self._expected_frame()
+            taken = self.playout.take()
+            assert taken == expected, (taken, expected)
+            assert taken is None or len(taken) == FRAME_BYTES
+
+    def _expected_frame(self) -> bytes | None:
+        if self.queue:
+            frame = b""
+            while self.queue:
+                said = self.queue[0]
+                frame += said.take(FRAME_BYTES - len(frame))
+                if len(frame) == FRAME_BYTES or not said.closed:
+                    break
+                self.finished.append(self.queue.pop(0).source)
+        else:
+            frame, self.live = self.live[:FRAME_BYTES], self.live[FRAME_BYTES:]
+        return frame.ljust(FRAME_BYTES, b"\0") if frame else None
+
+    @rule()
+    def flush(self) -> None:
+        """Barge-in: what was known to wait is told, to the half of a sample."""
+        known_ms = SLIN.ms(len(self.live) + sum(len(said.waiting) for said in self.queue if said.length_known))
+        all_ms = SLIN.ms(len(self.live) + sum(len(said.waiting) for said in self.queue))
+        flushed_ms = self.playout.flush()
+        half_samples_ms = SLIN.ms(len(self.queue))
+        assert known_ms - half_samples_ms <= flushed_ms <= all_ms, (known_ms, flushed_ms, all_ms)
+        self.queue.clear()
+        self.live = b""
+
+    @rule(number=st.integers(0, 3))
+    def discard(self, number: int) -> None:
+        """Take one out, wherever it stands; what is not there can't be taken out."""
+        if number < len(self.queue):
+            source = self.queue.pop(number).source
+            assert self.playout.discard(source)
+            assert not self.playout.discard(source)
+
+    @invariant()
+    def same_ends(self) -> None:
+        """The same sources are over, in the same order."""
+        assert self.playout.finished == self.finished
+
+    @invariant()
+    def same_losses(self) -> None:
+        """The same amount of live audio was too old, and never too much waits."""
+        assert abs(self.playout.live_dropped_ms - self.live_dropped_ms) < 1e-6
+        if not self.queue:
+            assert abs(self.playout.queued_ms - SLIN.ms(len(self.live))) < 1e-6
+
+
+class ModelTests(SynchronousTestCase):
+    """The queue and its model."""
+
+    def test_like_a_list(self) -> None:
+        """Every byte said comes out once, in order, without gaps or mixing, in frames of exactly 20 ms."""
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            PlayoutMachine, settings=settings(max_examples=150, stateful_step_count=40)
+        )
+
+
+class SourceTests(SynchronousTestCase):
+    """Sources: how they are read, and what their code may do to the queue that reads them."""
+
+    def setUp(self) -> None:
+        """An empty queue at 8 kHz."""
+        self.playout = Playout(SLIN)
+
+    def put(self, parts: Iterator[bytes]) -> PartsSource:
+        """Say something at the wire's own rate."""
+        source = PartsSource(parts, SLIN, SLIN)
+        self.playout.put(source)
+        return source
+
+    def test_read_when_it_is_heard(self) -> None:
+        """A part is read when it is about to be heard, not before."""
+        read: list[int] = []
+
+        def parts() -> Iterator[bytes]:
+            for number in range(3):
+                read.append(number)
+                yield b"\1\0" * 320
+
+        self.put(parts())
+        self.assertEqual(read, [])
+        progress = [(self.playout.take(), list(read))[1] for _ in range(6)]
+        self.assertEqual(progress, [[0], [0], [0, 1], [0, 1], [0, 1, 2], [0, 1, 2]])
+        self.assertIsNone(self.playout.take())
+
+    def test_hungry_when_taken_up(self) -> None:
+        """Whoever feeds a pipe hears of each part that was taken up, and may feed the next from there."""
+        asked: list[float] = []
+
+        def feed_more() -> None:
+            asked.append(pipe.queued_ms)
+            if len(asked) < 3:
+                pipe.feed(b"\1\0" * 160)
+
+        pipe = PipeSource(SLIN, SLIN, feed_more)
+        self.playout.put(pipe)
+        pipe.feed(b"\1\0" * 160)
+        self.assertEqual([self.playout.take() for _ in range(4)], [b"\1\0" * 160] * 3 + [None])
+        self.assertEqual(len(asked), 3)
+
+    def test_underruns_are_counted(self) -> None:
+        """A stream that does not keep up leaves silence, which is counted, and goes on where it was."""
+        pipe = PipeSource(SLIN, SLIN)
+        self.playout.put(pipe)
+        pipe.feed(b"\1\0" * 200)
+        self.assertEqual(self.playout.take(), b"\1\0" * 160)
+        self.assertEqual(self.playout.take(), b"\1\0" * 40 + b"\0\0" * 120)
+        self.assertEqual(self.playout.underruns, 1)
+        pipe.feed(b"\2\0" * 160)
+        self.assertEqual(self.playout.take(), b"\2\0" * 160)
+        self.assertEqual(self.playout.underruns, 1)
+
+    def test_flushed_by_its_own_parts(self) -> None:
+        """Parts whose code flushes the queue: what comes next is not lost, and nothing breaks."""
+
+        def parts() -> Iterator[bytes]:
+            yield b"\1\0" * 80
+            self.playout.flush()
+            self.put(iter([b"\2\0" * 160]))
+
+        source = self.put(parts())
+        self.put(iter([b"\3\0" * 160]))
+        self.assertEqual(self.playout.take(), b"\1\0" * 80 + b"\2\0" * 80)
+        self.assertEqual(self.playout.take(), b"\2\0" * 80 + b"\0\0" * 80)
+        self.assertNotIn(source, self.playout.finished)
+        self.assertEqual(len(self.playout.finished), 1)
+
+    def test_discarded_by_its_own_parts(self) -> None:
+        """Parts whose code takes out the very source: the next one follows at once, and it does not count as over."""
+
+        def parts() -> Iterator[bytes]:
+            yield b"\1\0" * 80
+            self.playout.discard(source)
+
+        source = self.put(parts())
+        after = self.put(iter([b"\3\0" * 80]))
+        self.assertEqual(self.playout.take(), b"\1\0" * 80 + b"\3\0" * 80)
+        self.playout.take()
+        self.assertEqual(self.playout.finished, [after])
+
+    def test_said_before_live(self) -> None:
+        """Live audio waits while something is said, also while a stream has nothing ready, and is not mixed in."""
+        pipe = PipeSource(SLIN, SLIN)
+        self.playout.put(pipe)
+        self.playout.write(b"\7\0" * 160)
+        self.assertIsNone(self.playout.take())
+        pipe.feed(b"\1\0" * 80)
+        pipe.close()
+        self.assertEqual(self.playout.take(), b"\1\0" * 80 + b"\0\0" * 80)
+        self.assertEqual(self.playout.take(), b"\7\0" * 160)
+
+    def test_one_large_write(self) -> None:
+        """Of a single piece of live audio that is longer than the limit only the newest part is kept."""
+        self.playout.write(b"\1\0" * 8000 + b"\2\0" * 1600)
+        self.assertEqual(self.playout.queued_ms, 200.0)
+        self.assertEqual(self.playout.live_dropped_ms, 1000.0)
+        self.assertEqual(self.playout.take(), b"\2\0" * 160)
+
+
+class OtherFormatTests(SynchronousTestCase):
+    """Wires that are not linear, and wires that change."""
+
+    def test_silence_of_the_wire(self) -> None:
+        """A frame is filled up with the silence of the wire's own encoding."""
+        playout = Playout(ULAW)
+        playout.put(PartsSource([b"\0\x20" * 100], SLIN, ULAW))
+        frame = playout.take()
+        assert frame is not None
+        self.assertEqual(len(frame), 160)
+        self.assertEqual(frame[100:], b"\xff" * 60)
+        self.assertNotIn(b"\xff", frame[:100])
+
+    def test_the_wire_changes(self) -> None:
+        """What waits when the wire's rate changes lasts as long as before, in frames of the new length."""
+        playout = Playout(SLIN)
+        playout.put(PartsSource([b"\0\x10" * 8000], SLIN, SLIN))
+        playout.write(b"\0\x10" * 800)
+        self.assertEqual(playout.take(), b"\0\x10" * 160)
+        playout.retarget(SLIN16)
+        frames: list[bytes] = []
+        while (frame := playout.take()) is not None:
+            frames.append(frame)
+        self.assertEqual({len(frame) for frame in frames}, {SLIN16.frame_bytes})
+        # 49 frames of what was said and 5 live; a converter may keep some milliseconds to itself.
+        self.assertAlmostEqual(len(frames), 54, delta=3)
+        self.assertEqual(playout.format, SLIN16)
+
+    def test_the_live_limit_follows(self) -> None:
+        """The limit of live audio is a time: after a change of rate it is twice the bytes."""
+        playout = Playout(SLIN)
+        playout.retarget(SLIN16)
+        playout.write(b"\1\0" * 16000)
+        self.assertEqual(playout.queued_ms, 200.0)

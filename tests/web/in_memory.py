@@ -1,0 +1,174 @@
+"""The whole HTTP face on a string transport: bytes in, bytes out, and a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+
+from rapida_twisted.context import CallContext
+from rapida_twisted.contexts.memory import MemoryStore
+from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.site import RapidaSite, make_site
+
+NOW = 1_795_000_000.25
+KEY = "rpd-good"
+OTHER_KEY = "rpd-other"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer, taken apart."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case names."""
+    body: bytes
+
+    @property
+    def reason(self) -> str:
+        """What X-Rapida-Error says."""
+        return self.headers.get("x-rapida-error", "")
+
+
+class ClosableTransport(StringTransport):
+    """Tells whether it was closed; the protocol hears of it later, as it does from a socket."""
+
+    connected = True
+
+    def loseConnection(self) -> None:  # noqa: N802
+        """Close."""
+        super().loseConnection()
+        self.connected = False
+
+    def abortConnection(self) -> None:  # noqa: N802
+        """Close at once."""
+        super().abortConnection()
+        self.connected = False
+
+
+class Connection:
+    """One connection to the site."""
+
+    def __init__(self, site: RapidaSite) -> None:
+        self.transport = ClosableTransport(peerAddress=IPv4Address("TCP", "192.0.2.7", 40312))
+        protocol: Any = site.buildProtocol(self.transport.getPeer())
+        self.protocol = protocol
+        protocol.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> None:
+        """The client sends bytes."""
+        self.protocol.dataReceived(data)
+
+    def lose(self) -> None:
+        """The client goes away."""
+        self.transport.connected = False
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def replies(self) -> list[Reply]:
+        """All that was answered so far to requests other than HEAD."""
+        replies, data = [], self.transport.value()
+        while data:
+            head, _, data = data.partition(b"\r\n\r\n")
+            status_line, *lines = head.decode("latin-1").split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            length = int(headers.get("content-length", 0))
+            replies.append(Reply(int(status_line.split()[1]), headers, data[:length]))
+            data = data[length:]
+        return replies
+
+
+class Face:
+    """The HTTP face of a server with one assistant, ``1``."""
+
+    def __init__(
+        self, store: Any = None, extra: Mapping[bytes, IResource] | None = None, max_pending: int = 100
+    ) -> None:
+        self.clock = Clock()
+        self.now = NOW
+        self.draining = False
+        self.up: set[str] = set()
+        self.hung_up: list[str] = []
+        self.store = MemoryStore() if store is None else store
+        self.site = make_site(
+            store=self.store,
+            keys=ApiKeys((KEY, OTHER_KEY)),
+            knows_assistant=lambda assistant_id: assistant_id in ("1", "ü"),
+            hangup=self._hangup,
+            draining=lambda: self.draining,
+            context_ttl_s=300.0,
+            max_pending=max_pending,
+            now=lambda: self.now,
+            reactor=self.clock,
+            extra=extra,
+        )
+
+    def _hangup(self, context_id: str) -> bool:
+        self.hung_up.append(context_id)
+        return context_id in self.up
+
+    def ask(
+        self,
+        target: str | bytes,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        key: str | None = KEY,
+    ) -> Reply:
+        """Send one request and give its answer; the key goes in the header unless it is None."""
+        raw_target = target if isinstance(target, bytes) else target.encode()
+        lines = dict(headers or {})
+        if key is not None:
+            lines["x-api-key"] = key
+        if body:
+            lines["Content-Length"] = str(len(body))
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
+        connection = Connection(self.site)
+        connection.send(method.encode() + b" " + raw_target + b" HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n" + body)
+        if method == "HEAD":
+            assert connection.transport.value().endswith(b"\r\n\r\n"), "HEAD was answered with a body"
+        (reply,) = connection.replies() if method != "HEAD" else [_head_reply(connection)]
+        connection.lose()
+        return reply
+
+    def kept(self) -> list[CallContext]:
+        """The contexts in the store, newest first."""
+        result: list[CallContext] = []
+        self.store.recent(1000).addCallback(result.extend)
+        return result
+
+
+def _head_reply(connection: Connection) -> Reply:
+    status_line, *lines = connection.transport.value().decode("latin-1").strip().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return Reply(int(status_line.split()[1]), headers, b"")
+
+
+class SlowStore(MemoryStore):
+    """A store that answers when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Deferred[Any]] = []
+
+    def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
+        """Wait."""
+        return self._wait()
+
+    def check(self) -> Deferred[None]:
+        """Wait."""
+        return self._wait()
+
+    def _wait(self) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        self.asked.append(waiting)
+        return waiting

@@ -1,0 +1,140 @@
+"""The calls over HTTP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.context import EndReason
+from tests.web.in_memory import NOW, Face
+
+UNKNOWN = "626162e8-ed7b-44b4-b10d-000000000000"
+
+
+class CallsTests(SynchronousTestCase):
+    """/v1/calls shows what became of calls, and hangs up."""
+
+    def setUp(self) -> None:
+        """A server with three calls: one over, one up, one waiting."""
+        self.face = Face()
+        self.ids = []
+        for number in range(3):
+            self.face.now = NOW + number
+            reply = self.face.ask(f"/v1/talk/asterisk/call/1?from=+49{number}&to=100&channel_id=17.4&lang=de")
+            self.ids.append(reply.body.decode())
+        for number in range(2):
+            claiming = self.face.store.claim(
+                self.ids[number], transport="audiosocket", peer="192.0.2.7:40312", now=NOW + 10
+            )
+            self.successResultOf(claiming)
+        finishing = self.face.store.finish(
+            self.ids[0], reason=EndReason.CALLER_HANGUP, audio_in_s=2.5, audio_out_s=1.5, now=NOW + 20
+        )
+        self.successResultOf(finishing)
+
+    def json(self, target: str) -> Any:
+        """The JSON that a GET gives."""
+        reply = self.face.ask(target)
+        self.assertEqual((reply.status, reply.headers["content-type"]), (200, "application/json"))
+        self.assertEqual(reply.headers["cache-control"], "no-store")
+        return json.loads(reply.body)
+
+    def listed(self, query: str = "") -> list[int]:
+        """The numbers of the calls that are listed."""
+        return [self.ids.index(record["context_id"]) for record in self.json(f"/v1/calls?{query}")["calls"]]
+
+    def test_record(self) -> None:
+        """A record holds all that is known of a call, its times as numbers and as text."""
+        self.assertEqual(
+            self.json(f"/v1/calls/{self.ids[0]}"),
+            {
+                "context_id": self.ids[0],
+                "assistant_id": "1",
+                "created_at": NOW,
+                "expires_at": NOW + 300,
+                "direction": "inbound",
+                "status": "completed",
+                "caller": "+490",
+                "called": "100",
+                "channel_id": "17.4",
+                "variables": {"lang": "de"},
+                "transport": "audiosocket",
+                "peer": "192.0.2.7:40312",
+                "claimed_at": NOW + 10,
+                "ended_at": NOW + 20,
+                "reason": "caller_hangup",
+                "audio_in_s": 2.5,
+                "audio_out_s": 1.5,
+                "created": "2026-11-18T11:06:40.250Z",
+                "claimed": "2026-11-18T11:06:50.250Z",
+                "ended": "2026-11-18T11:07:00.250Z",
+            },
+        )
+
+    def test_times_not_reached(self) -> None:
+        """Times that were not reached are null."""
+        record = self.json(f"/v1/calls/{self.ids[2]}")
+        self.assertEqual((record["claimed_at"], record["claimed"], record["ended"]), (None, None, None))
+
+    def test_list(self) -> None:
+        """The newest come first; limit and status narrow the list."""
+        self.assertEqual(self.listed(), [2, 1, 0])
+        self.assertEqual(self.listed("limit=2"), [2, 1])
+        self.assertEqual(self.listed("status=claimed"), [1])
+        self.assertEqual(self.listed("status=expired&limit=1000"), [])
+
+    def test_default_limit(self) -> None:
+        """Without a limit there are at most a hundred."""
+        for _ in range(97):
+            self.face.ask("/v1/talk/asterisk/call/1")
+        self.face.store.sweep(now=NOW + 999, forget_before=0)
+        for _ in range(20):
+            self.face.ask("/v1/talk/asterisk/call/1")
+        self.assertEqual(len(self.json("/v1/calls")["calls"]), 100)
+
+    def test_bad_query(self) -> None:
+        """A limit or status that is none is refused with what would be one."""
+        for limit in ("0", "1001", "-1", "x", "1e3", "9" * 5000, "%C2%B2"):
+            reply = self.face.ask(f"/v1/calls?limit={limit}")
+            self.assertEqual((reply.status, reply.body, reply.reason), (400, b"", "limit is a number from 1 to 1000"))
+        reply = self.face.ask("/v1/calls?status=gone")
+        self.assertEqual(reply.status, 400)
+        self.assertIn("pending, claimed, completed", reply.reason)
+
+    def test_unknown(self) -> None:
+        """A call that is not there: 404, whatever its name."""
+        for name in (UNKNOWN, "x", "%ff", "a%0d%0ab", "", f"{self.ids[0]}/x"):
+            reply = self.face.ask(f"/v1/calls/{name}")
+            self.assertEqual((reply.status, reply.body), (404, b""), name)
+
+    def test_key(self) -> None:
+        """Nothing is shown or done without a key."""
+        for method, target in (("GET", "/v1/calls"), ("GET", f"/v1/calls/{self.ids[0]}"), ("DELETE", "/v1/calls/x")):
+            self.assertEqual(self.face.ask(target, method=method, key=None).status, 401)
+        self.assertEqual(self.face.hung_up, [])
+
+    def test_head(self) -> None:
+        """HEAD is GET without the body."""
+        whole = self.face.ask("/v1/calls")
+        reply = self.face.ask("/v1/calls", method="HEAD")
+        self.assertEqual((reply.status, reply.headers["content-length"]), (200, str(len(whole.body))))
+
+    def test_methods(self) -> None:
+        """Other methods are refused, and what is allowed is told."""
+        self.assertEqual(self.face.ask("/v1/calls", method="DELETE").headers["allow"], "GET, HEAD")
+        reply = self.face.ask(f"/v1/calls/{self.ids[1]}", method="POST")
+        self.assertEqual((reply.status, reply.headers["allow"]), (405, "GET, HEAD, DELETE"))
+
+    def test_hangup(self) -> None:
+        """DELETE hangs up a call that is up: 202, and without a body."""
+        self.face.up.add(self.ids[1])
+        reply = self.face.ask(f"/v1/calls/{self.ids[1]}", method="DELETE")
+        self.assertEqual((reply.status, reply.body), (202, b""))
+        self.assertEqual(self.face.hung_up, [self.ids[1]])
+
+    def test_hangup_of_nothing(self) -> None:
+        """404 when no such call is up."""
+        reply = self.face.ask(f"/v1/calls/{self.ids[0]}", method="DELETE")
+        self.assertEqual((reply.status, reply.reason), (404, "no such call is up"))

@@ -1,0 +1,205 @@
+"""The site: its tree, its limits and its log."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from rapida_twisted.web.aio import AsyncResource
+from rapida_twisted.web.answers import Answer, describe, header_value
+from rapida_twisted.web.site import MAX_BODY_BYTES, REQUEST_TIMEOUT_S
+from tests.web.in_memory import KEY, Connection, Face
+
+POST = b"POST /v1/talk/asterisk/call/1 HTTP/1.1\r\nx-api-key: " + KEY.encode() + b"\r\n"
+
+
+class Hello(AsyncResource):
+    """A resource of somebody else."""
+
+    async def respond(self, request: Request) -> Answer:
+        """Greet."""
+        return Answer(200, b"hello")
+
+
+class Broken(Resource):
+    """A plain resource with a mistake in it."""
+
+    def render(self, request: Request) -> bytes:
+        """Break."""
+        raise ZeroDivisionError("secret")
+
+
+class TreeTests(SynchronousTestCase):
+    """What is there, and what is not."""
+
+    def test_nothing_there(self) -> None:
+        """Unknown paths are 404 with an empty body, whatever the method; there are no listings."""
+        for path in ("/", "/v1", "/v1/", "/v1/talk", "/v1/talk/asterisk", "/x", "//", "/healthz/", "/readyz/x", "/%00"):
+            for method in ("GET", "POST", "DELETE"):
+                reply = Face().ask(path, method=method, key=None)
+                self.assertEqual((reply.status, reply.body), (404, b""), path)
+                self.assertNotIn("server", reply.headers)
+
+    def test_extra(self) -> None:
+        """Further resources can be put anywhere below /v1, beside what is there."""
+        face = Face(extra={b"clock": Hello(), b"talk/asterisk/ctx": Hello(), b"new/place": Hello()})
+        for path in ("/v1/clock", "/v1/talk/asterisk/ctx", "/v1/new/place"):
+            self.assertEqual(face.ask(path, key=None).body, b"hello")
+        self.assertEqual(face.ask("/v1/talk/asterisk/call/1").status, 200)
+
+    def test_extra_in_the_way(self) -> None:
+        """Nothing can be put below a page."""
+        self.assertRaises(ValueError, Face, extra={b"calls/mine": Hello()})
+
+    def test_broken_resource(self) -> None:
+        """A resource that raises is a 500 with an empty body; the traceback is in the log alone."""
+        reply = Face(extra={b"broken": Broken()}).ask("/v1/broken")
+        self.assertEqual((reply.status, reply.body), (500, b""))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_star(self) -> None:
+        """A request for the server as a whole is answered without telling what it is."""
+        self.assertNotIn("server", Face().ask("*", method="OPTIONS").headers)
+
+    def test_protocols(self) -> None:
+        """Only HTTP/1.1 is offered under TLS."""
+        self.assertEqual(Face().site.acceptableProtocols(), [b"http/1.1"])
+
+
+class LimitTests(SynchronousTestCase):
+    """A client can take only so much room and time."""
+
+    def setUp(self) -> None:
+        """A connection."""
+        self.face = Face()
+        self.connection = Connection(self.face.site)
+
+    def statuses(self) -> list[int]:
+        """What was answered."""
+        return [reply.status for reply in self.connection.replies()]
+
+    def test_long_body(self) -> None:
+        """A body that says it is too long is refused before it comes, and the connection closed."""
+        self.connection.send(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1))
+        self.assertEqual(self.statuses(), [413])
+        self.assertFalse(self.connection.transport.connected)
+
+    def test_long_chunked_body(self) -> None:
+        """A body that becomes too long is refused when it does."""
+        self.connection.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        chunk = b"1000\r\n" + b"x" * 0x1000 + b"\r\n"
+        for _ in range(16):
+            self.connection.send(chunk)
+        self.assertEqual(self.statuses(), [])
+        self.connection.send(b"1\r\nx\r\n0\r\n\r\n")
+        self.assertEqual(self.statuses(), [413])
+        self.assertFalse(self.connection.transport.connected)
+        self.assertEqual(self.face.kept(), [])
+
+    def test_longest_body(self) -> None:
+        """A body as long as may be is read."""
+        body = b"a=" + b"%78" * 1024 + b"&&" + b"&" * 70 + b"from=1"
+        body += b" " * (MAX_BODY_BYTES - len(body))
+        head = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.connection.send(POST + head + body)
+        self.assertEqual(self.statuses(), [400])
+        self.assertTrue(self.connection.transport.connected)
+
+    def test_long_head(self) -> None:
+        """A request line or headers without end are cut off."""
+        self.connection.send(b"GET /" + b"x" * 20_000)
+        self.assertFalse(self.connection.transport.connected)
+
+    def test_silence(self) -> None:
+        """A connection that says nothing is closed."""
+        self.face.clock.advance(REQUEST_TIMEOUT_S + 1)
+        self.assertFalse(self.connection.transport.connected)
+
+    def test_trickle(self) -> None:
+        """A request that trickles in is cut off at the same time as silence."""
+        self.connection.send(b"GET / HTTP/1.1\r\n")
+        for _ in range(int(REQUEST_TIMEOUT_S) + 1):
+            if self.connection.transport.connected:
+                self.connection.send(b"a: b\r\n")
+            self.face.clock.advance(1)
+        self.assertFalse(self.connection.transport.connected)
+
+    def test_keep_alive(self) -> None:
+        """Requests one after the other have their time each."""
+        for _ in range(5):
+            self.face.clock.advance(REQUEST_TIMEOUT_S - 1)
+            self.connection.send(b"GET /healthz HTTP/1.1\r\n\r\n")
+        self.assertEqual(self.statuses(), [200] * 5)
+        self.connection.lose()
+
+    def test_no_timers_left(self) -> None:
+        """A connection that is over leaves no timer behind."""
+        self.connection.send(b"GET /healthz HTTP/1.1\r\n\r\n")
+        self.connection.lose()
+        self.assertEqual(self.face.clock.getDelayedCalls(), [])
+
+
+class LogTests(SynchronousTestCase):
+    """One line for each request, and no key in any."""
+
+    def lines(self, target: str | bytes, **asked: Any) -> list[tuple[LogLevel, str]]:
+        """The log of one request."""
+        with capturedLogs() as events:
+            Face().ask(target, **asked)
+        return [(event["log_level"], formatEvent(event)) for event in events]
+
+    def test_key_is_masked(self) -> None:
+        """The line shows the request with its key masked, in the log's fields too."""
+        with capturedLogs() as events:
+            Face().ask(f"/v1/talk/asterisk/call/1?from=1&X-Api-Key={KEY}&x-api-key={KEY}", key=KEY)
+        self.assertNotIn(KEY, repr([formatEvent(event) for event in events]) + repr(events))
+        self.assertIn(
+            "GET /v1/talk/asterisk/call/1?from=1&X-Api-Key=***&x-api-key=*** from 192.0.2.7: 200",
+            formatEvent(events[-1]),
+        )
+
+    def test_key_is_masked_in_failures(self) -> None:
+        """Nor is it in the line of a request that broke."""
+        with capturedLogs() as events:
+            Face(extra={b"broken": Broken()}).ask(f"/v1/broken?x-api-key={KEY}", key=None)
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertNotIn(KEY, repr([formatEvent(event) for event in events]) + repr(events))
+
+    def test_reason(self) -> None:
+        """A refusal's reason is in its line."""
+        ((level, line),) = self.lines("/v1/calls", key=None)
+        self.assertEqual(level, LogLevel.info)
+        self.assertIn(": 401 an API key is needed (", line)
+
+    def test_control_characters(self) -> None:
+        """A stranger's bytes can't make lines of their own."""
+        request: Any = SimpleNamespace(method=b"GET", uri=b"/a\x1b[31m\xff\n", client=UNIXAddress("/run/s"))
+        self.assertEqual(describe(request), "GET /a\\x1b[31m\\xff\\x0a from UNIXAddress('/run/s')")
+
+    def test_no_http(self) -> None:
+        """What is no HTTP at all, such as a query that is not URI-encoded, gets a 400 and a line."""
+        with capturedLogs() as events:
+            reply = Face().ask("/v1/talk/asterisk/call/1?from=J\u00fcrgen")
+        self.assertEqual((reply.status, reply.body), (400, b""))
+        (line,) = [formatEvent(event) for event in events]
+        self.assertIn("192.0.2.7 sent what is no HTTP request", line)
+
+    def test_health_is_quiet(self) -> None:
+        """Health checks that are well are for debugging only."""
+        self.assertEqual([level for level, _ in self.lines("/healthz")], [LogLevel.debug])
+        self.assertEqual([level for level, _ in self.lines("/readyz")], [LogLevel.debug])
+
+
+class HeaderValueTests(SynchronousTestCase):
+    """header_value() gives what is fit for a header."""
+
+    def test_sanitised(self) -> None:
+        """Only printable ASCII, and not too much of it."""
+        self.assertEqual(header_value("a\r\nb\x00ü\x7f c"), "a??b??? c")
+        self.assertEqual(len(header_value("x" * 1000)), 200)
