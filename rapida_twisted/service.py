@@ -16,7 +16,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
-from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -106,7 +105,8 @@ class RapidaMedia(Service):
             self.store.close()
             raise
         super().startService()
-        self._announce(welcome_text(self.settings, self._dialplan_values(keys[0]), key_is_new))
+        welcome = welcome_text(self.settings, self._dialplan_values(keys[0]), key_is_new)
+        self.reactor.callWhenRunning(self._announce, welcome)
 
     def _keys(self) -> tuple[tuple[str, ...], bool]:
         if self.settings.api_keys:
@@ -128,7 +128,7 @@ class RapidaMedia(Service):
             reactor=self.reactor,
         )
 
-    def _listen(self, description: str, factory: Factory, what: str) -> IListeningPort:
+    def _listen(self, description: str, factory: Any, what: str) -> IListeningPort:
         try:
             endpoint = serverFromString(self.reactor, description)
         except Exception as error:

@@ -83,6 +83,10 @@ class Options(usage.Options):
 class _CannotStart(StartError, SystemExit):
     """Ends twistd with exit code 1, after it removed its pid file, and without a traceback."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.code = 1
+
 
 class _Starter(MultiService):
     """Starts the service, or ends the process with one sentence."""
@@ -92,7 +96,7 @@ class _Starter(MultiService):
             super().startService()
         except StartError as error:
             print(f"rapida-media: {error}", file=sys.__stderr__)
-            raise _CannotStart(1) from None
+            raise _CannotStart from None
 
 
 class _Signals(Service):
@@ -136,6 +140,6 @@ def makeService(options: Options) -> IService:
     except SettingsError as error:
         sys.exit(f"rapida-media: {error}")
     starter = _Starter()
-    service.setServiceParent(starter)
     _Signals(service).setServiceParent(starter)
+    service.setServiceParent(starter)
     return starter

@@ -10,6 +10,8 @@ class SupportTests(SynchronousTestCase):
     def test_wrong_pin_is_hung_up(self) -> None:
         call = FakeCall(Support())
         call.start()
+        call.advance(1.0)
         for digit in "9999":
             call.press(digit)
+        call.advance(0.1)
         self.assertTrue(call.hung_up)

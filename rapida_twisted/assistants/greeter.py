@@ -37,7 +37,8 @@ class Greeter(Assistant):
 
     def audio_received(self, call: ICall, samples: bytes) -> None:
         """Put it into a line that is a second long, and say what comes out at its other end."""
-        self._late.append(samples)
+        if samples:  # The line is bounded by its bytes, so nothing without any may enter it.
+            self._late.append(samples)
         self._late_bytes += len(samples)
         while self._late_bytes > DELAY_S * 8000 * 2:
             oldest = self._late.popleft()

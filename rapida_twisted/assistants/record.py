@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,10 @@ class Record(Assistant):
     def _give_up(self, call: ICall, error: OSError) -> None:
         """A full disk ends the recording, not the call."""
         call.tap(None, None)
-        self._recorder = None
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            with suppress(OSError):
+                recorder.close()
         self._log.error(
             "call {id}: its recording stops, since it can't be written: {error}",
             id=call.context.context_id, error=error,

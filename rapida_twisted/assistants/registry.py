@@ -58,13 +58,13 @@ def known_factories() -> dict[str, IAssistantFactory]:
     return {factory.name: factory for factory in getPlugins(IAssistantFactory)}
 
 
-def parse_rules(rules: Iterable[str], house: AssistantHouse) -> Assistants:
-    """Read ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``.
+def parse_rules(rules: str | Iterable[str], house: AssistantHouse) -> Assistants:
+    """Read ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``: a list of them, or one text with commas between.
 
     :raises SettingsError: one of them can't be used; the text is one sentence.
     """
     makers: dict[str, MakeAssistant] = {}
-    for rule in rules:
+    for rule in rules.split(",") if isinstance(rules, str) else rules:
         assistant_id, equals, words = (part.strip() for part in rule.partition("="))
         if not (assistant_id and equals and words):
             raise SettingsError(f"--assistant {rule!r} can't be used: it must be ID=NAME, as in '*=greeter'")
@@ -100,14 +100,15 @@ def _own(words: str) -> MakeAssistant:
         # As with "python -m": a file in the current directory can be named.
         sys.path.insert(0, "")
     try:
-        made_by = getattr(importlib.import_module(module_name), name)
-    except AttributeError:
-        raise SettingsError(f"the assistant {words!r} is not there: module {module_name} has no {name}") from None
-    except Exception as error:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
         known = ", ".join(sorted(known_factories()))
         raise SettingsError(
             f"the assistant {words!r} can't be imported: {type(error).__name__}: {error} (known by name are {known})"
         ) from error
+    if not hasattr(module, name):
+        raise SettingsError(f"the assistant {words!r} is not there: module {module_name} has no {name}")
+    made_by = getattr(module, name)
     if not callable(made_by):
         raise SettingsError(f"the assistant {words!r} is no class and no function")
     if inspect.isclass(made_by):
@@ -117,17 +118,26 @@ def _own(words: str) -> MakeAssistant:
                 f"the class {words!r} is no assistant, for it has no {missing[0]}(): derive it from"
                 " rapida_twisted.Assistant"
             )
-    return made_by if _takes_context(made_by) else lambda context: made_by()
+    return made_by if _takes_context(words, made_by) else lambda context: made_by()
 
 
-def _takes_context(made_by: Callable[..., Any]) -> bool:
-    """Whether it must be called with the call's context."""
+def _takes_context(words: str, made_by: Callable[..., Any]) -> bool:
+    """Whether it is called with the call's context: it has a parameter of that name, or one that must be given.
+
+    :raises SettingsError: it wants something else too.
+    """
     try:
-        parameters = inspect.signature(made_by).parameters.values()
+        signature = inspect.signature(made_by)
     except (TypeError, ValueError):
         return False
-    return any(
-        parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        for parameter in parameters
+    first = next(iter(signature.parameters.values()), None)
+    takes = first is not None and (
+        first.name == "context" or (first.default is first.empty and first.kind not in (first.VAR_POSITIONAL, first.VAR_KEYWORD))
     )
+    try:
+        signature.bind(*[None] * takes)
+    except TypeError as error:
+        raise SettingsError(
+            f"the assistant {words!r} can't be made: it is called with the call's context or with nothing ({error})"
+        ) from None
+    return takes

@@ -169,6 +169,8 @@ class Playout:
 
     def write(self, payload: bytes) -> None:
         """Live audio in the wire's format; the oldest is dropped where too much would wait."""
+        if not payload:
+            return
         self._live.append(payload)
         self._live_bytes += len(payload)
         excess = self._live_bytes - self._live_limit_bytes

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 __all__ = ["WavReader", "WavWriter"]
@@ -14,6 +15,9 @@ __all__ = ["WavReader", "WavWriter"]
 _HEADER_BYTES = 44
 _HEADER_EVERY_S = 1.0
 _LARGEST_DATA_BYTES = 0xFFFFFFFF - _HEADER_BYTES
+_UNKNOWN_RIFF_BYTES = 0x7FFFF000
+"""A header that tells of this much or more was written to a pipe, by a program that did not know the length."""
+_RATES_HZ = range(1000, 768_001)
 
 
 class WavReader:
@@ -24,18 +28,21 @@ class WavReader:
 
     :param part_ms: how long a part is.
     :raises OSError: the file can't be opened.
-    :raises ValueError: it is no sound file, or an empty one.
+    :raises ValueError: it is no sound file, an empty one, or a WAV file that is cut short; the text is one sentence.
     """
 
     def __init__(self, path: Path | str, part_ms: float = 100.0) -> None:
         self.path = Path(path)
-        with open(self.path, "rb"):
-            pass  # So that a missing file is an OSError, as everywhere.
+        _check_length(self.path)
         try:
             self._file = soundfile.SoundFile(self.path)
-        except soundfile.SoundFileError as error:
-            raise ValueError(f"{self.path} is no sound file that can be read: {error}") from None
+        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: named *.raw, which tells no rate.
+            reason = getattr(error, "error_string", str(error))
+            raise ValueError(f"{self.path} is no sound file that can be read: {reason}") from None
         self.rate_hz: int = self._file.samplerate
+        if self.rate_hz not in _RATES_HZ:
+            self._file.close()
+            raise ValueError(f"{self.path} has a rate of {self.rate_hz} Hz, which can't be played")
         self.duration_s: float = self._file.frames / self.rate_hz
         self._part_frames = max(1, int(self.rate_hz * part_ms / 1000))
         if not self._file.frames:
@@ -49,12 +56,13 @@ class WavReader:
         """The next part."""
         if self._file.closed:
             raise StopIteration
-        part = self._file.read(self._part_frames, dtype="int16", always_2d=True)
+        # As int16, the samples of a floating point file would all be 0.
+        part = self._file.read(self._part_frames, dtype="float32", always_2d=True)
         if not len(part):
             self._file.close()
             raise StopIteration
         mono = part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)
-        return bytes(mono.astype("<i2").tobytes())
+        return bytes(np.clip(np.rint(np.nan_to_num(mono) * 32768), -32768, 32767).astype("<i2").tobytes())
 
 
 class WavWriter:
@@ -111,6 +119,21 @@ class WavWriter:
             b"fmt ", 16, 1, self._channels, self._rate_hz, self._rate_hz * block, block, 16,
             b"data", self._data_bytes,
         )  # fmt: skip
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a WAV file that was not copied to its end: it would fall silent in the middle of a word.
+
+    :raises OSError: it can't be opened.
+    """
+    with open(path, "rb") as file:
+        header = file.read(12)
+        there = os.fstat(file.fileno()).st_size
+    if len(header) == 12 and header[:4] == b"RIFF" and header[8:] == b"WAVE":
+        told = int.from_bytes(header[4:8], "little") + 8
+        # One byte less: the one that fills up an odd length is often left out.
+        if there < told - 1 and told < _UNKNOWN_RIFF_BYTES:
+            raise ValueError(f"{path} is cut short: its header tells of {told} bytes, and {there} are there")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

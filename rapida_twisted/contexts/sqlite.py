@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -144,21 +146,17 @@ class SqliteStore:
 
         :raises StoreUnavailable: the file is of a newer version, or of somebody else.
         """
-        self._must_be_known(connection)
+        # One transaction: else another process may make the tables between the looks at the version and at the tables.
+        with _transaction(connection, "BEGIN"):
+            self._must_be_known(connection)
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         # The lock is taken first: of several processes that find no tables, one makes them.
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection, "BEGIN IMMEDIATE"):
             if self._must_be_known(connection) == 0:
                 for statement in _SCHEMA:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
     def _must_be_known(self, connection: sqlite3.Connection) -> int:
         """The file's schema version, which is ours or 0 (it is new)."""
@@ -171,6 +169,18 @@ class SqliteStore:
         if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise StoreUnavailable(f"{self.path} is an SQLite database of something else: use another file")
         return version
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """All that is done within, or nothing of it."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -67,10 +67,12 @@ class SqliteThread:
                 self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             self._prepare(connection)
-        except (sqlite3.Error, StoreUnavailable) as error:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
-            raise self._explained(error) from error
+            if isinstance(error, sqlite3.Error):
+                raise self._explained(error) from error
+            raise
         self._connection = connection
         self._pool.start()
 

@@ -294,7 +294,7 @@ class OtherFormatTests(SynchronousTestCase):
             frames.append(frame)
         self.assertEqual({len(frame) for frame in frames}, {SLIN16.frame_bytes})
         # 49 frames of what was said and 5 live; a converter may keep some milliseconds to itself.
-        self.assertAlmostEqual(len(frames), 54, delta=3)
+        self.assertApproximates(len(frames), 54, 3)
         self.assertEqual(playout.format, SLIN16)
 
     def test_the_live_limit_follows(self) -> None:

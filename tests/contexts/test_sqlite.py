@@ -7,10 +7,12 @@ import sqlite3
 import sys
 from pathlib import Path
 from stat import S_IMODE
+from threading import Barrier
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -261,17 +263,19 @@ class SqliteStoreTests(StoreTests, TestCase):
         won = [context_id for output, _, _ in outcomes for context_id in output.decode().split()]
         self.assertEqual(sorted(won), [context(number).context_id for number in range(count)])
 
-    async def test_processes_make_it_together(self) -> None:
-        """Four processes that find no file make one together."""
-        script = Path(__file__).with_name("claim_race.py")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        outcomes = await gatherResults(
-            [
-                getProcessOutputAndValue(sys.executable, [str(script), str(self.path), str(NOW)], env=environment)
-                for _ in range(4)
-            ]
-        )
-        self.assertEqual(outcomes, [(b"", b"", 0)] * 4)
+    async def test_made_together(self) -> None:
+        """Servers that start at the same moment and find no file make one together, and each can use it."""
+        for attempt in range(20):
+            stores = [SqliteStore(self.path.with_name(f"{attempt}.sqlite3"), reactor) for _ in range(6)]
+            barrier = Barrier(len(stores))
+
+            def open_at_once(store: SqliteStore, barrier: Barrier = barrier) -> None:
+                barrier.wait(10)
+                store._thread.open()
+
+            await gatherResults([deferToThread(open_at_once, store) for store in stores], consumeErrors=True)
+            await gatherResults([store.check() for store in stores])
+            await gatherResults([store.close() for store in stores])
 
 
 class NotOpenTests(SynchronousTestCase):

@@ -38,7 +38,7 @@ MODULES = """
     res_rtp_asterisk res_sorcery_config res_sorcery_memory res_sorcery_astdb res_pjproject res_pjsip res_pjsip_pubsub
     res_pjsip_session res_pjsip_sdp_rtp res_pjsip_registrar res_pjsip_endpoint_identifier_ip
     res_pjsip_endpoint_identifier_user res_pjsip_endpoint_identifier_anonymous
-    res_pjsip_outbound_authenticator_digest res_pjsip_authenticator_digest chan_pjsip
+    res_pjsip_outbound_authenticator_digest res_pjsip_authenticator_digest res_pjsip_caller_id chan_pjsip
 """
 
 EMPTY_CONFIGS = """

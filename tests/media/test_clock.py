@@ -254,17 +254,17 @@ class LatenessTests(ClockTestCase):
         self.join()
         self.reactor.advance(2 * PERIOD_S + 0.001)
         self.assertEqual(sum(self.clock.lateness.counts), 2)
-        self.assertAlmostEqual(self.clock.lateness.max_s, PERIOD_S + 0.001)
-        self.assertAlmostEqual(self.clock.lateness.percentile_ms(0.5), 1.5, delta=0.51)
+        self.assertApproximates(self.clock.lateness.max_s, PERIOD_S + 0.001, 1e-9)
+        self.assertApproximates(self.clock.lateness.percentile_ms(0.5), 1.5, 0.51)
 
     def test_percentiles(self) -> None:
         """A percentile is right to half a millisecond, the highest is the maximum itself."""
         lateness = Lateness()
         for late_ms in range(100):
             lateness.add(late_ms / 1000 + 0.0002)
-        self.assertAlmostEqual(lateness.percentile_ms(0.5), 49.5, delta=0.01)
-        self.assertAlmostEqual(lateness.percentile_ms(0.99), 98.5, delta=0.01)
-        self.assertAlmostEqual(lateness.percentile_ms(1.0), 99.2, delta=0.01)
+        self.assertApproximates(lateness.percentile_ms(0.5), 49.5, 0.01)
+        self.assertApproximates(lateness.percentile_ms(0.99), 98.5, 0.01)
+        self.assertApproximates(lateness.percentile_ms(1.0), 99.2, 0.01)
 
     def test_beyond_the_last_step(self) -> None:
         """A frame that was later than the last step counts as late as the latest one, never as less late."""

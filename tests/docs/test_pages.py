@@ -1,0 +1,47 @@
+"""The README and the pages say what the program does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
+from rapida_twisted.settings import setting_words
+from rapida_twisted.tap import Options
+
+ROOT = Path(__file__).parents[2]
+
+
+class ReadmeTests(SynchronousTestCase):
+    def test_dialplan_is_the_one_that_the_server_prints(self) -> None:
+        """What a stranger pastes from the README is what the live suite runs."""
+        values = DialplanValues("rpd-xxx-your-api-key", "http://127.0.0.1:8080", "127.0.0.1", 4573)
+        lines = audiosocket_dialplan(values).splitlines()[1:]
+        self.assertIn("\n".join("    " + line if line else "" for line in lines), (ROOT / "README.md").read_text())
+
+    def test_links_lead_somewhere(self) -> None:
+        """Every page that the README names is there."""
+        for word in (ROOT / "README.md").read_text().split("]("):
+            target = word.partition(")")[0]
+            if target.endswith((".rst", ".md")):
+                self.assertTrue((ROOT / target).exists(), target)
+
+
+class SettingsPageTests(SynchronousTestCase):
+    def test_every_setting_is_there(self) -> None:
+        """The page names every setting in both forms, with its default."""
+        page = (ROOT / "docs" / "settings.rst").read_text()
+        for setting in setting_words():
+            self.assertIn(f"``{setting.env}``", page)
+            if not setting.secret:
+                self.assertIn(f"``--{setting.option}``", page)
+            self.assertIn(setting.default.replace("*", "\\*"), page)
+
+    def test_every_setting_is_in_help(self) -> None:
+        """--help names every setting with its environment name."""
+        text = " ".join(str(Options()).split())
+        for setting in setting_words():
+            if not setting.secret:
+                self.assertIn(f"--{setting.option}", text)
+            self.assertIn(f"{setting.env}", text.replace(" ", "") if setting.env not in text else text)

@@ -1,0 +1,375 @@
+"""What a call says: every kind of audio, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.audio import playout as playout_module
+from rapida_twisted.audio.formats import SLIN, AudioFormat
+from rapida_twisted.audio.playout import Playout
+from rapida_twisted.interfaces import Sayable, Spoken
+from rapida_twisted.media.speech import AHEAD_MS, PART_MS, Speech
+from tests.media.fakes import counted, ramp, write_wav
+
+FRAME = SLIN.frame_bytes
+
+
+class SpeechTestCase(SynchronousTestCase):
+    """One call's speech at 8 kHz, heard frame by frame."""
+
+    def setUp(self) -> None:
+        """Nothing is said yet."""
+        self.reactor = Clock()
+        self.playout = Playout(SLIN)
+        self.failures: list[Failure] = []
+        self.speech = Speech(self.playout, self.failures.append, self.reactor)
+
+    def say(self, audio: Sayable, rate_hz: int = 8000) -> Deferred[Spoken]:
+        """Say something."""
+        return self.speech.say(audio, rate_hz)
+
+    def hear(self, frames: int) -> list[bytes | None]:
+        """Let so many frames be heard."""
+        heard = []
+        for _ in range(frames):
+            heard.append(self.playout.take())
+            finished, self.playout.finished = self.playout.finished, []
+            for source in finished:
+                self.speech.played(source)
+        return heard
+
+    def hear_all(self) -> bytes:
+        """Hear until nothing is there any more."""
+        heard = b""
+        while (frame := self.hear(1)[0]) is not None:
+            heard += frame
+        return heard
+
+
+class Stream:
+    """An async iterable of parts that tells how far it was read, and whether it was closed."""
+
+    def __init__(self, parts: list[bytes], gate: Deferred[None] | None = None) -> None:
+        self.read = 0
+        self.ended_by: list[str] = []
+        self._parts = parts
+        self._gate = gate
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The parts; at the end it waits for the gate, if there is one."""
+        try:
+            for part in self._parts:
+                self.read += 1
+                yield part
+            if self._gate is not None:
+                await self._gate
+            self.ended_by.append("end")
+        except BaseException as error:
+            self.ended_by.append(type(error).__name__)
+            raise
+
+
+class KindsTests(SpeechTestCase):
+    """Everything that can be said."""
+
+    def test_samples(self) -> None:
+        """Samples in memory are heard as they are, and are played once the frame after their last one is due."""
+        samples = counted(5)
+        spoken = self.say(samples)
+        self.assertEqual(b"".join(frame or b"" for frame in self.hear(5)), samples)
+        self.assertNoResult(spoken)
+        self.assertEqual(self.hear(1), [None])
+        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+
+    def test_every_kind_sounds_the_same(self) -> None:
+        """Bytes, a bytearray, a memoryview, a file's name, an iterable and an async iterable sound the same."""
+        samples = ramp(8000)
+        wav = write_wav(self.mktemp(), samples)
+        cuts = [samples[begin : begin + 777] for begin in range(0, len(samples), 777)]
+        kinds: dict[str, Sayable] = {
+            "bytes": samples,
+            "file": wav,
+            "list": cuts,
+            "generator": iter(cuts),
+            "stream": Stream(cuts).parts(),
+        }
+        for name, audio in kinds.items():
+            spoken = self.say(audio)
+            self.assertEqual(self.hear_all()[: len(samples)], samples, name)
+            self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        for raw in (bytearray(samples), memoryview(samples)):
+            self.say(raw)  # type: ignore[arg-type]
+            self.assertEqual(self.hear_all()[: len(samples)], samples)
+
+    def test_other_rates(self) -> None:
+        """Samples and files of another rate last as long as they should."""
+        for rate_hz in (16000, 24000, 48000):
+            tone = b"\0\x10" * rate_hz
+            for audio in (tone, [tone], Stream([tone]).parts(), write_wav(self.mktemp(), tone, rate_hz)):
+                spoken = self.say(audio, 8000 if isinstance(audio, str) else rate_hz)
+                self.assertApproximates(SLIN.ms(len(self.hear_all())), 1000, 30)
+                self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+
+    def test_nothing(self) -> None:
+        """Saying nothing at all is played with the next frame."""
+        for nothing in (b"", [], [b"", b""], Stream([]).parts()):
+            spoken = self.say(nothing)
+            self.assertEqual(self.hear(1), [None])
+            self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+
+    def test_cut_in_the_middle_of_a_sample(self) -> None:
+        """Parts may be cut anywhere: half a sample waits for its other half."""
+        samples = ramp(400)
+        cuts = [samples[:1], samples[1:2], samples[2:101], samples[101:]]
+        for audio in (cuts, Stream(cuts).parts()):
+            self.say(audio)
+            self.assertEqual(self.hear_all()[: len(samples)], samples)
+
+    def test_in_order_without_gaps(self) -> None:
+        """What is said follows what was said before, in the same frame if need be."""
+        samples = ramp(1000)
+        for begin in range(0, 2000, 250):
+            self.say(samples[begin : begin + 250])
+        self.assertEqual(self.hear_all()[:2000], samples)
+
+    def test_no_audio(self) -> None:
+        """What is no audio is refused at once, and nothing is queued."""
+        self.assertRaises(TypeError, self.say, 17)
+        self.assertRaises(FileNotFoundError, self.say, "no/such/file.wav")
+        self.assertEqual(self.hear(1), [None])
+
+    def test_long_parts_are_converted_in_pieces(self) -> None:
+        """However long a part is, no more than 100 ms of it are converted at once."""
+        converted: list[int] = []
+        real = playout_module.converter
+
+        def noting(source: AudioFormat, wire: AudioFormat) -> object:
+            convert = real(source, wire)
+            assert convert is not None
+
+            class Noting:
+                def __call__(self, audio: bytes) -> bytes:
+                    converted.append(len(audio))
+                    return convert(audio)
+
+                def flush(self) -> bytes:
+                    return convert.flush()
+
+            return Noting()
+
+        self.patch(playout_module, "converter", noting)
+        tone = b"\0\x10" * 16000
+        for audio in (tone, [tone], Stream([tone]).parts()):
+            converted.clear()
+            self.say(audio, 16000)
+            self.hear_all()
+            self.assertEqual(sum(converted), len(tone))
+            self.assertLessEqual(max(converted), AudioFormat("slin", 16000).bytes_for(PART_MS))
+
+
+class FlushTests(SpeechTestCase):
+    """What is cut short."""
+
+    def test_flush_in_the_middle(self) -> None:
+        """A flush in the middle tells how much was not heard, of samples to the millisecond; all is flushed."""
+        first, second = self.say(counted(50)), self.say(counted(25))
+        self.hear(20)
+        self.assertApproximates(self.speech.flush(), 1000 + 500 - 400, 0.1)
+        self.assertIs(self.successResultOf(first), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(second), Spoken.FLUSHED)
+        self.assertEqual(self.hear(1), [None])
+        self.assertEqual(self.speech.flush(), 0.0)
+
+    def test_said_in_answer_to_a_flush(self) -> None:
+        """What is said when a flush is told is not flushed with the rest."""
+        again: list[Deferred[Spoken]] = []
+        self.say(counted(5)).addCallback(lambda _: again.append(self.say(counted(1, first=99))))
+        self.say(counted(5))
+        self.speech.flush()
+        self.assertEqual(self.hear(2), [counted(1, first=99), None])
+        self.assertIs(self.successResultOf(again[0]), Spoken.PLAYED)
+
+    def test_flush_in_answer_to_a_flush(self) -> None:
+        """A flush while a flush is told changes nothing for those that it is told to."""
+        told: list[Spoken] = []
+        self.say(counted(5)).addCallback(lambda _: self.speech.flush())
+        self.say(counted(5)).addCallback(told.append)
+        self.speech.flush()
+        self.assertEqual(told, [Spoken.FLUSHED])
+
+    def test_cancel_one(self) -> None:
+        """Cancelling stops this one thing, wherever it stands in the queue; the rest goes on."""
+        for stopped in range(3):
+            said = [self.say(counted(10, first=100 * number)) for number in range(1, 4)]
+            self.hear(2)
+            said[stopped].cancel()
+            self.failureResultOf(said[stopped], CancelledError)
+            heard = self.hear_all()
+            for number, spoken in enumerate(said):
+                if number != stopped:
+                    self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+            self.assertEqual(counted(1, first=100 * (stopped + 1) + 5) in heard, False)
+            self.assertEqual(len(heard), FRAME * (18 if stopped == 0 else 10 if False else 20 - 2))
+
+    def test_too_late_to_cancel(self) -> None:
+        """Cancelling what was played already does nothing."""
+        spoken = self.say(counted(1))
+        self.hear(2)
+        spoken.cancel()
+        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+
+
+class StreamTests(SpeechTestCase):
+    """Async iterables."""
+
+    def test_read_ahead_is_bounded(self) -> None:
+        """A stream is read a second ahead of what is heard, and one part more at the most."""
+        part_ms = 100
+        stream = Stream([counted(5, first=10 * number) for number in range(100)])
+        spoken = self.say(stream.parts())
+        for heard_ms in range(0, 10_000, 20):
+            self.assertLessEqual(stream.read * part_ms - heard_ms, AHEAD_MS + part_ms)
+            self.assertGreaterEqual(stream.read * part_ms - heard_ms, min(AHEAD_MS - part_ms, 10_000 - heard_ms))
+            self.hear(1)
+        self.hear(1)
+        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertEqual(stream.ended_by, ["end"])
+        self.assertEqual(self.playout.underruns, 0)
+
+    def test_slower_than_heard(self) -> None:
+        """A stream that waits for its own source leaves silence, then goes on; what follows it waits."""
+        gate: Deferred[None] = Deferred()
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield counted(1, first=1)
+            await gate
+            yield counted(1, first=2)
+
+        spoken = self.say(parts())
+        after = self.say(counted(1, first=3))
+        self.assertEqual(self.hear(3), [counted(1, first=1), None, None])
+        gate.callback(None)
+        self.assertEqual(self.hear(3), [counted(1, first=2), counted(1, first=3), None])
+        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(after), Spoken.PLAYED)
+
+    def test_any_async_iterable(self) -> None:
+        """It need not be a generator: whatever has the two methods will do."""
+
+        class Twice:
+            def __init__(self) -> None:
+                self.left = 2
+
+            def __aiter__(self) -> Twice:
+                return self
+
+            async def __anext__(self) -> bytes:
+                if not self.left:
+                    raise StopAsyncIteration
+                self.left -= 1
+                return counted(1)
+
+        spoken = self.say(Twice())
+        self.assertEqual(self.hear(3), [counted(1), counted(1), None])
+        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+
+    def test_flushed_while_it_waits(self) -> None:
+        """A stream that waits for its own source is cancelled there, in the reactor's next turn."""
+        gate: Deferred[None] = Deferred()
+        stream = Stream([counted(1)], gate)
+        spoken = self.say(stream.parts())
+        self.hear(1)
+        self.speech.flush()
+        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.reactor.advance(0)
+        self.assertEqual(stream.ended_by, ["CancelledError"])
+        self.assertEqual(self.failures, [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_flushed_while_it_is_ahead(self) -> None:
+        """A stream that is far enough ahead is closed, so that it lets go of what it holds, and is read no further."""
+        stream = Stream([counted(5)] * 100)
+        spoken = self.say(stream.parts())
+        read = stream.read
+        self.speech.flush()
+        self.reactor.advance(0)
+        self.assertEqual(stream.ended_by, ["GeneratorExit"])
+        self.assertEqual(stream.read, read)
+        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertEqual(self.failures, [])
+
+    def test_cancelled(self) -> None:
+        """Cancelling the saying of a stream stops the stream too."""
+        stream = Stream([counted(5)] * 100)
+        spoken = self.say(stream.parts())
+        spoken.cancel()
+        self.failureResultOf(spoken, CancelledError)
+        self.reactor.advance(0)
+        self.assertEqual(stream.ended_by, ["GeneratorExit"])
+        self.assertEqual(self.hear(1), [None])
+
+    def test_a_stream_that_flushes(self) -> None:
+        """A stream whose own code flushes the queue, as one that hears of a barge-in first, is stopped like any."""
+        gate, never = Deferred[None](), Deferred[None]()
+        ended_by: list[str] = []
+
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                yield counted(1)
+                await gate
+                self.speech.flush()
+                yield counted(1)
+                await never
+            except BaseException as error:
+                ended_by.append(type(error).__name__)
+                raise
+
+        spoken = self.say(parts())
+        self.hear(1)
+        gate.callback(None)
+        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.reactor.advance(0)
+        self.assertEqual(ended_by, ["CancelledError"])
+        self.assertEqual(self.failures, [])
+
+    def test_a_stream_that_raises(self) -> None:
+        """A stream that raises is told once, with its own exception."""
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield counted(1)
+            raise ZeroDivisionError
+
+        self.say(parts())
+        self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
+
+    def test_a_stream_that_raises_when_stopped(self) -> None:
+        """What a stream makes of being stopped, such as an error of its own, is no failure of the call."""
+
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                yield counted(1)
+                await Deferred[None]()
+            except CancelledError:
+                raise OSError("the connection is closed") from None
+
+        spoken = self.say(parts())
+        self.speech.flush()
+        self.reactor.advance(0)
+        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertEqual(self.failures, [])
+
+    def test_an_iterable_that_raises(self) -> None:
+        """A plain iterable that raises does so where it is read: when the next frame is taken."""
+
+        def parts() -> Iterator[bytes]:
+            yield counted(1)
+            raise ZeroDivisionError
+
+        self.say(parts())
+        self.assertEqual(self.hear(1), [counted(1)])
+        self.assertRaises(ZeroDivisionError, self.hear, 1)
