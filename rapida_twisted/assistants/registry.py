@@ -132,7 +132,8 @@ def _takes_context(words: str, made_by: Callable[..., Any]) -> bool:
         return False
     first = next(iter(signature.parameters.values()), None)
     takes = first is not None and (
-        first.name == "context" or (first.default is first.empty and first.kind not in (first.VAR_POSITIONAL, first.VAR_KEYWORD))
+        first.name == "context"
+        or (first.default is first.empty and first.kind not in (first.VAR_POSITIONAL, first.VAR_KEYWORD))
     )
     try:
         signature.bind(*[None] * takes)

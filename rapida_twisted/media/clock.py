@@ -102,6 +102,11 @@ class MediaClock:
         self._timer: IDelayedCall | None = None
         self._in_tick = False
 
+    def reset_figures(self) -> None:
+        """Begin to count anew."""
+        self.lateness.reset()
+        self.forgiven = 0
+
     def __len__(self) -> int:
         return len(self._slot_of)
 

@@ -139,7 +139,7 @@ def tune_socket(transport: Any) -> None:
     if ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
-        handle = transport.getHandle()
+        handle = getattr(transport, "getHandle", lambda: None)()
         if isinstance(handle, socket.socket):
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
             # What was sent and is not acknowledged for so long means that the peer is gone.

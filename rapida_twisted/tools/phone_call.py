@@ -15,19 +15,16 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall
 
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.protocols.audiosocket import AsteriskProtocol
 from rapida_twisted.tools.phone_figures import Arrivals, Level, RoundTrip, Spread
 from rapida_twisted.tools.phone_report import CallReport
 from rapida_twisted.tools.phone_sound import Recording, Sound
-from rapida_twisted.wire.audiosocket import ErrorBits
 
-__all__ = ["AudioSocketLine", "CallPlan", "Line", "PhoneCall", "TimedDigit"]
+__all__ = ["CallPlan", "Line", "PhoneCall", "TimedDigit"]
 
 AFTER_LAST_S = 2.0
 """How long a call goes on after its sound and its digits are over."""
@@ -227,7 +224,7 @@ class PhoneCall:
             # Whatever was going on then fails in its own way.
             return "interrupted before the call was up"
         if isinstance(error, RegistrationRefused):
-            return f"{error}; {_ADVICE.get(error.status, 'see the log of the server')}"
+            return f"{str(error).rstrip('.')}; {_ADVICE.get(error.status, 'see the log of the server')}"
         return (
             f"the media connection failed ({str(error).rstrip('.')}): is the server running, and is this its"
             " AudioSocket address (--audiosocket)?"
@@ -266,36 +263,6 @@ class PhoneCall:
             )
         elif self._recording is not None and self._recording.problem:
             report.problem = self._recording.problem
-
-
-class AudioSocketLine(AsteriskProtocol):
-    """An AudioSocket connection as a phone call's line."""
-
-    def __init__(self, call_id: UUID, call: PhoneCall) -> None:
-        super().__init__(call_id)
-        self._phone_call = call
-
-    @classmethod
-    async def dial(cls, endpoint: IStreamClientEndpoint, call_id: UUID, call: PhoneCall) -> AudioSocketLine:
-        """Connect. Fails with ConnectError."""
-        return await connectProtocol(endpoint, cls(call_id, call))
-
-    def abort(self) -> None:
-        """Close at once."""
-        self.transport.abortConnection()
-
-    def audio_received(self, samples: bytes, rate_hz: int) -> None:
-        self._phone_call.line_heard(samples, rate_hz)
-
-    def hangup_received(self) -> None:
-        self._phone_call.line_hung_up("it sent a hangup frame")
-
-    def error_received(self, code: ErrorBits) -> None:
-        if code & ErrorBits.HANGUP:
-            self._phone_call.line_hung_up(f"it reported error {code!r}")
-
-    def call_ended(self, problem: str) -> None:
-        self._phone_call.line_gone(problem)
 
 
 def _ms(duration_s: float) -> float:

@@ -38,5 +38,5 @@ class ClockPage(KeyedResource):
             },
         }
         if request.method == b"DELETE":
-            lateness.reset()
+            clock.reset_figures()
         return json_answer(figures)

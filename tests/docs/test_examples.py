@@ -146,7 +146,11 @@ class ServiceExampleTests(SynchronousTestCase):
             capture_output=True,
             text=True,
             timeout=60,
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(EXAMPLES.parents[1]), "STATE_DIRECTORY": os.path.abspath(self.mktemp())},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": str(EXAMPLES.parents[1]),
+                "STATE_DIRECTORY": os.path.abspath(self.mktemp()),
+            },
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("rapida-media is listening.", done.stdout)

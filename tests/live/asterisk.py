@@ -96,6 +96,8 @@ type = endpoint
 context = from-phone
 disallow = all
 allow = ulaw,alaw
+media_address = 127.0.0.1
+bind_rtp_to_media_address = yes
 """,
     "extensions.conf": "[general]\nclearglobalvars = yes\n",
     # Empty, so that what the log calls an error is one.

@@ -121,6 +121,8 @@ class Sipp:
             'cd "$1" && shift && exec sipp "$@"',
             f"{asterisk.inside}/{self.directory.name}",
             *[*chosen, "-s", number, f"127.0.0.1:{asterisk.sip_port}", "-i", "127.0.0.1", "-mi", "127.0.0.1"],
+            # Its remote control would listen on all interfaces.
+            *["-ci", "127.0.0.1", "-cp", str(free_port(socket.SOCK_DGRAM))],
             *["-p", str(free_port(socket.SOCK_DGRAM)), "-mp", str(free_udp_block(4 * calls))],
             *["-l", str(calls), "-m", str(calls), "-r", str(calls), "-nostdin", "-trace_err"],
             output=self.directory / "output.log",

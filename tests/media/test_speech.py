@@ -205,16 +205,16 @@ class FlushTests(SpeechTestCase):
     def test_cancel_one(self) -> None:
         """Cancelling stops this one thing, wherever it stands in the queue; the rest goes on."""
         for stopped in range(3):
-            said = [self.say(counted(10, first=100 * number)) for number in range(1, 4)]
+            texts = [counted(10, first=100), counted(10, first=200), counted(10, first=300)]
+            said = [self.say(text) for text in texts]
             self.hear(2)
-            said[stopped].cancel()
-            self.failureResultOf(said[stopped], CancelledError)
-            heard = self.hear_all()
-            for number, spoken in enumerate(said):
-                if number != stopped:
-                    self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
-            self.assertEqual(counted(1, first=100 * (stopped + 1) + 5) in heard, False)
-            self.assertEqual(len(heard), FRAME * (18 if stopped == 0 else 10 if False else 20 - 2))
+            texts[0] = texts[0][2 * FRAME :]
+            cancelled = said.pop(stopped)
+            cancelled.cancel()
+            self.failureResultOf(cancelled, CancelledError)
+            del texts[stopped]
+            self.assertEqual(self.hear_all(), b"".join(texts))
+            self.assertEqual([self.successResultOf(spoken) for spoken in said], [Spoken.PLAYED] * 2)
 
     def test_too_late_to_cancel(self) -> None:
         """Cancelling what was played already does nothing."""

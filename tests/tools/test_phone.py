@@ -20,10 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rapida_twisted.keyfile import KEY_FILE
 from rapida_twisted.tools import phone_call
-from rapida_twisted.tools.phone import Phone, parse_options
+from rapida_twisted.tools.phone import Phone
 from rapida_twisted.tools.phone_call import TimedDigit
 from rapida_twisted.tools.phone_figures import Spread
 from rapida_twisted.tools.phone_live import live_text
+from rapida_twisted.tools.phone_options import parse_options
 from rapida_twisted.tools.phone_report import CallReport, summary_object, summary_text
 from tests.tools.echo_server import API_KEY, EchoServer
 

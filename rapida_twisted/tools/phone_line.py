@@ -1,0 +1,44 @@
+"""The lines that carry a phone's calls: one class for each transport, each a :class:`~.phone_call.Line`."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from rapida_twisted.protocols.audiosocket import AsteriskProtocol
+from rapida_twisted.tools.phone_call import PhoneCall
+from rapida_twisted.wire.audiosocket import ErrorBits
+
+__all__ = ["AudioSocketLine"]
+
+
+class AudioSocketLine(AsteriskProtocol):
+    """An AudioSocket connection as a phone call's line."""
+
+    def __init__(self, call_id: UUID, call: PhoneCall) -> None:
+        super().__init__(call_id)
+        self._phone_call = call
+
+    @classmethod
+    async def dial(cls, endpoint: IStreamClientEndpoint, call_id: UUID, call: PhoneCall) -> AudioSocketLine:
+        """Connect. Fails with ConnectError."""
+        return await connectProtocol(endpoint, cls(call_id, call))
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.transport.abortConnection()
+
+    def audio_received(self, samples: bytes, rate_hz: int) -> None:
+        self._phone_call.line_heard(samples, rate_hz)
+
+    def hangup_received(self) -> None:
+        self._phone_call.line_hung_up("it sent a hangup frame")
+
+    def error_received(self, code: ErrorBits) -> None:
+        if code & ErrorBits.HANGUP:
+            self._phone_call.line_hung_up(f"it reported error {code!r}")
+
+    def call_ended(self, problem: str) -> None:
+        self._phone_call.line_gone(problem)
