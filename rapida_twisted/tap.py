@@ -103,7 +103,8 @@ class _Starter(MultiService):
 class _Process(Service):
     """What concerns the whole process.
 
-    SIGTERM and SIGINT end it in order, with exit code 0; a second one cuts the drain time short. twistd itself would die of the signal after all is done, so that a supervisor sees a failure.
+    SIGTERM and SIGINT end it in order, with exit code 0; a second one cuts the drain time short. twistd itself would
+    die of the signal after all is done, so that a supervisor sees a failure.
     """
 
     def __init__(self, service: RapidaMedia) -> None:

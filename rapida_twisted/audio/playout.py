@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import AudioFormat
 
-__all__ = ["PartsSource", "PipeSource", "Playout", "Source"]
+__all__ = ["STANDING_FRAMES", "PartsSource", "PipeSource", "Playout", "Source"]
+
+STANDING_FRAMES = 50
+"""After so many frames of live audio (1 s) its queue is looked at."""
 
 
 class Source:
@@ -152,8 +155,16 @@ class Playout:
         self._sources: deque[Source] = deque()
         self._live: deque[bytes] = deque()
         self._live_bytes = 0
+        self._live_least = 0
+        """The least that waited after a take, since the queue was last looked at (bytes)."""
+        self._live_taken = 0
         self._live_limit_ms = live_limit_ms
         self._live_limit_bytes = wire_format.bytes_for(live_limit_ms)
+
+    @property
+    def is_saying(self) -> bool:
+        """Whether something said is waiting; only live audio is, otherwise, if anything."""
+        return bool(self._sources)
 
     def put(self, source: Source) -> None:
         """Something more to say, after what was put before."""
@@ -181,18 +192,35 @@ class Playout:
         """One frame of 20 ms, filled up with silence where less is there; None when nothing is to be heard."""
         if self._sources:
             return self._take_said()
-        if not self._live:
+        return self._take_live()
+
+    def _take_live(self) -> bytes | None:
+        """A whole frame of live audio, if there is one: a part of one waits for its rest, or packets of another length
+        than ours would be cut up by silence."""
+        wanted = self._frame_bytes
+        if self._live_bytes < wanted:
+            self._live_least = 0
             return None
         frame = self._live.popleft()
-        wanted = self._frame_bytes
         if len(frame) != wanted:
-            while len(frame) < wanted and self._live:
+            while len(frame) < wanted:
                 frame += self._live.popleft()
             if len(frame) > wanted:
                 self._live.appendleft(frame[wanted:])
                 frame = frame[:wanted]
-        self._live_bytes -= len(frame)
-        return frame if len(frame) == wanted else self._filled(frame)
+        self._live_bytes -= wanted
+        self._shorten_standing_queue()
+        return frame
+
+    def _shorten_standing_queue(self) -> None:
+        """Live audio comes as fast as it goes, so what a hold-up has left waiting would wait for ever. When two frames
+        or more were left by each take of a second, one is dropped."""
+        self._live_least = min(self._live_least, self._live_bytes)
+        self._live_taken += 1
+        if self._live_taken == STANDING_FRAMES:
+            if self._live_least >= 2 * self._frame_bytes:
+                self._drop_live(self._frame_bytes)
+            self._live_taken, self._live_least = 0, self._live_bytes
 
     def flush(self) -> float:
         """Drop everything that waits; how much that was (ms)."""

@@ -25,6 +25,7 @@ from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSi
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
+from rapida_twisted.media.outlet import LEAD_MS, make_outlet
 from rapida_twisted.media.speech import Speech
 
 __all__ = ["Call"]
@@ -45,6 +46,7 @@ class Call:
     :param on_ended: called once, last of all, with this call.
     :param live_limit_ms: how much live audio may wait to be heard.
     :param queue_limit_ms: nothing more can be said while this much waits.
+    :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
     """
 
     _log = Logger()
@@ -60,14 +62,13 @@ class Call:
         on_ended: Callable[[Call], None],
         live_limit_ms: float = LIVE_LIMIT_MS,
         queue_limit_ms: float = QUEUE_LIMIT_MS,
+        lead_ms: float = LEAD_MS,
     ) -> None:
         self.context = context
         self.reactor = reactor
         self.ended: EndReason | None = None
         self.end_detail = ""
         """What is known of the end beyond its reason; may be empty."""
-        self.silent_frames = 0
-        """Frames of silence sent to keep the line alive."""
         self._channel = channel
         self._assistant = assistant
         self._clock = clock
@@ -75,13 +76,14 @@ class Call:
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
         self._speech = Speech(self._playout, self._assistant_failed, reactor)
+        self._outlet = make_outlet(self._playout, channel, self._speech.played, lead_ms)
         self._digits = Digits(reactor)
         self._hears = getattr(type(assistant), "audio_received", None) is not Assistant.audio_received
         self._heard_tap: Callable[[bytes], None] | None = None
         self._said_tap: Callable[[bytes], None] | None = None
+        self._tapped: Converter | None = None
         self._earlier_in_ms = 0.0
         self._bytes_in = 0
-        self._frames_out = 0
         self._answering: Deferred[None] | None = None
         self._until_over: list[Deferred[None]] = []
         self._set_formats()
@@ -107,7 +109,12 @@ class Call:
     @property
     def audio_out_s(self) -> float:
         """Audio said to the caller so far, the silence that keeps the line alive not counted (s)."""
-        return self._frames_out * FRAME_MS / 1000
+        return self._outlet.frames_out * FRAME_MS / 1000
+
+    @property
+    def silent_frames(self) -> int:
+        """Frames of silence that were sent to keep the line alive."""
+        return self._outlet.silent_frames
 
     # What the assistant asks for (ICall)
 
@@ -140,7 +147,7 @@ class Call:
     def flush(self) -> float:
         """Drop all that waits to be heard; how much that was (ms)."""
         if self.ended is None:
-            self._channel.flush()
+            self._outlet.flush()
         return self._speech.flush()
 
     def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
@@ -162,6 +169,7 @@ class Call:
         :param said: called once each 20 ms with what leaves, silence included.
         """
         self._heard_tap, self._said_tap = heard, said
+        self._tapped = None if said is None else converter(self._channel.format, AudioFormat("slin", self.rate_hz))
 
     # What the channel says (IMediaSink)
 
@@ -196,7 +204,8 @@ class Call:
         self._set_formats()
 
     def sending_paused(self, paused: bool) -> None:
-        """Said by paced channels only."""
+        """The peer wants no more audio for now, or again. Said by paced channels only."""
+        self._outlet.pause(paused)
 
     def media_ended(self, reason: EndReason, detail: str = "") -> None:
         """The connection is gone, or closes by itself."""
@@ -205,26 +214,14 @@ class Call:
     # The clock
 
     def tick(self) -> None:
-        """One frame to the caller, now."""
-        playout = self._playout
+        """A packet time is over: send what is due."""
         try:
-            frame = playout.take()
+            frame = self._outlet.tick()
+            if self._said_tap is not None and self.ended is None:
+                self._said_tap(frame if self._tapped is None else self._tapped(frame))
         except Exception:
+            # What is said may be an iterable, and that is the assistant's own code; so is a tap.
             self._assistant_failed(Failure())
-        if self.ended is not None:  # by what is being said: an iterable is the assistant's own code
-            return
-        if frame is None:
-            self.silent_frames += 1
-            frame = self._silence
-        else:
-            self._frames_out += 1
-        self._channel.send_audio(frame)
-        if self._said_tap is not None:
-            self._tell_said(frame)
-        if playout.finished:
-            finished, playout.finished = playout.finished, []
-            for source in finished:
-                self._speech.played(source)
 
     # The end
 
@@ -239,6 +236,7 @@ class Call:
         if self.ended is not None:
             return False
         self.ended, self.end_detail = reason, detail
+        self._outlet.close()
         self._clock.remove(self)
         self.reactor.callLater(0, self._wind_up)
         return True
@@ -284,14 +282,6 @@ class Call:
 
     def _set_formats(self) -> None:
         wire, assistant = self._channel.format, AudioFormat("slin", self.rate_hz)
-        self._silence = wire.silent_frame
         self._upward: Converter | None = converter(wire, assistant)
         self._downward: Converter | None = converter(assistant, wire)
-        self._tapped: Converter | None = converter(wire, assistant)
-
-    def _tell_said(self, frame: bytes) -> None:
-        try:
-            if self._said_tap is not None:
-                self._said_tap(frame if self._tapped is None else self._tapped(frame))
-        except Exception:
-            self._assistant_failed(Failure())
+        self._tapped = None if self._said_tap is None else converter(wire, assistant)

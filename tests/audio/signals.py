@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Measured", "level_db", "measure", "samples_of"]
+__all__ = ["Measured", "level_db", "measure", "samples_of", "sign_changes"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,12 @@ class Measured:
 def samples_of(samples: bytes) -> np.ndarray:
     """S16le samples as numbers."""
     return np.frombuffer(samples, "<i2").astype(float)
+
+
+def sign_changes(samples: np.ndarray) -> int:
+    """How often it crosses zero."""
+    signs = np.sign(samples[samples != 0])
+    return int((signs[1:] != signs[:-1]).sum())
 
 
 def level_db(samples: bytes) -> float:

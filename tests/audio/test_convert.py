@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import ALAW, SLIN, ULAW, AudioFormat
 from rapida_twisted.audio.tones import tone
-from tests.audio.signals import measure
+from tests.audio.signals import measure, samples_of
 
 WIDE = tuple(AudioFormat("slin", rate_hz) for rate_hz in (16000, 24000, 44100, 48000))
 FORMATS = (SLIN, ULAW, ALAW, *WIDE)
@@ -25,7 +27,7 @@ def must_convert(source: AudioFormat, target: AudioFormat) -> Converter:
 
 def through(audio: bytes, *formats: AudioFormat) -> bytes:
     """Audio from the first format to the last, by way of those between."""
-    for source, target in zip(formats, formats[1:], strict=False):
+    for source, target in pairwise(formats):
         convert = converter(source, target)
         if convert is not None:
             audio = convert(audio) + convert.flush()
@@ -49,8 +51,7 @@ class ConverterTests(SynchronousTestCase):
         """Silence of one format is silence of the other; A-law has no zero, so its silence is one step at the most."""
         for source, target in FORMAT_PAIRS:
             heard = through(must_convert(source, target)(source.silent_frame * 5), target, target.linear())
-            loudest = max(abs(int.from_bytes(heard[at : at + 2], "little", signed=True)) for at in range(0, len(heard), 2))
-            self.assertLessEqual(loudest, 16, f"{source} -> {target}")
+            self.assertLessEqual(abs(samples_of(heard)).max(), 16, f"{source} -> {target}")
 
     def test_flush_only_resampled(self) -> None:
         """Only a resampler holds something back, and its tail comes in the target's encoding."""
@@ -72,7 +73,7 @@ class ConverterTests(SynchronousTestCase):
         audio = audio[: len(audio) // size * size]
         edges = [0, *sorted(min(cut * size, len(audio)) for cut in cuts), len(audio)]
         whole, split = must_convert(source, target), must_convert(source, target)
-        parts = [split(audio[begin:end]) for begin, end in zip(edges, edges[1:], strict=False)]
+        parts = [split(audio[begin:end]) for begin, end in pairwise(edges)]
         expected = whole(audio)
         self.assertEqual(b"".join(parts), expected)
         self.assertEqual(split.flush(), whole.flush())
@@ -93,8 +94,8 @@ class SoundTests(SynchronousTestCase):
             audio = through(tone(1000, 600, source.rate_hz), source.linear(), source)
             heard = through(audio, source, target, target.linear())
             measured = measure(heard, 1000, target.rate_hz)
-            self.assertAlmostEqual(measured.hz, 1000, delta=2, msg=f"{source} -> {target}")
-            self.assertAlmostEqual(measured.level_db, -10, delta=0.5, msg=f"{source} -> {target}")
+            self.assertApproximates(measured.hz, 1000, 2, f"{source} -> {target}")
+            self.assertApproximates(measured.level_db, -10, 0.5, f"{source} -> {target}")
             floor = 80 if source.is_linear and target.is_linear else 36
             self.assertGreater(measured.snr_db, floor, f"{source} -> {target}")
 
@@ -102,5 +103,5 @@ class SoundTests(SynchronousTestCase):
         """To each wide rate and back, a tone has its level within 0.1 dB and at most -80 dB of noise."""
         for wide in WIDE:
             measured = measure(through(tone(1000, 600, 8000), SLIN, wide, SLIN), 1000, 8000)
-            self.assertAlmostEqual(measured.level_db, -10, delta=0.1, msg=str(wide))
+            self.assertApproximates(measured.level_db, -10, 0.1, str(wide))
             self.assertGreater(measured.snr_db, 80, wide)

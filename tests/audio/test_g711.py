@@ -61,7 +61,7 @@ class G711Tests(SynchronousTestCase):
             (g711.slin_to_alaw, g711.alaw_to_slin),
         ):
             heard = measure(back(there(samples)), 1000, 8000)
-            self.assertAlmostEqual(heard.level_db, -10, delta=0.1)
+            self.assertApproximates(heard.level_db, -10, 0.1)
             self.assertGreater(heard.snr_db, 38)
 
     def test_direct_is_the_long_way(self) -> None:

@@ -18,10 +18,11 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
-from rapida_twisted.audio.playout import PartsSource, PipeSource, Playout, Source
+from rapida_twisted.audio.playout import STANDING_FRAMES, PartsSource, PipeSource, Playout, Source
 
 FRAME_BYTES = SLIN.frame_bytes
 LIVE_LIMIT_MS = 100.0
+ONES = b"\1\0"
 SLIN16 = AudioFormat("slin", 16000)
 
 
@@ -53,6 +54,7 @@ class PlayoutMachine(RuleBasedStateMachine):
         self.live = b""
         self.finished: list[Source] = []
         self.live_dropped_ms = 0.0
+        self.live_least = self.live_taken = 0
         self._numbers = count()
 
     def samples(self, byte_count: int) -> bytes:
@@ -121,9 +123,19 @@ class PlayoutMachine(RuleBasedStateMachine):
                 if len(frame) == FRAME_BYTES or not said.closed:
                     break
                 self.finished.append(self.queue.pop(0).source)
-        else:
-            frame, self.live = self.live[:FRAME_BYTES], self.live[FRAME_BYTES:]
-        return frame.ljust(FRAME_BYTES, b"\0") if frame else None
+            return frame.ljust(FRAME_BYTES, b"\0") if frame else None
+        if len(self.live) < FRAME_BYTES:
+            self.live_least = 0
+            return None
+        frame, self.live = self.live[:FRAME_BYTES], self.live[FRAME_BYTES:]
+        self.live_least = min(self.live_least, len(self.live))
+        self.live_taken += 1
+        if self.live_taken == STANDING_FRAMES:
+            if self.live_least >= 2 * FRAME_BYTES:
+                self.live = self.live[FRAME_BYTES:]
+                self.live_dropped_ms += 20
+            self.live_taken, self.live_least = 0, len(self.live)
+        return frame
 
     @rule()
     def flush(self) -> None:
@@ -162,7 +174,7 @@ class ModelTests(SynchronousTestCase):
 
     def test_like_a_list(self) -> None:
         """Every byte said comes out once, in order, without gaps or mixing, in frames of exactly 20 ms."""
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             PlayoutMachine, settings=settings(max_examples=150, stateful_step_count=40)
         )
 
@@ -269,6 +281,16 @@ class SourceTests(SynchronousTestCase):
         self.assertEqual(self.playout.take(), b"\2\0" * 160)
 
 
+    def test_live_audio_is_not_cut_up(self) -> None:
+        """Live audio leaves in whole frames: less than one waits for its rest."""
+        self.playout.write(ONES * 120)
+        self.assertIsNone(self.playout.take())
+        self.playout.write(ONES * 120)
+        self.assertEqual(self.playout.take(), ONES * 160)
+        self.assertIsNone(self.playout.take())
+        self.assertEqual(self.playout.queued_ms, 10.0)
+
+
 class OtherFormatTests(SynchronousTestCase):
     """Wires that are not linear, and wires that change."""
 
@@ -303,3 +325,29 @@ class OtherFormatTests(SynchronousTestCase):
         playout.retarget(SLIN16)
         playout.write(b"\1\0" * 16000)
         self.assertEqual(playout.queued_ms, 200.0)
+
+
+class StandingQueueTests(SynchronousTestCase):
+    """Live audio after a hold-up."""
+
+    def test_delay_shrinks(self) -> None:
+        """What a hold-up left waiting is dropped frame by frame, down to one left by each take, and counted."""
+        playout = Playout(SLIN, live_limit_ms=200)
+        for _ in range(8):
+            playout.write(bytes(FRAME_BYTES))
+        for _ in range(10 * STANDING_FRAMES):
+            playout.take()
+            playout.write(bytes(FRAME_BYTES))
+        self.assertEqual(playout.queued_ms, 40)
+        self.assertEqual(playout.live_dropped_ms, 120)
+
+    def test_packets_of_30_ms(self) -> None:
+        """Packets of another length than ours are played without a gap, once they flow."""
+        playout = Playout(SLIN, live_limit_ms=200)
+        frames: list[bytes | None] = []
+        for tick in range(60):
+            if tick * 20 % 60 in (0, 40):
+                playout.write(b"\x01\x00" * 240)
+            frames.append(playout.take())
+        flowing = frames[3:]
+        self.assertEqual(flowing, [b"\x01\x00" * 160] * len(flowing))

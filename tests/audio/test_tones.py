@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.audio.tones import dtmf, tone
-from tests.audio.signals import measure, samples_of
+from tests.audio.signals import measure, samples_of, sign_changes
 
 KEYS = {
     "1": (697, 1209), "2": (697, 1336), "3": (697, 1477), "A": (697, 1633),
@@ -20,8 +20,8 @@ class ToneTests(SynchronousTestCase):
         """A tone has its frequency, its level and nothing else, at each rate."""
         for rate_hz in (8000, 16000, 48000):
             heard = measure(tone(440, 1000, rate_hz, level_db=-20), 440, rate_hz)
-            self.assertAlmostEqual(heard.hz, 440, delta=0.5)
-            self.assertAlmostEqual(heard.level_db, -20, delta=0.05)
+            self.assertApproximates(heard.hz, 440, 0.5)
+            self.assertApproximates(heard.level_db, -20, 0.05)
             self.assertGreater(heard.snr_db, 60)
 
     def test_length(self) -> None:
@@ -40,7 +40,7 @@ class ToneTests(SynchronousTestCase):
         """Even too loud, it is clipped and does not wrap around."""
         samples = samples_of(tone(100, 100, 8000, level_db=6))
         self.assertEqual((samples.max(), samples.min()), (32767, -32768))
-        self.assertEqual(sum(1 for a, b in zip(samples, samples[1:], strict=False) if a * b < 0), 19)
+        self.assertEqual(sign_changes(samples), 19)
 
 
 class DtmfTests(SynchronousTestCase):
@@ -49,7 +49,7 @@ class DtmfTests(SynchronousTestCase):
         for digit, frequencies in KEYS.items():
             samples = dtmf(digit, 400, 8000, level_db=-12)
             for hz in frequencies:
-                self.assertAlmostEqual(measure(samples, hz, 8000).level_db, -12, delta=0.3, msg=f"{digit} at {hz} Hz")
+                self.assertApproximates(measure(samples, hz, 8000).level_db, -12, 0.3, f"{digit} at {hz} Hz")
 
     def test_no_key(self) -> None:
         """What is no key is refused, in a sentence."""

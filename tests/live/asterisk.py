@@ -321,7 +321,9 @@ def _may_unshare() -> bool:
 # One for the whole test run: booting takes seconds
 
 
-_shared: Asterisk | Exception | None = None
+_shared: Asterisk | None = None
+_missing: tuple[type[Exception], str] | None = None
+"""Why there is none: the next test need not wait for the same answer again."""
 
 
 def shared_asterisk() -> Asterisk:
@@ -329,15 +331,16 @@ def shared_asterisk() -> Asterisk:
 
     :raises SkipTest: it can't be had here. With ``CI=true`` in the environment that is a failure instead.
     """
-    global _shared
-    if _shared is None:
+    global _shared, _missing
+    if _shared is None and _missing is None:
         try:
             _shared = _started_asterisk()
         except (SkipTest, FailTest) as error:
-            # The next test asks again, and need not wait again.
-            _shared = error
-    if isinstance(_shared, Exception):
-        raise _shared
+            _missing = type(error), str(error)
+    if _shared is None:
+        assert _missing is not None
+        kind, why = _missing
+        raise kind(why)
     return _shared
 
 

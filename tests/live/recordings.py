@@ -102,7 +102,7 @@ class Recording:
         edges = np.flatnonzero(np.diff(quiet))
         begins, ends = edges[::2] * STEP_S, edges[1::2] * STEP_S
         stretches = zip(begins.tolist(), (ends - begins).tolist(), strict=True)
-        return [(begin, length) for begin, length in stretches if length > longer_than_s]
+        return [(round(begin, 3), round(length, 3)) for begin, length in stretches if length > longer_than_s + 1e-9]
 
     def digit_s(self, low_hz: float, high_hz: float) -> float:
         """For how long both tones of a digit are in it, and together are nearly all there is."""

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
@@ -18,6 +20,28 @@ from rapida_twisted.media.call import Call
 from rapida_twisted.media.clock import MediaClock
 
 FRAME_S = 0.020
+
+
+@implementer(ILogObserver)
+class KeptLog:
+    """All that is logged in the course of one test."""
+
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self)
+        test.addCleanup(globalLogPublisher.removeObserver, self)
+
+    def __call__(self, event: LogEvent) -> None:
+        self.events.append(event)
+
+    def at(self, level: object) -> list[LogEvent]:
+        """What was logged at this level."""
+        return [event for event in self.events if event["log_level"] is level]
+
+    @property
+    def failures(self) -> list[LogEvent]:
+        """What was logged with a traceback."""
+        return [event for event in self.events if "log_failure" in event]
 
 
 @implementer(IMediaChannel)

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.audio import playout as playout_module
+from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.interfaces import Sayable, Spoken
@@ -49,6 +50,19 @@ class SpeechTestCase(SynchronousTestCase):
         while (frame := self.hear(1)[0]) is not None:
             heard += frame
         return heard
+
+
+class Noting:
+    """A converter that writes down how much it is given at a time."""
+
+    def __init__(self, convert: Converter, given: list[int]) -> None:
+        self.flush = convert.flush
+        self._convert = convert
+        self._given = given
+
+    def __call__(self, audio: bytes) -> bytes:
+        self._given.append(len(audio))
+        return self._convert(audio)
 
 
 class Stream:
@@ -146,21 +160,11 @@ class KindsTests(SpeechTestCase):
     def test_long_parts_are_converted_in_pieces(self) -> None:
         """However long a part is, no more than 100 ms of it are converted at once."""
         converted: list[int] = []
-        real = playout_module.converter
 
-        def noting(source: AudioFormat, wire: AudioFormat) -> object:
-            convert = real(source, wire)
+        def noting(source: AudioFormat, wire: AudioFormat) -> Noting:
+            convert = converter(source, wire)
             assert convert is not None
-
-            class Noting:
-                def __call__(self, audio: bytes) -> bytes:
-                    converted.append(len(audio))
-                    return convert(audio)
-
-                def flush(self) -> bytes:
-                    return convert.flush()
-
-            return Noting()
+            return Noting(convert, converted)
 
         self.patch(playout_module, "converter", noting)
         tone = b"\0\x10" * 16000
@@ -240,6 +244,15 @@ class StreamTests(SpeechTestCase):
         self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
         self.assertEqual(stream.ended_by, ["end"])
         self.assertEqual(self.playout.underruns, 0)
+
+    def test_long_parts_are_not_read_sooner(self) -> None:
+        """A stream of long parts is read on when less than a second of what was read is left."""
+        stream = Stream([counted(150)] * 5)
+        self.say(stream.parts())
+        for _ in range(700):
+            self.assertLessEqual(self.playout.queued_ms, AHEAD_MS + 3000)
+            self.hear(1)
+        self.assertEqual((stream.read, self.playout.underruns), (5, 0))
 
     def test_slower_than_heard(self) -> None:
         """A stream that waits for its own source leaves silence, then goes on; what follows it waits."""

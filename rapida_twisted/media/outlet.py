@@ -1,0 +1,141 @@
+"""How what waits to be heard goes to the channel, one tick of the clock at a time.
+
+A channel that does not time the playing itself gets one frame with each tick, silence where nothing waits. A channel
+that does (Asterisk's chan_websocket, with a queue of its own) is sent ahead: by a bounded lead, several frames in one
+message, so that speech costs few messages and a barge-in has little to take back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from rapida_twisted.audio.formats import FRAME_MS
+from rapida_twisted.audio.playout import Playout, Source
+from rapida_twisted.interfaces import IMediaChannel
+
+__all__ = ["LEAD_MS", "LeadingOutlet", "Outlet", "SteadyOutlet", "make_outlet"]
+
+LEAD_MS = 200.0
+
+
+class Outlet:
+    """From one call's playout to its channel.
+
+    :param played: called with each source when all of it was heard.
+    """
+
+    def __init__(self, playout: Playout, channel: IMediaChannel, played: Callable[[Source], None]) -> None:
+        self.frames_out = 0
+        """Frames in which something was said."""
+        self.silent_frames = 0
+        """Frames of silence sent to keep the line alive."""
+        self._closed = False
+        self._playout = playout
+        self._channel = channel
+        self._played = played
+
+    def tick(self) -> bytes:
+        """A packet time is over: send what is due. Gives the frame that the caller hears now."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """What was sent and is not heard yet must not be heard either."""
+
+    def pause(self, paused: bool) -> None:
+        """The channel takes no more for now, or again."""
+
+    def close(self) -> None:
+        """The call is over: nothing more is sent, not even by the tick that is under way."""
+        self._closed = True
+
+
+class SteadyOutlet(Outlet):
+    """One frame with each tick, always."""
+
+    def tick(self) -> bytes:
+        playout = self._playout
+        frame = playout.take()
+        if self._closed:
+            return playout.format.silent_frame
+        if frame is None:
+            self.silent_frames += 1
+            frame = playout.format.silent_frame
+        else:
+            self.frames_out += 1
+        self._channel.send_audio(frame)
+        if playout.finished:
+            finished, playout.finished = playout.finished, []
+            for source in finished:
+                self._played(source)
+        return frame
+
+
+class LeadingOutlet(Outlet):
+    """Several frames ahead of what is heard, and no silence: the peer's own clock makes it.
+
+    :param lead_ms: how far ahead at the most. What is said is sent when half of it is left; live audio at once.
+    """
+
+    def __init__(
+        self, playout: Playout, channel: IMediaChannel, played: Callable[[Source], None], lead_ms: float = LEAD_MS
+    ) -> None:
+        super().__init__(playout, channel, played)
+        self._lead = max(1, round(lead_ms / FRAME_MS))
+        self._refill_at = self._lead // 2
+        self._ahead: deque[bytes] = deque()
+        """The frames that the peer has, as far as we know, and has not played."""
+        self._paused = False
+
+    def tick(self) -> bytes:
+        heard = self._ahead.popleft() if self._ahead else self._playout.format.silent_frame
+        if not self._paused and (len(self._ahead) <= self._refill_at or not self._playout.is_saying):
+            self._send_ahead()
+        return heard
+
+    def flush(self) -> None:
+        self._ahead.clear()
+        self._channel.flush()
+
+    def pause(self, paused: bool) -> None:
+        self._paused = paused
+
+    def _send_ahead(self) -> None:
+        playout, ahead = self._playout, self._ahead
+        frames: list[bytes] = []
+        while len(ahead) < self._lead:
+            frame = playout.take()
+            if frame is not None:
+                frames.append(frame)
+                ahead.append(frame)
+            if playout.finished:
+                self._send(frames)
+                frames = []
+                self._mark_finished()
+            if frame is None:
+                break
+        self._send(frames)
+
+    def _send(self, frames: list[bytes]) -> None:
+        if frames and not self._closed:
+            self.frames_out += len(frames)
+            self._channel.send_audio(b"".join(frames))
+
+    def _mark_finished(self) -> None:
+        """Sources whose end is on its way: heard when the peer says that it has played up to here."""
+        finished, self._playout.finished = self._playout.finished, []
+
+        def reached() -> None:
+            for source in finished:
+                self._played(source)
+
+        self._channel.mark(reached)
+
+
+def make_outlet(
+    playout: Playout, channel: IMediaChannel, played: Callable[[Source], None], lead_ms: float = LEAD_MS
+) -> Outlet:
+    """The outlet that suits the channel."""
+    if channel.paced:
+        return LeadingOutlet(playout, channel, played, lead_ms)
+    return SteadyOutlet(playout, channel, played)
