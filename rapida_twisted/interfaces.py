@@ -130,6 +130,7 @@ class ICall(Interface):
         :param rate_hz: the samples' rate; the assistant's own if not said. A WAV file tells its own.
         :return: fires with PLAYED or FLUSHED. Cancelling it stops this one thing.
         :raises PlayoutFull: more than the limit is waiting already.
+        :raises OSError: the file can't be opened; ``ValueError``: it is no sound file.
         """
 
     def write(samples: bytes) -> None:

@@ -19,6 +19,7 @@ from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.media.outlet import LEAD_MS
 
 __all__ = ["Reception"]
 
@@ -36,6 +37,7 @@ class Reception:
     :param clock: the clock of all calls.
     :param reactor: provides IReactorTime.
     :param now: wall-clock time in UNIX seconds.
+    :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
     """
 
     _log = Logger()
@@ -48,6 +50,7 @@ class Reception:
         clock: MediaClock,
         reactor: Any,
         now: Callable[[], float] = time.time,
+        lead_ms: float = LEAD_MS,
     ) -> None:
         self._store = store
         self._make_assistant = make_assistant
@@ -55,6 +58,7 @@ class Reception:
         self._clock = clock
         self._reactor = reactor
         self._now = now
+        self._lead_ms = lead_ms
         self._unwritten: dict[str, _Ending] = {}
 
     @property
@@ -111,7 +115,15 @@ class Reception:
             self._log.error("call {id}: its end is not in the store: {ending}", id=ending.context_id, ending=ending)
 
     def _call(self, context: CallContext, channel: IMediaChannel, assistant: IAssistant) -> Call:
-        call = Call(context, channel, assistant, clock=self._clock, reactor=self._reactor, on_ended=self._call_ended)
+        call = Call(
+            context,
+            channel,
+            assistant,
+            clock=self._clock,
+            reactor=self._reactor,
+            on_ended=self._call_ended,
+            lead_ms=self._lead_ms,
+        )
         self._calls.add(call)
         return call
 

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,22 +26,24 @@ from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import StartError
 from rapida_twisted.interfaces import AssistantHouse, ICallStore
 from rapida_twisted.keyfile import load_or_make_key, make_state_dir
+from rapida_twisted.listening import Listener, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
+from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.reception import Reception
 from rapida_twisted.settings import Settings
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.site import RapidaSite, make_site
+from rapida_twisted.web.websocket import handshake_door, websocket_page
 from rapida_twisted.welcome import welcome_text
 
 __all__ = ["RapidaMedia"]
 
-SWEEP_S = 5.0
+HOUSEKEEPING_S = 5.0
 GOODBYE_S = 2.5
 """How long connections may take to close once their calls got a hangup frame."""
-LISTEN_BACKLOG = 1024
 
 
 class RapidaMedia(Service):
@@ -66,12 +67,13 @@ class RapidaMedia(Service):
         self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor)
         self.clock = MediaClock(reactor)
         self.calls = Calls(settings.max_calls)
-        self.reception = Reception(self.store, self.assistants.make, self.calls, self.clock, reactor)
-        self.audiosocket_port: IListeningPort | None = None
-        self.http_port: IListeningPort | None = None
+        self.reception = Reception(
+            self.store, self.assistants.make, self.calls, self.clock, reactor, lead_ms=settings.lead_ms
+        )
+        self._listeners: list[Listener] = []
         self._announce = announce
-        self._sweeping = LoopingCall(self._sweep)
-        self._sweeping.clock = reactor
+        self._housekeeping = LoopingCall(self._keep_house)
+        self._housekeeping.clock = reactor
         self._drained: IDelayedCall | None = None
 
     # Starting
@@ -84,29 +86,45 @@ class RapidaMedia(Service):
         _raise_file_limit()
         make_state_dir(self.settings.state_dir)
         keys, key_is_new = self._keys()
-        _outcome(self.store.open(), "the call store can't be opened")
-        self._sweeping.start(SWEEP_S, now=True).addErrback(self._sweeping_broke)
+        outcome_of(self.store.open(), "the call store can't be opened")
+        self._add_listeners(ApiKeys(keys))
         try:
-            self.http_port = self._listen(
-                self.settings.http_endpoint or _tcp(self.settings.http_host, self.settings.http_port),
-                self._site(ApiKeys(keys)),
-                "HTTP",
-            )
-            self.audiosocket_port = self._listen(
-                self.settings.audiosocket_endpoint
-                or _tcp(self.settings.audiosocket_host, self.settings.audiosocket_port),
-                AudioSocketFactory(self.reception, self.reactor),
-                "AudioSocket",
-            )
+            for listener in self._listeners:
+                listener.open()
         except StartError:
-            self._sweeping.stop()
-            if self.http_port is not None:
-                self.http_port.stopListening()
+            self._close_ports()
             self.store.close()
             raise
+        self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         super().startService()
         welcome = welcome_text(self.settings, self._dialplan_values(keys[0]), key_is_new)
         self.reactor.callWhenRunning(self._announce, welcome)
+
+    @property
+    def http_port(self) -> int:
+        """The port that HTTP listens on, once started."""
+        return self._listeners[0].port_number(self.settings.http_port)
+
+    @property
+    def audiosocket_port(self) -> int:
+        """The port that AudioSocket listens on, once started."""
+        return self._listeners[1].port_number(self.settings.audiosocket_port)
+
+    def _add_listeners(self, keys: ApiKeys) -> None:
+        settings, site = self.settings, self._site(keys)
+        http = settings.http_endpoint or tcp_endpoint(settings.http_host, settings.http_port)
+        audiosocket = settings.audiosocket_endpoint or tcp_endpoint(
+            settings.audiosocket_host, settings.audiosocket_port
+        )
+        self._listeners = [
+            Listener("HTTP", http, site, self.reactor),
+            Listener("AudioSocket", audiosocket, AudioSocketFactory(self.reception, self.reactor), self.reactor),
+        ]
+        if settings.https_endpoint:
+            self._listeners.append(Listener("HTTPS", settings.https_endpoint, site, self.reactor))
+
+    def _close_ports(self) -> Deferred[Any]:
+        return gatherResults([listener.close() for listener in self._listeners])
 
     def _keys(self) -> tuple[tuple[str, ...], bool]:
         if self.settings.api_keys:
@@ -124,27 +142,22 @@ class RapidaMedia(Service):
             context_ttl_s=self.settings.context_ttl_s,
             max_pending=self.settings.max_waiting,
             now=time.time,
-            extra={b"clock": ClockPage(self.clock, keys)},
+            extra={
+                b"clock": ClockPage(self.clock, keys),
+                b"talk/asterisk/ctx": websocket_page(
+                    MediaServerFactory(self.reception, self.reactor, handshake_door(keys))
+                ),
+            },
             reactor=self.reactor,
         )
 
-    def _listen(self, description: str, factory: Any, what: str) -> IListeningPort:
-        try:
-            endpoint = serverFromString(self.reactor, description)
-        except Exception as error:
-            raise StartError(f"{what}: the endpoint {description!r} can't be used: {error}") from None
-        port: IListeningPort = _outcome(endpoint.listen(factory), f"{what} can't listen")
-        return port
-
     def _dialplan_values(self, key: str) -> DialplanValues:
-        assert self.http_port is not None
-        assert self.audiosocket_port is not None
         host = self.settings.public_host
         return DialplanValues(
             api_key=key,
-            http_url=f"http://{host}:{getattr(self.http_port.getHost(), 'port', self.settings.http_port)}",
+            http_url=f"http://{host}:{self.http_port}",
             audiosocket_host=host,
-            audiosocket_port=getattr(self.audiosocket_port.getHost(), "port", self.settings.audiosocket_port),
+            audiosocket_port=self.audiosocket_port,
             assistant_id=next((name for name in self.assistants.ids if name != "*"), "123456789"),
         )
 
@@ -155,7 +168,9 @@ class RapidaMedia(Service):
         call = self.calls.get(context_id)
         return call is not None and call.end(EndReason.OPERATOR_HANGUP)
 
-    def _sweep(self) -> Deferred[Any]:
+    def _keep_house(self) -> Deferred[Any]:
+        for listener in self._listeners:
+            listener.renew_certificate()
         now = time.time()
         sweeping = self.store.sweep(now=now, forget_before=now - self.settings.keep_s)
         return sweeping.addCallbacks(self._swept, self._not_swept)
@@ -167,8 +182,8 @@ class RapidaMedia(Service):
     def _not_swept(self, failure: Failure) -> None:
         self._log.warn("the store can't be swept now: {error}", error=failure.getErrorMessage())
 
-    def _sweeping_broke(self, failure: Failure) -> None:
-        self._log.failure("calls do not expire any more", failure)
+    def _housekeeping_broke(self, failure: Failure) -> None:
+        self._log.failure("the housekeeping broke: calls do not expire any more", failure)
 
     # Stopping
 
@@ -190,11 +205,9 @@ class RapidaMedia(Service):
                 count=len(self.calls), seconds=self.settings.drain_s,
             )  # fmt: skip
             await self._drain()
-        for port in (self.audiosocket_port, self.http_port):
-            if port is not None:
-                await maybeDeferred(port.stopListening)
-        if self._sweeping.running:
-            self._sweeping.stop()
+        await self._close_ports()
+        if self._housekeeping.running:
+            self._housekeeping.stop()
         await self.reception.flush(timeout_s=GOODBYE_S)
         await self.store.close()
         self._log.info("stopped")
@@ -216,27 +229,7 @@ class RapidaMedia(Service):
                 self._drained.cancel()
 
 
-def _outcome(started: Deferred[Any], what: str) -> Any:
-    """The result of something that is done at once, or None when it takes its time.
-
-    :raises StartError: it failed.
-    """
-    results: list[Any] = []
-    started.addBoth(results.append)
-    if not results:
-        return None
-    if isinstance(results[0], Failure):
-        raise StartError(f"{what}: {results[0].getErrorMessage()}")
-    return results[0]
-
-
 def _raise_file_limit() -> None:
     """A call is a file descriptor: allow as many as this user may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _tcp(host: str, port: int) -> str:
-    """A Twisted endpoint string for a host and a port."""
-    kind = "tcp6" if ":" in host else "tcp"
-    return f"{kind}:{port}:interface={quoteStringArgument(host)}:backlog={LISTEN_BACKLOG}"

@@ -46,6 +46,13 @@ def _seconds(word: str) -> float:
     return seconds
 
 
+def _milliseconds(word: str) -> float:
+    number = float(word) if word.replace(".", "", 1).isdigit() and word.isascii() else -1
+    if not 20 <= number <= 10_000:
+        raise ValueError("a lead is a number of milliseconds from 20 to 10000")
+    return number
+
+
 def _count(word: str) -> int:
     number = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0
     if number < 1:
@@ -104,6 +111,13 @@ class Settings:
     http_host: str = _setting("HTTP__HOST", _text, "127.0.0.1", "address that HTTP (registration) listens on")
     http_port: int = _setting("HTTP__PORT", _port, "8080", "TCP port of HTTP")
     http_endpoint: str = _setting("HTTP__ENDPOINT", _text, "", "any Twisted endpoint for HTTP instead")
+    https_endpoint: str = _setting(
+        "HTTPS",
+        _text,
+        "",
+        "a Twisted endpoint with TLS for HTTP and WebSocket, beside the one without, such as"
+        " ssl:443:privateKey=key.pem:certKey=chain.pem",
+    )
     public_assistant_host: str = _setting(
         "PUBLIC_ASSISTANT_HOST", _text, "", "name or address by which Asterisk reaches this server, for the dialplan"
     )
@@ -130,6 +144,9 @@ class Settings:
     context_ttl_s: float = _setting("CONTEXT_TTL_S", _seconds, "300", "seconds until a call without media expires")
     max_waiting: int = _setting("MAX_WAITING", _count, "1000", "calls that may wait for their media at once")
     max_calls: int = _setting("MAX_CALLS", _count, "1000", "calls that may be up at once")
+    lead_ms: float = _setting(
+        "WEBSOCKET__LEAD_MS", _milliseconds, "200", "how far ahead Asterisk is sent what it plays, over WebSocket (ms)"
+    )
     keep_s: float = _setting("KEEP_S", _seconds, "604800", "seconds that the records of ended calls are kept")
 
     @classmethod

@@ -48,7 +48,7 @@ class PlayFactory:
             raise SettingsError("play needs a file, as in play:/srv/hello.wav")
         path = Path(argument).expanduser().absolute()
         try:
-            WavReader(path)
+            WavReader(path).close()
         except (OSError, ValueError) as error:
             raise SettingsError(f"play can't play {argument!r}: {error}") from None
         return lambda context: Play(path)

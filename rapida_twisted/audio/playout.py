@@ -153,6 +153,8 @@ class Playout:
         """Frames for which what is being said had too little ready."""
         self._frame_bytes = wire_format.frame_bytes
         self._sources: deque[Source] = deque()
+        self._partial = b""
+        """The beginning of a frame whose rest has not come yet."""
         self._live: deque[bytes] = deque()
         self._live_bytes = 0
         self._live_least = 0
@@ -188,10 +190,18 @@ class Playout:
         if excess > 0:
             self._drop_live(excess)
 
-    def take(self) -> bytes | None:
-        """One frame of 20 ms, filled up with silence where less is there; None when nothing is to be heard."""
+    @property
+    def sources(self) -> int:
+        """How many things said wait or are being heard."""
+        return len(self._sources)
+
+    def take(self, fill: bool = True) -> bytes | None:
+        """One frame of 20 ms; None when nothing is to be heard.
+
+        :param fill: whether something said that has too little ready is filled up with silence, or waits for its rest.
+        """
         if self._sources:
-            return self._take_said()
+            return self._take_said(fill)
         return self._take_live()
 
     def _take_live(self) -> bytes | None:
@@ -225,6 +235,7 @@ class Playout:
     def flush(self) -> float:
         """Drop everything that waits; how much that was (ms)."""
         queued_ms = self.queued_ms
+        self._partial = b""
         self._sources.clear()
         self._live.clear()
         self._live_bytes = 0
@@ -233,7 +244,8 @@ class Playout:
     @property
     def queued_ms(self) -> float:
         """How much waits, as far as it is known: a file's or a stream's unread parts are not (ms)."""
-        return sum(source.queued_ms for source in self._sources) + self.format.ms(self._live_bytes)
+        waiting_bytes = self._live_bytes + len(self._partial)
+        return sum(source.queued_ms for source in self._sources) + self.format.ms(waiting_bytes)
 
     def retarget(self, wire_format: AudioFormat) -> None:
         """The wire's format is another from now on: what waits is converted."""
@@ -241,15 +253,17 @@ class Playout:
         if again is not None and self._live:
             self._live = deque([again(b"".join(self._live))])
             self._live_bytes = len(self._live[0])
+        if again is not None and self._partial:
+            self._partial = again(self._partial)
         for source in self._sources:
             source.retarget(wire_format)
         self.format = wire_format
         self._frame_bytes = wire_format.frame_bytes
         self._live_limit_bytes = wire_format.bytes_for(self._live_limit_ms)
 
-    def _take_said(self) -> bytes | None:
+    def _take_said(self, fill: bool) -> bytes | None:
         """A frame from the sources in their order, without a gap between one and the next."""
-        frame = b""
+        frame, self._partial = self._partial, b""
         while self._sources:
             source = self._sources[0]
             frame += source.take(self._frame_bytes - len(frame))
@@ -261,6 +275,9 @@ class Playout:
         if len(frame) == self._frame_bytes:
             return frame
         if self._sources:
+            if not fill:
+                self._partial = frame
+                return None
             self.underruns += 1
         return self._filled(frame) if frame else None
 

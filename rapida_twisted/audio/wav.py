@@ -52,6 +52,10 @@ class WavReader:
     def __iter__(self) -> Iterator[bytes]:
         return self
 
+    def close(self) -> None:
+        """Let go of the file before its end; no part comes any more."""
+        self._file.close()
+
     def __next__(self) -> bytes:
         """The next part."""
         if self._file.closed:

@@ -32,6 +32,8 @@ __all__ = ["Call"]
 
 LIVE_LIMIT_MS = 200.0
 QUEUE_LIMIT_MS = 300_000.0
+QUEUE_LIMIT_SOURCES = 256
+"""A file that waits to be heard is an open file."""
 
 
 @implementer(ICall, IMediaSink)
@@ -132,15 +134,17 @@ class Call:
         """Queue something to be heard after what was queued before: see :class:`ICall`."""
         if self.ended is not None:
             return fail(self._too_late("say something"))
-        if self._playout.queued_ms > self._queue_limit_ms:
+        if self._playout.queued_ms > self._queue_limit_ms or self._playout.sources >= QUEUE_LIMIT_SOURCES:
             raise PlayoutFull(
-                f"call {self.context.context_id}: over {self._queue_limit_ms / 1000:g} s wait to be heard already;"
-                " wait for what was said before"
+                f"call {self.context.context_id}: {self._playout.sources} things wait to be heard already, over"
+                f" {self._playout.queued_ms / 1000:.0f} s of speech; wait for what was said before"
             )
         return self._speech.say(audio, rate_hz or self.rate_hz)
 
     def write(self, samples: bytes) -> None:
         """Live audio, heard as soon as nothing said is waiting: see :class:`ICall`."""
+        if len(samples) % 2:
+            raise ValueError(f"samples have two bytes each; {len(samples)} is an odd number")
         if self.ended is None:
             self._playout.write(samples if self._downward is None else self._downward(samples))
 
@@ -261,9 +265,14 @@ class Call:
             waiting.callback(None)
 
     def _answer_failed(self, failure: Failure) -> None:
-        # Cancelled, or too late for what it wanted to do: both are the end's doing.
-        if not (self.ended is not None and failure.check(CancelledError, CallEnded)):
+        if self.ended is None:
             self._assistant_failed(failure)
+        elif not failure.check(CancelledError, CallEnded):
+            # Being cancelled, or too late, is the end's doing; so is, often, what a library makes of that.
+            self._log.warn(
+                "call {id}: answer() did not take the call's end well: {error!r}",
+                id=self.context.context_id, error=failure.value,
+            )  # fmt: skip
 
     def _assistant_failed(self, failure: Failure) -> None:
         self._log.failure(

@@ -46,8 +46,8 @@ class Digits:
             return fail(self._ended)
         if self._waiting is not None:
             raise RuntimeError("somebody collects this call's digits already")
-        if count < 1:
-            raise ValueError(f"at least one digit must be wanted, not {count}")
+        if count < 1 or timeout_s < 0:
+            raise ValueError(f"at least one digit must be wanted, in no negative time: not {count} in {timeout_s} s")
         self._collected, self._wanted, self._terminator = "", count, terminator
         while self._kept:
             if self._take(self._kept.popleft()):

@@ -104,7 +104,8 @@ class LeadingOutlet(Outlet):
         playout, ahead = self._playout, self._ahead
         frames: list[bytes] = []
         while len(ahead) < self._lead:
-            frame = playout.take()
+            # With nothing ahead there is no time left to wait for the rest of a frame.
+            frame = playout.take(fill=not ahead)
             if frame is not None:
                 frames.append(frame)
                 ahead.append(frame)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, I
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from rapida_twisted.audio.formats import AudioFormat
@@ -103,9 +103,10 @@ class Speech:
                         pausing.append(pause)
                         await pause
                 pipe.close()
-            finally:
+            except CancelledError:
                 if isinstance(parts, AsyncGenerator):
                     await parts.aclose()
+                raise
 
         pipe = PipeSource(source_format, self._playout.format, go_on)
         pumping = Deferred.fromCoroutine(pump())

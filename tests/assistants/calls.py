@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from rapida_twisted.context import CallContext
 from rapida_twisted.testing import FakeCall
 
-__all__ = ["FRAME", "frames_of", "talk"]
+__all__ = ["CONTEXT", "FRAME", "frames_of", "talk"]
 
+CONTEXT = CallContext(
+    context_id="00000000-0000-4000-8000-000000000002", assistant_id="123", created_at=0.0, expires_at=300.0
+)
+"""For what makes an assistant and looks at no context, or at little of it."""
 FRAME = 320
 """Bytes of 20 ms at 8 kHz."""
 

@@ -15,6 +15,7 @@ from rapida_twisted.context import EndReason
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import AssistantHouse
 from rapida_twisted.testing import FakeCall
+from tests.assistants.calls import CONTEXT
 from tests.audio.signals import measure
 
 
@@ -34,7 +35,7 @@ class PlayTests(SynchronousTestCase):
     def answered(self, argument: str) -> FakeCall:
         """A call that is answered by it."""
         make = PlayFactory().configure(argument, self.house)
-        call = FakeCall(make(FakeCall.__new__(FakeCall)))  # type: ignore[arg-type]  # it looks at no context
+        call = FakeCall(make(CONTEXT))
         call.start()
         return call
 
@@ -64,7 +65,7 @@ class PlayTests(SynchronousTestCase):
         """One factory serves many calls, each from the file's beginning."""
         samples = self.write_tone(8000)
         make = PlayFactory().configure(str(self.path), self.house)
-        calls = [FakeCall(make(None)) for _ in range(2)]  # type: ignore[arg-type]
+        calls = [FakeCall(make(CONTEXT)) for _ in range(2)]
         for call in calls:
             call.start()
             call.advance(0.3)
@@ -88,7 +89,7 @@ class PlayTests(SynchronousTestCase):
         make = PlayFactory().configure(os.path.relpath(self.path), self.house)
         self.addCleanup(os.chdir, here)
         os.chdir("/")
-        call = FakeCall(make(None))  # type: ignore[arg-type]
+        call = FakeCall(make(CONTEXT))
         call.start()
         call.advance(0.2)
         self.assertFalse(call.hung_up)

@@ -351,3 +351,26 @@ class StandingQueueTests(SynchronousTestCase):
             frames.append(playout.take())
         flowing = frames[3:]
         self.assertEqual(flowing, [b"\x01\x00" * 160] * len(flowing))
+
+
+class PartialFrameTests(SynchronousTestCase):
+    """Something said that has less than a frame ready."""
+
+    def test_waits_for_its_rest(self) -> None:
+        """Without filling up, a part of a frame waits, counts as queued, and comes out with its rest."""
+        playout, pipe = Playout(SLIN), PipeSource(SLIN, SLIN)
+        playout.put(pipe)
+        pipe.feed(b"\x01\x00" * 100)
+        self.assertIsNone(playout.take(fill=False))
+        self.assertEqual((playout.queued_ms, playout.underruns), (12.5, 0))
+        pipe.feed(b"\x02\x00" * 60)
+        self.assertEqual(playout.take(fill=False), b"\x01\x00" * 100 + b"\x02\x00" * 60)
+
+    def test_the_end_is_filled_up(self) -> None:
+        """The last frame of something said is filled up in any case."""
+        playout, pipe = Playout(SLIN), PipeSource(SLIN, SLIN)
+        playout.put(pipe)
+        pipe.feed(b"\x01\x00" * 100)
+        self.assertIsNone(playout.take(fill=False))
+        pipe.close()
+        self.assertEqual(playout.take(fill=False), (b"\x01\x00" * 100).ljust(FRAME_BYTES, b"\0"))

@@ -31,6 +31,12 @@ time.sleep(60)
 """
 
 
+def is_open(path: Path) -> bool:
+    """Whether this process has it open."""
+    folder = Path("/proc/self/fd")
+    return any(os.path.realpath(folder / name) == str(path.absolute()) for name in os.listdir(folder))
+
+
 class WavTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
@@ -188,9 +194,19 @@ class WriterTests(WavTestCase):
 
     def test_full_disk(self) -> None:
         """A disk that is full is an OSError at once, and the descriptor is not kept."""
-        before = len(os.listdir("/proc/self/fd"))
         self.assertRaises(OSError, WavWriter, "/dev/full", 8000)
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertFalse(is_open(Path("/dev/full")))
+
+    def test_closed(self) -> None:
+        """A reader has its file open until its end, or until it is closed; a closed one is at its end."""
+        self.write_sound(bytes(32000))
+        for finish in (list, WavReader.close):
+            reader = WavReader(self.path)
+            next(reader)
+            self.assertTrue(is_open(self.path))
+            finish(reader)
+            self.assertFalse(is_open(self.path))
+            self.assertEqual(list(reader), [])
 
     @given(st.lists(st.binary(max_size=400), max_size=20))
     def test_any_parts(self, parts: list[bytes]) -> None:

@@ -1,0 +1,141 @@
+"""Ports: opened from endpoint strings, loudly when they can't be, and with certificates that can be renewed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from rapida_twisted.errors import StartError
+
+__all__ = ["Listener", "outcome_of", "tcp_endpoint"]
+
+BACKLOG = 1024
+
+
+class Listener:
+    """One port.
+
+    :param what: what listens, for error texts.
+    :param description: a Twisted endpoint string.
+    :param factory: makes the protocols.
+    """
+
+    _log = Logger()
+
+    def __init__(self, what: str, description: str, factory: Any, reactor: Any) -> None:
+        self.what = what
+        self.description = description
+        self._factory = factory
+        self._reactor = reactor
+        self._port: IListeningPort | None = None
+        self._tls = _RenewableTls(reactor)
+        self._certificate = _certificate_times(description)
+
+    def open(self) -> None:
+        """Listen.
+
+        :raises StartError: that can't be; the text is one sentence.
+        """
+        port = outcome_of(self._listen(), f"{self.what} can't listen")
+        assert port is not None
+        self._port = port
+
+    def port_number(self, unknown: int = 0) -> int:
+        """The port that is listened on; of a socket without one, ``unknown``."""
+        return int(getattr(self._port.getHost(), "port", unknown)) if self._port is not None else unknown
+
+    def close(self) -> Deferred[Any]:
+        """Listen no more; connections stay."""
+        port, self._port = self._port, None
+        return maybeDeferred(port.stopListening if port is not None else lambda: None)
+
+    def renew_certificate(self) -> None:
+        """Take up a certificate that was replaced on the disk, for the connections to come."""
+        times = _certificate_times(self.description)
+        if self._port is None or times == self._certificate or not times:
+            return
+        self._certificate = times
+        try:
+            outcome_of(self._listen(), "it can't be used")
+        except StartError as error:
+            self._log.error("{what}: the certificate was replaced, but {error}", what=self.what, error=str(error))
+        else:
+            self._log.info("{what}: the certificate was renewed", what=self.what)
+
+    def _listen(self) -> Deferred[IListeningPort]:
+        is_tls = self.description.startswith("ssl:")
+        try:
+            endpoint = serverFromString(self._tls if is_tls else self._reactor, self.description)
+        except Exception as error:
+            raise StartError(f"{self.what}: the endpoint {self.description!r} can't be used: {error}") from None
+        return endpoint.listen(self._factory)
+
+
+class _RenewableTls:
+    """Stands between an ``ssl:`` endpoint and the reactor: the port stays, its certificate can be exchanged."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._current: Any = None
+        self._port: IListeningPort | None = None
+
+    def listenSSL(  # noqa: N802
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,  # noqa: N803
+        backlog: int = BACKLOG,
+        interface: str = "",
+    ) -> IListeningPort:
+        """What the endpoint calls: to listen the first time, to bring another certificate later."""
+        contextFactory.getContext()
+        self._current = contextFactory
+        if self._port is None:
+            self._port = self._reactor.listenSSL(port, factory, self, backlog, interface)
+        return self._port
+
+    def getContext(self) -> Any:  # noqa: N802
+        """What the port calls for each connection."""
+        return self._current.getContext()
+
+
+def outcome_of(started: Deferred[Any], what: str) -> Any:
+    """The result of something that is done at once, or None when it takes its time.
+
+    :raises StartError: it failed.
+    """
+    results: list[Any] = []
+    started.addBoth(results.append)
+    if not results:
+        return None
+    if isinstance(results[0], Failure):
+        raise StartError(f"{what}: {results[0].getErrorMessage()}")
+    return results[0]
+
+
+def tcp_endpoint(host: str, port: int) -> str:
+    """A Twisted endpoint string for a host and a port."""
+    kind = "tcp6" if ":" in host else "tcp"
+    return f"{kind}:{port}:interface={quoteStringArgument(host)}:backlog={BACKLOG}"
+
+
+def _certificate_times(description: str) -> dict[str, float]:
+    """When the files of an ``ssl:`` endpoint were last written."""
+    if not description.startswith("ssl:"):
+        return {}
+    names = re.findall(r":(?:privateKey|certKey|extraCertChain)=((?:\\.|[^:\\])+)", description) or ["server.pem"]
+    times = {}
+    for name in names:
+        path = Path(re.sub(r"\\(.)", r"\1", name))
+        try:
+            times[str(path)] = path.stat().st_mtime
+        except OSError:
+            return {}
+    return times

@@ -1,0 +1,209 @@
+"""chan_websocket, Asterisk's side: for programs that stand in for an Asterisk (phones, gateways, tests).
+
+It is the channel driver's behaviour and not only its syntax: what the application sends waits in Asterisk's queue of
+1,000 frames and is heard one frame each packet time, with all that this means for flow control, marks and flushes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.twisted.websocket import (
+    WebSocketClientFactory,
+    WebSocketClientProtocol,
+    WebSocketServerFactory,
+    WebSocketServerProtocol,
+)
+from autobahn.websocket.types import ConnectionRequest, ConnectionResponse
+
+from rapida_twisted.audio.formats import FRAME_MS, ULAW, AudioFormat
+from rapida_twisted.errors import RemoteProtocolError
+from rapida_twisted.protocols.quick_websocket import QuickWebSocket
+from rapida_twisted.protocols.websocket import SUBPROTOCOL, tune_factory
+from rapida_twisted.wire.chan_websocket import (
+    MAX_COMMAND_BYTES,
+    Answer,
+    Command,
+    ControlForm,
+    DtmfEnd,
+    Event,
+    Hangup,
+    MediaStart,
+    UnknownCommand,
+)
+from rapida_twisted.wire.chan_websocket_queue import MediaQueue
+from rapida_twisted.wire.chan_websocket_text import decode_command, encode_event
+
+__all__ = [
+    "AsteriskChannel",
+    "AsteriskClientFactory",
+    "AsteriskClientProtocol",
+    "AsteriskServerFactory",
+    "AsteriskServerProtocol",
+]
+
+
+class AsteriskChannel(QuickWebSocket):
+    """A channel of chan_websocket: override what should be heard of, and call :meth:`tick` each 20 ms.
+
+    :param format: of the audio, both ways.
+    :param form: how control messages are written.
+    :param channel_id: Asterisk's unique id of the channel.
+    :param variables: the channel's variables; told in the JSON form only.
+    """
+
+    def __init__(
+        self,
+        format: AudioFormat = ULAW,
+        form: ControlForm = ControlForm.PLAIN,
+        *,
+        channel_id: str = "1.1",
+        connection_id: str = "rapida",
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.format = format
+        self.form = form
+        self.channel_id = channel_id
+        self.queue = MediaQueue(format.frame_bytes, self.say, channel_id=channel_id, form=form)
+        self._start = MediaStart(
+            connection_id=connection_id,
+            channel=f"WebSocket/{connection_id}/{id(self):#x}",
+            channel_id=channel_id,
+            format=format.asterisk_name,
+            optimal_frame_size=format.frame_bytes,
+            ptime=FRAME_MS,
+            channel_variables=variables or {},
+        )
+        self._ended = False
+
+    # To be overridden
+
+    def call_started(self) -> None:
+        """The handshake is done and MEDIA_START is said."""
+
+    def answered(self) -> None:
+        """The application answered the channel."""
+
+    def hangup_received(self) -> None:
+        """The application hung up; the connection closes, :meth:`call_ended` follows."""
+
+    def command_received(self, command: Command) -> None:
+        """A command came, of whatever kind; the queue has heard of it already."""
+
+    def call_ended(self, problem: str) -> None:
+        """The connection is gone, once; ``problem`` is empty for an orderly end."""
+
+    # To be called
+
+    def tick(self) -> bytes | None:
+        """A packet time is over: the frame that the caller hears now, or None for silence."""
+        return self.queue.take()
+
+    def send_audio(self, payload: bytes) -> bool:
+        """The caller says something: one packet; whether the application kept up, else it was dropped."""
+        return self.send_binary(payload)
+
+    def send_digit(self, digit: str) -> None:
+        """The caller pressed a key."""
+        self.say(DtmfEnd(digit=digit, channel_id=self.channel_id))
+
+    def say(self, event: Event) -> None:
+        """Say an event to the application."""
+        if self.state == self.STATE_OPEN:
+            self.sendMessage(encode_event(event, self.form).encode("utf-8"))
+
+    def hangup(self) -> None:
+        """The caller hung up: close."""
+        self.sendClose(1000)
+
+    # From Autobahn
+
+    def onOpen(self) -> None:
+        """The handshake is done: say what this channel is."""
+        self.say(self._start)
+        self.call_started()
+
+    def binary_received(self, payload: bytes) -> None:
+        self.queue.audio(payload)
+
+    def text_received(self, payload: bytes) -> None:
+        if len(payload) > MAX_COMMAND_BYTES:
+            return
+        try:
+            command = decode_command(payload.decode("utf-8"), self.form)
+        except RemoteProtocolError:
+            command = UnknownCommand(payload.decode("utf-8"))
+        if isinstance(command, Hangup):
+            self.sendClose(1000)
+            self.hangup_received()
+        elif isinstance(command, Answer):
+            self.answered()
+        else:
+            self.queue.command(command)
+        self.command_received(command)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
+        """The connection is gone, or was never open."""
+        if not self._ended:
+            self._ended = True
+            orderly = wasClean and code in (1000, 1001, None)
+            self.call_ended("" if orderly else f"{reason or 'the connection was lost'} ({code})")
+
+
+class AsteriskClientProtocol(AsteriskChannel, WebSocketClientProtocol):
+    """The channel that ``Dial(WebSocket/<client>/...)`` makes: it connects to the application."""
+
+    def onConnect(self, response: ConnectionResponse) -> None:
+        """The application agreed: to the subprotocol, too."""
+        if response.protocol != SUBPROTOCOL:
+            self._fail_connection(1002, "the subprotocol must be media")
+
+
+class AsteriskServerProtocol(AsteriskChannel, WebSocketServerProtocol):
+    """The channel ``WebSocket/INCOMING``: the application connects to it."""
+
+    def onConnect(self, request: ConnectionRequest) -> str:
+        """Let the application in."""
+        return SUBPROTOCOL
+
+
+class AsteriskClientFactory(WebSocketClientFactory):
+    """Connects one channel to an application.
+
+    :param url: of the application, with all that ``v()`` adds to its query.
+    :param channel: the protocol, made already.
+    :param headers: further headers of the handshake, such as an API key's.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, url: str, channel: AsteriskClientProtocol, reactor: Any, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(url, protocols=[SUBPROTOCOL], useragent="", headers=headers or {}, reactor=reactor)
+        self._channel = channel
+        tune_factory(self)
+        self.setProtocolOptions(openHandshakeTimeout=5)
+
+    def buildProtocol(self, addr: Any) -> AsteriskClientProtocol:
+        self._channel.factory = self
+        return self._channel
+
+
+class AsteriskServerFactory(WebSocketServerFactory):
+    """Waits for an application to connect to one channel.
+
+    :param channel: the protocol, made already.
+    """
+
+    noisy = False
+
+    def __init__(self, channel: AsteriskServerProtocol, reactor: Any) -> None:
+        super().__init__(protocols=[SUBPROTOCOL], server="", reactor=reactor)
+        self._channel = channel
+        tune_factory(self)
+
+    def buildProtocol(self, addr: Any) -> AsteriskServerProtocol:
+        self._channel.factory = self
+        return self._channel

@@ -1,0 +1,142 @@
+"""Autobahn's WebSocket with a short way for what a call is made of.
+
+Nearly all that a call says is complete, unfragmented binary messages, each in one read. Autobahn's general machinery
+spends most of a message's cost on log arguments, a Deferred for each message and per-frame objects; here such messages
+are read and written directly. Whatever is anything else (text, control frames, fragments, a frame cut by a read, a
+frame that breaks a rule) goes to Autobahn, which then has it all from its first byte.
+
+The names that begin with an underscore are Autobahn's own; the tests hold this class against the stock one.
+"""
+
+from __future__ import annotations
+
+from random import getrandbits
+from typing import TYPE_CHECKING, Any
+
+from autobahn.websocket.protocol import WebSocketProtocol
+
+from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
+
+__all__ = ["QuickWebSocket"]
+
+if TYPE_CHECKING:
+    from autobahn.twisted.websocket import WebSocketAdapterProtocol as _Autobahn
+else:
+    _Autobahn = object
+
+_BINARY = 0x82
+"""FIN, no reserved bits, opcode binary."""
+
+
+class QuickWebSocket(_Autobahn):
+    """To be mixed in before Autobahn's Twisted server or client protocol.
+
+    ``binary_received`` gets binary messages by either way; ``onMessage`` of the general way calls it too.
+    """
+
+    transport: Any
+    factory: Any
+    state: int
+    data: bytes
+    outbox: Outbox
+
+    def binary_received(self, payload: bytes) -> None:
+        """A complete binary message."""
+        raise NotImplementedError
+
+    def text_received(self, payload: bytes) -> None:
+        """A complete text message; its bytes are valid UTF-8."""
+        raise NotImplementedError
+
+    def send_binary(self, payload: bytes) -> bool:
+        """Send a binary message, or drop it when the peer does not keep up; whether it was sent."""
+        if self.state != WebSocketProtocol.STATE_OPEN:
+            return False
+        size = len(payload)
+        masked = 0 if self.factory.isServer else 0x80
+        if size < 126:
+            header = bytes((_BINARY, masked | size))
+        elif size <= 0xFFFF:
+            header = bytes((_BINARY, masked | 126, size >> 8, size & 0xFF))
+        else:
+            header = bytes((_BINARY, masked | 127)) + size.to_bytes(8, "big")
+        if not masked:
+            return self.outbox.send(header + payload)
+        mask = getrandbits(32).to_bytes(4, "big")
+        return self.outbox.send(header + mask + _xor(payload, mask))
+
+    # From Twisted and Autobahn
+
+    def connectionMade(self) -> None:
+        # Behind a Site the HTTP channel is still registered as the transport's producer.
+        self.transport.unregisterProducer()
+        tune_socket(self.transport)
+        self.outbox = make_outbox(self.transport)
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        rest = self._read_quickly(data) if self._between_messages() else data
+        if rest:
+            self._dataReceived(rest)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
+        # All that is written must go one way, or a direct send would land in the middle of a queued frame.
+        self.outbox.send_control(data)
+
+    def onMessageEnd(self) -> None:  # noqa: N802
+        # As Autobahn's, without the Deferred that it makes for listeners that we do not have.
+        protocol: Any = self
+        if not protocol.failedByMe:
+            self.onMessage(b"".join(protocol.message_data), protocol.message_is_binary)
+        protocol.message_data = None
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
+        if isBinary:
+            self.binary_received(payload)
+        else:
+            self.text_received(payload)
+
+    # The short way
+
+    def _between_messages(self) -> bool:
+        """Whether the next byte begins a message of an open connection."""
+        protocol: Any = self
+        return (
+            self.state == WebSocketProtocol.STATE_OPEN
+            and not self.data
+            and protocol.current_frame is None
+            and not protocol.inside_message
+        )
+
+    def _read_quickly(self, data: bytes) -> bytes:
+        """Read the complete binary messages at the beginning; what is left is for Autobahn."""
+        protocol: Any = self
+        masked = 0x80 if self.factory.isServer else 0
+        limit = min(protocol.maxFramePayloadSize or 0xFFFF, protocol.maxMessagePayloadSize or 0xFFFF, 0xFFFF)
+        size, at = len(data), 0
+        while size - at >= 2 and data[at] == _BINARY and data[at + 1] & 0x80 == masked:
+            length, begin = data[at + 1] & 0x7F, at + 2
+            if length == 126 and size - at >= 4:
+                length, begin = data[at + 2] << 8 | data[at + 3], at + 4
+                if length < 126:
+                    break
+            elif length >= 126:
+                break
+            end = begin + length + (4 if masked else 0)
+            if end > size or length > limit:
+                break
+            payload = _xor(data[begin + 4 : end], data[begin : begin + 4]) if masked else data[begin:end]
+            at = end
+            if protocol.autoPingTimeoutCall and protocol.autoPingRestartOnAnyTraffic:
+                protocol._cancelAutoPingTimeoutCall()
+            self.binary_received(payload)
+            if self.state != WebSocketProtocol.STATE_OPEN:
+                break
+        return data[at:] if at else data
+
+
+def _xor(payload: bytes, mask: bytes) -> bytes:
+    """Mask or unmask a payload (RFC 6455, 5.3): one XOR of two large numbers."""
+    size = len(payload)
+    keys = mask * (size // 4) + mask[: size % 4]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")

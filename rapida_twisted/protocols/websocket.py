@@ -1,0 +1,390 @@
+"""chan_websocket, the application's side: a call's media over a WebSocket with Asterisk.
+
+Either Asterisk connects to us (``Dial(WebSocket/...)``: :class:`MediaServerProtocol`), or we connect to a channel that
+waits in Asterisk (``WebSocket/INCOMING``: :class:`MediaClientProtocol`). From there on both are the same: MEDIA_START
+tells what the audio is, audio goes both ways as binary messages, everything else as control messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from autobahn.twisted.websocket import (
+    WebSocketClientFactory,
+    WebSocketClientProtocol,
+    WebSocketServerFactory,
+    WebSocketServerProtocol,
+)
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rapida_twisted.audio.formats import AudioFormat
+from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.errors import (
+    ContextClaimed,
+    ContextError,
+    RapidaError,
+    RemoteProtocolError,
+)
+from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReception
+from rapida_twisted.protocols.addresses import address_text
+from rapida_twisted.protocols.quick_websocket import QuickWebSocket
+from rapida_twisted.wire.chan_websocket import (
+    Command,
+    ControlForm,
+    DtmfEnd,
+    ErrorEvent,
+    Event,
+    FlushMedia,
+    Hangup,
+    MarkMedia,
+    MediaMarkProcessed,
+    MediaStart,
+    MediaXoff,
+    MediaXon,
+    UnknownEvent,
+)
+from rapida_twisted.wire.chan_websocket_text import decode_event, encode_command
+
+__all__ = [
+    "SUBPROTOCOL",
+    "MediaClientFactory",
+    "MediaClientProtocol",
+    "MediaServerFactory",
+    "MediaServerProtocol",
+    "tune_factory",
+]
+
+SUBPROTOCOL = "media"
+START_TIMEOUT_S = 5.0
+MAX_MESSAGE_BYTES = 65_536
+"""More than a caller's packet ever has, and more than any control message."""
+MAX_SENT_BYTES = 32_000
+"""Asterisk takes messages of up to 65,535 bytes; a longer run of frames is sent as several."""
+STALLED_MS = 5_000.0
+PING_S = 10.0
+"""A peer that is gone is noticed within a ping's interval and its timeout, 20 s together."""
+
+
+@implementer(IMediaChannel)
+class _MediaChannel(QuickWebSocket):
+    """What both directions of connecting share: a WebSocket that is a call's media channel."""
+
+    _log = Logger()
+
+    transport_name = "websocket"
+    paced = True
+
+    def __init__(self, reception: IReception, reactor: Any) -> None:
+        super().__init__()
+        self.peer: str = ""
+        self.format = AudioFormat("slin", 8000)
+        self.channel = ""
+        """Asterisk's name of the channel, once MEDIA_START told it."""
+        self._reception = reception
+        self._reactor = reactor
+        self._context: CallContext | None = None
+        self._sink: IMediaSink | None = None
+        self._form = ControlForm.PLAIN
+        self._deadline: IDelayedCall | None = None
+        self._marks: dict[str, Callable[[], None]] = {}
+        self._marks_made = 0
+        self._unsent_ms = 0.0
+        self._puzzled = False
+
+    # What the call says (IMediaChannel)
+
+    def send_audio(self, payload: bytes) -> None:
+        """One or more whole frames, in the channel's format."""
+        step = MAX_SENT_BYTES // self.format.frame_bytes * self.format.frame_bytes
+        for begin in range(0, len(payload), step):
+            message = payload if len(payload) <= step else payload[begin : begin + step]
+            if self.send_binary(message):
+                self._unsent_ms = 0.0
+            else:
+                self._unsent_ms += self.format.ms(len(message))
+        if self._unsent_ms >= STALLED_MS:
+            self._tell_end(EndReason.PEER_STALLED, f"{self._unsent_ms:.0f} ms of audio could not be sent")
+            self.abort()
+
+    def flush(self) -> None:
+        """Have Asterisk drop what it has not played; the marks in it never come."""
+        self._marks.clear()
+        self._command(FlushMedia())
+
+    def mark(self, reached: Callable[[], None]) -> None:
+        """Call back when Asterisk has played all that was sent so far."""
+        self._marks_made += 1
+        name = str(self._marks_made)
+        self._marks[name] = reached
+        self._command(MarkMedia(name))
+
+    def hangup(self) -> None:
+        """Tell Asterisk to hang the channel up, and close."""
+        self._sink = None
+        self._command(Hangup())
+        self.sendClose(1000)
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        self._sink = None
+        self.outbox.abort()
+
+    # What Asterisk says
+
+    def binary_received(self, payload: bytes) -> None:
+        if self._sink is not None:
+            self._sink.audio_received(payload)
+
+    def text_received(self, payload: bytes) -> None:
+        text = payload.decode("utf-8")
+        try:
+            event, form = decode_event(text)
+        except RemoteProtocolError as error:
+            self._puzzle(str(error))
+            return
+        if isinstance(event, MediaStart):
+            self._form = form
+            self._media_started(event)
+        elif self._sink is not None:
+            self._event(event, self._sink)
+
+    def onOpen(self) -> None:
+        """The handshake is done: MEDIA_START must come now."""
+        self._set_deadline(START_TIMEOUT_S)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
+        """The connection is gone, or was never open."""
+        self._set_deadline(None)
+        if wasClean and code in (1000, 1001, None):
+            end, detail = EndReason.CALLER_HANGUP, ""
+        elif getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
+            end, detail = EndReason.PROTOCOL_ERROR, str(getattr(self, "localCloseReason", "") or "")
+        else:
+            end, detail = EndReason.CONNECTION_LOST, str(reason or "")
+        self._tell_end(end, detail)
+        if self._context is not None:
+            self._abandon(end, f"its WebSocket closed before MEDIA_START {detail}".rstrip())
+
+    def _media_started(self, event: MediaStart) -> None:
+        if self._context is None:
+            self._puzzle("a second MEDIA_START")
+            return
+        self._set_deadline(None)
+        try:
+            self.format = AudioFormat.from_asterisk(event.format)
+            if event.optimal_frame_size != self.format.frame_bytes:
+                raise ValueError(f"{event.format} in frames of {event.optimal_frame_size} bytes is not taken")
+        except ValueError as error:
+            self._log.warn("WebSocket {peer} refused: {error}", peer=self._peer_text(), error=str(error))
+            self._abandon(EndReason.PROTOCOL_ERROR, str(error))
+            self.hangup()
+            return
+        self.channel, self.peer = event.channel, self._peer_text()
+        context, self._context = self._context, None
+        # What the registration said wins over the channel's own variables.
+        context = replace(
+            context,
+            channel_id=context.channel_id or event.channel_id,
+            variables=MappingProxyType({**event.channel_variables, **context.variables}),
+        )
+        self._sink = self._reception.start(context, self)
+
+    def _event(self, event: Event, sink: IMediaSink) -> None:
+        match event:
+            case DtmfEnd(digit=digit):
+                sink.digit_received(digit)
+            case MediaMarkProcessed(correlation_id=name):
+                reached = self._marks.pop(name, None)
+                if reached is not None:
+                    reached()
+            case MediaXoff():
+                sink.sending_paused(True)
+            case MediaXon():
+                sink.sending_paused(False)
+            case ErrorEvent(error_text=text):
+                self._log.warn("WebSocket {peer}: Asterisk says {text}", peer=self._peer_text(), text=text)
+            case UnknownEvent(text=text):
+                self._puzzle(f"an unknown event {text[:80]!r}")
+
+    def _puzzle(self, what: str) -> None:
+        """Something that is not understood, and not fatal: one log line a call."""
+        if not self._puzzled:
+            self._puzzled = True
+            self._log.warn(
+                "WebSocket {peer} sent {what}: ignored, as all such of this call will be",
+                peer=self._peer_text(), what=what,
+            )  # fmt: skip
+
+    def _start_overdue(self) -> None:
+        self._log.warn(
+            "WebSocket {peer} sent no MEDIA_START within {seconds} s: closed",
+            peer=self._peer_text(), seconds=START_TIMEOUT_S,
+        )  # fmt: skip
+        self._abandon(EndReason.PROTOCOL_ERROR, "no MEDIA_START came")
+        self.sendClose(1000)
+
+    def _abandon(self, reason: EndReason, detail: str) -> None:
+        """The claimed call will not start."""
+        context, self._context = self._context, None
+        if context is not None:
+            self._reception.abandon(context, reason, detail)
+
+    def _tell_end(self, reason: EndReason, detail: str = "") -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.media_ended(reason, detail)
+
+    def _command(self, command: Command) -> None:
+        if self.state == self.STATE_OPEN:
+            self.sendMessage(encode_command(command, self._form).encode("utf-8"))
+
+    def _peer_text(self) -> str:
+        return address_text(self.transport.getPeer())
+
+    def _set_deadline(self, delay_s: float | None) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+        if delay_s is not None:
+            self._deadline = self._reactor.callLater(delay_s, self._start_overdue)
+
+
+class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
+    """Asterisk connects to us: the handshake names the call, which is claimed before it is answered."""
+
+    factory: MediaServerFactory
+
+    def __init__(self, reception: IReception, reactor: Any) -> None:
+        super().__init__(reception, reactor)
+        self._gone = False
+
+    def onConnect(self, request: ConnectionRequest) -> Deferred[str]:
+        """Check the handshake and claim the call.
+
+        :raises ConnectionDeny: what the peer is answered before the upgrade.
+        """
+        problem = self.factory.door(request)
+        if problem is not None:
+            raise self._denied(*problem)
+        if SUBPROTOCOL not in request.protocols:
+            raise self._denied(400, "the subprotocol must be media")
+        context_id = _context_id(request)
+        if not context_id:
+            raise self._denied(400, "no contextId in the path or the query")
+        claim = self._reception.claim(context_id, self.transport_name, self._peer_text())
+        return claim.addCallbacks(self._claimed, self._claim_failed)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone = True
+        super().connectionLost(reason)
+
+    def _claimed(self, context: CallContext) -> str:
+        self._context = context
+        if self._gone:
+            self._abandon(EndReason.CALLER_HANGUP, "its connection closed while it was claimed")
+        return SUBPROTOCOL
+
+    def _claim_failed(self, failure: Failure) -> NoReturn:
+        error = failure.value
+        if not isinstance(error, RapidaError):
+            self._log.failure("WebSocket {peer}: its call could not be claimed", failure, peer=self._peer_text())
+            raise self._denied(500, "the call could not be claimed")
+        status = 503
+        if isinstance(error, ContextError):
+            status = 409 if isinstance(error, ContextClaimed) else 404
+        raise self._denied(status, str(error))
+
+    def _denied(self, status: int, reason: str) -> ConnectionDeny:
+        self._log.warn(
+            "WebSocket {peer} refused: {status} {reason}", peer=self._peer_text(), status=status, reason=reason
+        )
+        # The reason stands in the status line: a stranger's text must not break it.
+        return ConnectionDeny(status, reason if reason.isprintable() and reason.isascii() else "refused")
+
+
+class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
+    """We connect to a channel that waits in Asterisk (``WebSocket/INCOMING``), for a call that is claimed already."""
+
+    def __init__(self, reception: IReception, reactor: Any, context: CallContext) -> None:
+        super().__init__(reception, reactor)
+        self._context = context
+
+
+class MediaServerFactory(WebSocketServerFactory):
+    """Makes a :class:`MediaServerProtocol` for each connection. Serve it alone, or under a Site by WebSocketResource.
+
+    :param door: looks at a handshake first: None lets it in, (status, reason) refuses it. For API keys.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reception: IReception,
+        reactor: Any,
+        door: Callable[[ConnectionRequest], tuple[int, str] | None] = lambda request: None,
+    ) -> None:
+        super().__init__(protocols=[SUBPROTOCOL], server="", reactor=reactor)
+        self.door = door
+        self._reception = reception
+        self._reactor = reactor
+        tune_factory(self)
+        self.setProtocolOptions(webStatus=False, openHandshakeTimeout=START_TIMEOUT_S)
+
+    def buildProtocol(self, addr: Any) -> MediaServerProtocol:
+        protocol = MediaServerProtocol(self._reception, self._reactor)
+        protocol.factory = self
+        return protocol
+
+
+class MediaClientFactory(WebSocketClientFactory):
+    """Makes the one :class:`MediaClientProtocol` of a call.
+
+    :param url: such as ``ws://asterisk:8088/media/<MEDIA_WEBSOCKET_CONNECTION_ID>``.
+    :param context: the call, claimed already.
+    """
+
+    noisy = False
+
+    def __init__(self, url: str, reception: IReception, reactor: Any, context: CallContext) -> None:
+        super().__init__(url, protocols=[SUBPROTOCOL], useragent="", reactor=reactor)
+        self._reception = reception
+        self._reactor = reactor
+        self._context = context
+        tune_factory(self)
+        self.setProtocolOptions(openHandshakeTimeout=START_TIMEOUT_S)
+
+    def buildProtocol(self, addr: Any) -> MediaClientProtocol:
+        protocol = MediaClientProtocol(self._reception, self._reactor, self._context)
+        protocol.factory = self
+        return protocol
+
+
+def tune_factory(factory: Any) -> None:
+    """Set what Autobahn leaves open: sizes, pings, and close codes instead of dropped connections."""
+    factory.setProtocolOptions(
+        maxFramePayloadSize=MAX_MESSAGE_BYTES,
+        maxMessagePayloadSize=MAX_MESSAGE_BYTES,
+        autoPingInterval=PING_S,
+        autoPingTimeout=PING_S,
+        autoPingRestartOnAnyTraffic=True,
+        failByDrop=False,
+        closeHandshakeTimeout=2,
+        tcpNoDelay=True,
+    )
+
+
+def _context_id(request: ConnectionRequest) -> str:
+    """The contextId of a handshake: ``.../ctx/{contextId}``, or ``.../ctx?contextId=...``."""
+    last = request.path.rstrip("/").rpartition("/")[2]
+    in_query = request.params.get("contextId", [""])[0]
+    return in_query if last in ("", "ctx") else last

@@ -1,0 +1,182 @@
+"""The control messages of chan_websocket as text, in both forms. No I/O, no clock.
+
+A channel speaks one of two forms: plain text (a word, then ``name:value`` pairs or one argument) or JSON. Its first
+event, MEDIA_START, shows which; commands go in the same form (Asterisk: ``channels/chan_websocket.c``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from types import MappingProxyType
+from typing import Any
+
+from rapida_twisted.errors import LocalProtocolError, RemoteProtocolError
+from rapida_twisted.wire.chan_websocket import (
+    COMMANDS,
+    EVENTS,
+    MAX_COMMAND_BYTES,
+    Command,
+    ControlForm,
+    Event,
+    MediaBufferingCompleted,
+    MediaMarkProcessed,
+    MediaStart,
+    MediaXoff,
+    MediaXon,
+    QueueDrained,
+    SetMediaDirection,
+    UnknownCommand,
+    UnknownEvent,
+    nothing,
+)
+
+__all__ = ["decode_command", "decode_event", "encode_command", "encode_event"]
+
+_ARGUMENT_EVENTS = (MediaBufferingCompleted, MediaMarkProcessed)
+"""Their plain form has one bare argument instead of pairs, and tells no channel_id."""
+_BARE_EVENTS = (MediaXoff, MediaXon, QueueDrained)
+"""Their plain form is the word alone."""
+
+
+def decode_event(text: str) -> tuple[Event, ControlForm]:
+    """What Asterisk said, and in which form.
+
+    :raises RemoteProtocolError: it is neither form, or a known event without a field that it must have.
+    """
+    if text.startswith("{"):
+        fields = _json_object(text)
+        return _event(str(fields.pop("event", "")), fields, text), ControlForm.JSON
+    name, _, rest = text.strip().partition(" ")
+    if EVENTS.get(name) in _ARGUMENT_EVENTS:
+        return _event(name, {"correlation_id": rest}, text), ControlForm.PLAIN
+    return _event(name, _plain_fields(rest), text), ControlForm.PLAIN
+
+
+def encode_event(event: Event, form: ControlForm) -> str:
+    """The text of an event, as Asterisk writes it."""
+    fields = {name: value for name, value in vars(event).items() if name != "extra"} | dict(event.extra)
+    if isinstance(event, UnknownEvent):
+        return event.text
+    if form is ControlForm.JSON:
+        if isinstance(event, MediaStart):
+            fields["channel_variables"] = dict(event.channel_variables)
+        return json.dumps({"event": event.NAME, **fields}, separators=(",", ":"))
+    if isinstance(event, _BARE_EVENTS):
+        return event.NAME
+    if isinstance(event, _ARGUMENT_EVENTS):
+        return f"{event.NAME} {fields['correlation_id']}".rstrip()
+    fields.pop("channel_variables", None)
+    # An error's text has spaces, so it stands last.
+    fields = {name: fields[name] for name in sorted(fields, key="error_text".__eq__)}
+    return " ".join([event.NAME, *(f"{name}:{_plain_value(value)}" for name, value in fields.items())])
+
+
+def decode_command(text: str, form: ControlForm) -> Command:
+    """What the application asked for.
+
+    :raises RemoteProtocolError: in the JSON form, it is no JSON object.
+    """
+    if form is ControlForm.JSON:
+        fields = _json_object(text)
+        name, argument = str(fields.get("command", "")), None
+        kind = COMMANDS.get(name)
+        if kind is not None and kind.ARGUMENT and kind.ARGUMENT in fields:
+            argument = str(fields[kind.ARGUMENT])
+    else:
+        name, space, rest = text.strip().partition(" ")
+        kind, argument = COMMANDS.get(name), rest if space else None
+    if kind is None:
+        return UnknownCommand(text)
+    return kind(argument) if kind.ARGUMENT and argument is not None else kind()  # type: ignore[call-arg]
+
+
+def encode_command(command: Command, form: ControlForm) -> str:
+    """The text of a command.
+
+    :raises LocalProtocolError: Asterisk would ignore it: too long, or not known in this form.
+    """
+    argument = getattr(command, command.ARGUMENT) if command.ARGUMENT else ""
+    if isinstance(command, UnknownCommand):
+        text = command.text
+    elif form is ControlForm.JSON:
+        fields = {"command": command.NAME} | ({command.ARGUMENT: argument} if argument else {})
+        text = json.dumps(fields, separators=(",", ":"))
+    elif isinstance(command, SetMediaDirection):
+        raise LocalProtocolError("SET_MEDIA_DIRECTION exists in the JSON form only: dial with f(json)")
+    else:
+        text = f"{command.NAME} {argument}".rstrip()
+    if len(text.encode()) > MAX_COMMAND_BYTES:
+        raise LocalProtocolError(f"Asterisk ignores a command of over {MAX_COMMAND_BYTES} bytes: {text[:40]}...")
+    return text
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"a control message is no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RemoteProtocolError("a control message is no JSON object")
+    return fields
+
+
+def _plain_fields(text: str) -> dict[str, Any]:
+    """``name:value`` pairs; the value of error_text is all the rest."""
+    fields: dict[str, Any] = {}
+    text, _, error_text = text.partition("error_text:")
+    for pair in text.split():
+        name, colon, value = pair.partition(":")
+        if colon:
+            fields[name] = value
+    if error_text:
+        fields["error_text"] = error_text
+    return fields
+
+
+def _plain_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _event(name: str, fields: dict[str, Any], text: str) -> Event:
+    """The event of this name with these fields, each turned into its type."""
+    kind = EVENTS.get(name)
+    if kind is None:
+        return UnknownEvent(name=name, text=text, channel_id=str(fields.get("channel_id", "")))
+    known: dict[str, Any] = {}
+    try:
+        for field_name, convert in _FIELDS[kind].items():
+            if field_name in fields:
+                known[field_name] = convert(fields.pop(field_name))
+        return kind(**known, extra=MappingProxyType(fields) if fields else nothing())
+    except (TypeError, ValueError) as error:
+        raise RemoteProtocolError(f"a {name} event can't be read: {error}") from None
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is no number")
+    return int(value)
+
+
+def _flag(value: Any) -> bool:
+    if value in (True, "true"):
+        return True
+    if value in (False, "false"):
+        return False
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
+def _variables(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("channel_variables is no object")
+    return MappingProxyType({str(name): str(content) for name, content in value.items()})
+
+
+_CONVERTERS = {"str": str, "int": _number, "bool": _flag, "Mapping[str, str]": _variables}
+_FIELDS: dict[type[Event], dict[str, Any]] = {
+    kind: {item.name: _CONVERTERS[str(item.type)] for item in fields_of(kind) if item.name != "extra"}
+    for kind in EVENTS.values()
+}
+"""For each event, how the value of each field is read."""
