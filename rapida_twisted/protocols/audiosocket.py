@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
@@ -46,6 +46,8 @@ UUID_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 STALLED_FRAMES = 250
 """A peer that took none of so many frames in a row (5 s) is given up."""
+LOST_FRAMES = 50
+"""A connection that is reset after it took none of so many frames in a row (1 s) was lost, and not hung up."""
 MAX_WAITING = 1000
 """Connections that may be open without a call at once."""
 
@@ -119,7 +121,9 @@ class AudioSocketProtocol(Protocol):
         self._set_deadline(None)
         self._settle()
         self._state = _State.CLOSING
-        if reason.check(ConnectionDone):
+        # A caller who hangs up while a frame of ours lies unread in Asterisk's socket makes a reset of its close. A
+        # line that breaks is another thing: it takes nothing any more for a while before.
+        if reason.check(ConnectionDone, ConnectionLost) and self._outbox.dropped_in_row < LOST_FRAMES:
             self._tell_end(EndReason.CALLER_HANGUP)
         else:
             self._tell_end(EndReason.CONNECTION_LOST, reason.getErrorMessage())
