@@ -123,7 +123,7 @@ class Call:
     @property
     def rate_hz(self) -> int:
         """The rate of the samples that the assistant hears and speaks (Hz)."""
-        return self._assistant.rate_hz or self._channel.format.rate_hz
+        return getattr(self._assistant, "rate_hz", None) or self._channel.format.rate_hz
 
     @property
     def queued_ms(self) -> float:
