@@ -88,6 +88,8 @@ class CallContext:
     """Seconds of audio heard from the caller."""
     audio_out_s: float = 0.0
     """Seconds of audio said to the caller (silence kept on the line not counted)."""
+    next_dial: str = ""
+    """What the dialplan is to dial when the media is over: where a transfer leads. Empty: nothing, hang up."""
 
     def claimed(self, *, transport: str, peer: str, now: float) -> CallContext:
         """This context in the hands of one media connection."""
@@ -105,6 +107,11 @@ class CallContext:
             audio_out_s=audio_out_s,
             ended_at=now,
         )
+
+    def moved_on(self, *, next_dial: str) -> CallContext:
+        """This context when its call is to be transferred."""
+        self._must_be(ContextStatus.CLAIMED)
+        return replace(self, next_dial=next_dial)
 
     def expired(self, *, now: float) -> CallContext:
         """This context when its media did not come in time."""

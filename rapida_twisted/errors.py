@@ -22,6 +22,7 @@ __all__ = [
     "StartError",
     "StoreUnavailable",
     "TooManyCalls",
+    "TransferRefused",
     "UnknownContext",
 ]
 
@@ -96,6 +97,10 @@ class CallEnded(RapidaError):
 
 class PlayoutFull(RapidaError):
     """More is already waiting to be heard than the call's limit allows. Wait for what was said before."""
+
+
+class TransferRefused(RapidaError):
+    """A call may not be sent there: the settings' whitelist does not name it, or it is no safe dial string."""
 
 
 class RegistrationRefused(RapidaError):

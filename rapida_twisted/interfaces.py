@@ -156,6 +156,14 @@ class ICall(Interface):
         :param said: called once each 20 ms with what leaves, silence included.
         """
 
+    def transfer(dial_string: str) -> Deferred[None]:
+        """Hand the caller over: the media ends, and the dialplan's next line asks us whom to dial.
+
+        :param dial_string: such as ``PJSIP/200``; the settings say which are allowed.
+        :return: fires when the call is over, or fails, and the call goes on, with
+            :class:`~rapida_twisted.errors.TransferRefused` or ``StoreUnavailable``.
+        """
+
     def hangup() -> Deferred[None]:
         """End the call. Fires when it is over; what was queued is not waited for."""
 
@@ -235,6 +243,9 @@ class ICallStore(Interface):
     ) -> Deferred[CallContext]:
         """Turn a claimed context into a completed or failed one. Fails with ``UnknownContext``, and with
         ``ContextError`` when it is not claimed."""
+
+    def move_on(context_id: str, *, next_dial: str) -> Deferred[CallContext]:
+        """Note where the dialplan is to send a claimed call next. Fails as :meth:`finish` does."""
 
     def get(context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""

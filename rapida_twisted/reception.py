@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.errors import ContextError, RapidaError
+from rapida_twisted.errors import ContextError, RapidaError, TransferRefused
 from rapida_twisted.interfaces import IAssistant, ICallStore, IMediaChannel, IMediaSink, IReception
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.outlet import LEAD_MS
+from rapida_twisted.transfers import NO_TRANSFERS, TransferRules
 
 __all__ = ["Reception"]
 
@@ -37,6 +38,7 @@ class Reception:
     :param clock: the clock of all calls.
     :param reactor: provides IReactorTime.
     :param now: wall-clock time in UNIX seconds.
+    :param transfers: which dial strings calls may be transferred to.
     :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
     """
 
@@ -50,6 +52,7 @@ class Reception:
         clock: MediaClock,
         reactor: Any,
         now: Callable[[], float] = time.time,
+        transfers: TransferRules = NO_TRANSFERS,
         lead_ms: float = LEAD_MS,
     ) -> None:
         self._store = store
@@ -58,6 +61,7 @@ class Reception:
         self._clock = clock
         self._reactor = reactor
         self._now = now
+        self._transfers = transfers
         self._lead_ms = lead_ms
         self._unwritten: dict[str, _Ending] = {}
 
@@ -122,10 +126,21 @@ class Reception:
             clock=self._clock,
             reactor=self._reactor,
             on_ended=self._call_ended,
+            move_on=self._move_on,
             lead_ms=self._lead_ms,
         )
         self._calls.add(call)
         return call
+
+    def _move_on(self, call: Call, dial_string: str) -> Deferred[Any]:
+        """Note where the dialplan is to send this call; it asks when the media is over."""
+        try:
+            self._transfers.check(dial_string)
+        except TransferRefused as refusal:
+            self._log.warn("call {id}: {refusal}", id=call.context.context_id, refusal=str(refusal))
+            return fail(refusal)
+        self._log.info("call {id}: goes on to {dial}", id=call.context.context_id, dial=dial_string)
+        return self._store.move_on(call.context.context_id, next_dial=dial_string)
 
     def _call_ended(self, call: Call) -> None:
         assert call.ended is not None

@@ -33,8 +33,10 @@ from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.reception import Reception
 from rapida_twisted.settings import Settings
+from rapida_twisted.transfers import TransferRules
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.next import ContextPages
 from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.web.websocket import handshake_door, websocket_page
 from rapida_twisted.welcome import welcome_text
@@ -68,8 +70,9 @@ class RapidaMedia(Service):
         self.clock = MediaClock(reactor)
         self.calls = Calls(settings.max_calls)
         self.reception = Reception(
-            self.store, self.assistants.make, self.calls, self.clock, reactor, lead_ms=settings.lead_ms
-        )
+            self.store, self.assistants.make, self.calls, self.clock, reactor,
+            transfers=TransferRules(settings.transfer_allow), lead_ms=settings.lead_ms,
+        )  # fmt: skip
         self._listeners: list[Listener] = []
         self._announce = announce
         self._housekeeping = LoopingCall(self._keep_house)
@@ -144,8 +147,10 @@ class RapidaMedia(Service):
             now=time.time,
             extra={
                 b"clock": ClockPage(self.clock, keys),
-                b"talk/asterisk/ctx": websocket_page(
-                    MediaServerFactory(self.reception, self.reactor, handshake_door(keys))
+                b"talk/asterisk/ctx": ContextPages(
+                    self.store,
+                    keys,
+                    websocket_page(MediaServerFactory(self.reception, self.reactor, handshake_door(keys))),
                 ),
             },
             reactor=self.reactor,

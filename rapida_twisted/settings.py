@@ -147,6 +147,9 @@ class Settings:
     lead_ms: float = _setting(
         "WEBSOCKET__LEAD_MS", _milliseconds, "200", "how far ahead Asterisk is sent what it plays, over WebSocket (ms)"
     )
+    transfer_allow: tuple[str, ...] = _setting(
+        "TRANSFER__ALLOW", _list, "", "dial strings that calls may be transferred to, as patterns: PJSIP/2??"
+    )
     keep_s: float = _setting("KEEP_S", _seconds, "604800", "seconds that the records of ended calls are kept")
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
@@ -12,12 +13,22 @@ from zope.interface.verify import verifyObject
 
 from rapida_twisted.context import CallContext, ContextStatus, EndReason
 from rapida_twisted.contexts.memory import MemoryStore
-from rapida_twisted.errors import ContextClaimed, ContextExpired, StoreUnavailable, TooManyCalls, UnknownContext
+from rapida_twisted.errors import (
+    CallEnded,
+    ContextClaimed,
+    ContextExpired,
+    StoreUnavailable,
+    TooManyCalls,
+    TransferRefused,
+    UnknownContext,
+)
 from rapida_twisted.interfaces import IAssistant, IMediaSink, IReception
 from rapida_twisted.media.assistant import Assistant
+from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.reception import LONGEST_RETRY_S, Reception
+from rapida_twisted.transfers import TransferRules
 from tests.media.fakes import FakeAssistant, FakeChannel, KeptLog, counted, make_context
 
 
@@ -41,9 +52,7 @@ class UnsteadyStore(MemoryStore):
         if self.broken is not None:
             return fail(self.broken)
         if not self.slow:
-            return super().finish(
-                context_id, reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now
-            )
+            return super().finish(context_id, reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now)
         done: Deferred[CallContext] = Deferred()
 
         def finish_now() -> None:
@@ -72,9 +81,7 @@ class ReceptionTestCase(SynchronousTestCase):
         self.assistants: list[IAssistant] = []
         self.make_assistant: Callable[[CallContext], IAssistant] = lambda context: FakeAssistant()
         self.clock = MediaClock(self.reactor, now=self.reactor.seconds)
-        self.reception = Reception(
-            self.store, self._make_assistant, self.calls, self.clock, self.reactor, now=self.now
-        )
+        self.reception = Reception(self.store, self._make_assistant, self.calls, self.clock, self.reactor, now=self.now)
         self.logged = KeptLog(self)
 
     def now(self) -> float:
@@ -325,3 +332,38 @@ class UnavailableStoreTests(ReceptionTestCase):
         self.assertIn("caller_hangup, heard 2.000 s", str(event["ending"]))
 
 
+class TransferTests(ReceptionTestCase):
+    """Calls that are handed over."""
+
+    def setUp(self) -> None:
+        """Two-digit extensions are allowed."""
+        super().setUp()
+        self.reception = Reception(
+            self.store, self._make_assistant, self.calls, self.clock, self.reactor, now=self.now,
+            transfers=TransferRules(["PJSIP/2?"]),
+        )  # fmt: skip
+
+    def test_allowed(self) -> None:
+        """Where the call goes is in the store before its media ends, and why it ended after."""
+        sink, channel = self.started()
+        over = cast(Call, sink).transfer("PJSIP/20")
+        self.assertEqual((self.stored().next_dial, channel.hangups), ("PJSIP/20", 1))
+        self.reactor.advance(0)
+        self.assertIsNone(self.successResultOf(over))
+        self.assertEqual((self.stored().status, self.stored().reason), (ContextStatus.COMPLETED, "transferred"))
+
+    def test_refused(self) -> None:
+        """A call that may not go there goes on, and the log says so."""
+        sink, channel = self.started()
+        self.failureResultOf(cast(Call, sink).transfer("PJSIP/900"), TransferRefused)
+        self.reactor.advance(0)
+        self.assertEqual((self.stored().next_dial, channel.hangups, len(self.calls)), ("", 0, 1))
+        (event,) = self.logged.at(LogLevel.warn)
+        self.assertIn("TRANSFER__ALLOW", event["refusal"])
+
+    def test_too_late(self) -> None:
+        """A call that is over goes nowhere."""
+        sink, _ = self.started()
+        sink.media_ended(EndReason.CALLER_HANGUP)
+        self.reactor.advance(0)
+        self.failureResultOf(cast(Call, sink).transfer("PJSIP/20"), CallEnded)

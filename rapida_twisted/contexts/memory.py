@@ -46,6 +46,10 @@ class MemoryStore:
         """Turn a claimed context into a completed or failed one."""
         return execute(self._finish, context_id, reason, audio_in_s, audio_out_s, now)
 
+    def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
+        """Note where a claimed call goes next."""
+        return execute(self._move_on, context_id, next_dial)
+
     def get(self, context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""
         return execute(self._get, context_id)
@@ -85,10 +89,17 @@ class MemoryStore:
     def _finish(
         self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
     ) -> CallContext:
+        context = self._claimed(context_id)
+        return self._put(context.ended(reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now))
+
+    def _move_on(self, context_id: str, next_dial: str) -> CallContext:
+        return self._put(self._claimed(context_id).moved_on(next_dial=next_dial))
+
+    def _claimed(self, context_id: str) -> CallContext:
         context = self._get(context_id)
         if context.status is not ContextStatus.CLAIMED:
             raise ContextError(context_id, f"it is {context.status.value}, not claimed")
-        return self._put(context.ended(reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now))
+        return context
 
     def _get(self, context_id: str) -> CallContext:
         context = self._contexts.get(context_id)

@@ -28,11 +28,12 @@ from rapida_twisted.interfaces import ICallStore
 
 __all__ = ["SCHEMA_VERSION", "SqliteStore"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _COLUMNS = (
     "context_id", "assistant_id", "created_at", "expires_at", "direction", "status", "caller", "called", "channel_id",
     "variables", "transport", "peer", "claimed_at", "ended_at", "reason", "audio_in_s", "audio_out_s",
+    "next_dial",
 )  # fmt: skip
 _ALL = ", ".join(_COLUMNS)
 
@@ -55,7 +56,8 @@ _SCHEMA = (
         ended_at REAL,
         reason TEXT NOT NULL,
         audio_in_s REAL NOT NULL,
-        audio_out_s REAL NOT NULL
+        audio_out_s REAL NOT NULL,
+        next_dial TEXT NOT NULL DEFAULT ''
     )
     """,
     "CREATE INDEX calls_by_creation ON calls (created_at)",
@@ -64,6 +66,8 @@ _SCHEMA = (
     "CREATE TABLE checks (id INTEGER NOT NULL PRIMARY KEY, checked_at REAL NOT NULL)",
     "INSERT INTO checks VALUES (1, 0)",
 )
+
+_FROM_VERSION_1 = "ALTER TABLE calls ADD COLUMN next_dial TEXT NOT NULL DEFAULT ''"
 
 _INSERT = f"INSERT INTO calls ({_ALL}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _COUNT_WAITING = "SELECT count(*) FROM calls WHERE status = 'pending' AND expires_at > ?"
@@ -75,6 +79,7 @@ _FINISH = f"""
     UPDATE calls SET status = ?, reason = ?, audio_in_s = ?, audio_out_s = ?, ended_at = ?
     WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}
     """
+_MOVE_ON = f"UPDATE calls SET next_dial = ? WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}"
 _EXPIRE = """
     UPDATE calls SET status = 'expired', reason = 'expired', ended_at = ? WHERE status = 'pending' AND expires_at <= ?
     """
@@ -121,7 +126,14 @@ class SqliteStore:
             return fail(UnknownContext(context_id))
         status = ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED
         values = (status.value, reason.value, audio_in_s, audio_out_s, now, context_id)
-        return self._thread.write(lambda connection: _finish(connection, context_id, values))
+        return self._thread.write(lambda connection: _change_claimed(connection, context_id, _FINISH, values))
+
+    def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
+        """Note where a claimed call goes next."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+        values = (next_dial, context_id)
+        return self._thread.write(lambda connection: _change_claimed(connection, context_id, _MOVE_ON, values))
 
     def get(self, context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""
@@ -153,13 +165,13 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = NORMAL")
         # The lock is taken first: of several processes that find no tables, one makes them.
         with _transaction(connection, "BEGIN IMMEDIATE"):
-            if self._must_be_known(connection) == 0:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = self._must_be_known(connection)
+            for statement in _SCHEMA if version == 0 else (_FROM_VERSION_1,) if version == 1 else ():
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _must_be_known(self, connection: sqlite3.Connection) -> int:
-        """The file's schema version, which is ours or 0 (it is new)."""
+        """The file's schema version: ours, an older one, or 0 (it is new)."""
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise StoreUnavailable(
@@ -219,8 +231,10 @@ def _claim(connection: sqlite3.Connection, context_id: str, transport: str, peer
     raise ContextClaimed(context_id, f"by {context.peer}" if context.peer else "")
 
 
-def _finish(connection: sqlite3.Connection, context_id: str, values: tuple[Any, ...]) -> CallContext:
-    rows = connection.execute(_FINISH, values).fetchall()
+def _change_claimed(
+    connection: sqlite3.Connection, context_id: str, statement: str, values: tuple[Any, ...]
+) -> CallContext:
+    rows = connection.execute(statement, values).fetchall()
     if rows:
         return _from_row(rows[0])
     raise ContextError(context_id, f"it is {_get(connection, context_id).status.value}, not claimed")

@@ -20,7 +20,7 @@ from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.errors import CallEnded, PlayoutFull
+from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused
 from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, Sayable, Spoken
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
@@ -36,6 +36,11 @@ QUEUE_LIMIT_SOURCES = 256
 """A file that waits to be heard is an open file."""
 
 
+def refuse_transfer(call: Call, dial_string: str) -> Deferred[Any]:
+    """Where nobody says where a call may go, it goes nowhere."""
+    return fail(TransferRefused(f"call {call.context.context_id} can't be transferred: nobody here could move it on"))
+
+
 @implementer(ICall, IMediaSink)
 class Call:
     """One call, from the moment that its media is up.
@@ -46,6 +51,7 @@ class Call:
     :param clock: the clock of all calls.
     :param reactor: provides IReactorTime.
     :param on_ended: called once, last of all, with this call.
+    :param move_on: called with this call and a dial string, to note where the dialplan sends the caller next.
     :param live_limit_ms: how much live audio may wait to be heard.
     :param queue_limit_ms: nothing more can be said while this much waits.
     :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
@@ -62,6 +68,7 @@ class Call:
         clock: MediaClock,
         reactor: Any,
         on_ended: Callable[[Call], None],
+        move_on: Callable[[Call, str], Deferred[Any]] = refuse_transfer,
         live_limit_ms: float = LIVE_LIMIT_MS,
         queue_limit_ms: float = QUEUE_LIMIT_MS,
         lead_ms: float = LEAD_MS,
@@ -75,6 +82,7 @@ class Call:
         self._assistant = assistant
         self._clock = clock
         self._on_ended = on_ended
+        self._move_on = move_on
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
         self._speech = Speech(self._playout, self._assistant_failed, reactor)
@@ -160,11 +168,13 @@ class Call:
 
     def hangup(self) -> Deferred[None]:
         """End the call; fires when it is over. What was queued is not waited for."""
-        over: Deferred[None] = Deferred()
-        self._until_over.append(over)
-        if not self.end(EndReason.ASSISTANT_HANGUP):
-            self.reactor.callLater(0, self._tell_over)
-        return over
+        return self._leave(EndReason.ASSISTANT_HANGUP)
+
+    def transfer(self, dial_string: str) -> Deferred[None]:
+        """Hand the caller over to whoever the dialplan dials next: see :class:`ICall`."""
+        if self.ended is not None:
+            return fail(self._too_late("transfer it"))
+        return self._move_on(self, dial_string).addCallback(lambda _: self._leave(EndReason.TRANSFERRED))
 
     def tap(self, heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None:
         """Listen in, with s16le mono at :attr:`rate_hz`; None to stop.
@@ -235,6 +245,14 @@ class Call:
         if first:
             self._channel.hangup()
         return first
+
+    def _leave(self, reason: EndReason) -> Deferred[None]:
+        """End the call; fires when everybody was told."""
+        over: Deferred[None] = Deferred()
+        self._until_over.append(over)
+        if not self.end(reason):
+            self.reactor.callLater(0, self._tell_over)
+        return over
 
     def _mark_end(self, reason: EndReason, detail: str) -> bool:
         if self.ended is not None:

@@ -240,3 +240,23 @@ class StoreTests(TestCase):
         store = await self.opened()
         await store.close()
         await store.close()
+
+    async def test_moved_on(self) -> None:
+        """Where a claimed call goes next is kept, also when it is over."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        await self.claim(store)
+        moved = await store.move_on(context().context_id, next_dial="PJSIP/200")
+        self.assertEqual(moved.next_dial, "PJSIP/200")
+        await self.finish(store)
+        self.assertEqual((await store.get(context().context_id)).next_dial, "PJSIP/200")
+
+    async def test_moved_on_too_early_or_late(self) -> None:
+        """A call that nobody has, or that is over, goes nowhere; one that is not known neither."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        await self.assertFailure(store.move_on(context().context_id, next_dial="PJSIP/200"), ContextError)
+        await self.claim(store)
+        await self.finish(store)
+        await self.assertFailure(store.move_on(context().context_id, next_dial="PJSIP/200"), ContextError)
+        await self.assertFailure(store.move_on("nobody", next_dial="PJSIP/200"), UnknownContext)

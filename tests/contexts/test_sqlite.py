@@ -92,6 +92,18 @@ class SqliteStoreTests(StoreTests, TestCase):
         error = await self.refused(self.make_store().open(), StoreUnavailable)
         self.assertIn("can't be opened", str(error))
 
+    async def test_first_schema(self) -> None:
+        """A file of the first version is taken over, with what is in it."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        await store.close()
+        other = self.other_connection()
+        other.execute("ALTER TABLE calls DROP COLUMN next_dial")
+        other.execute("PRAGMA user_version = 1")
+        other.close()
+        store = await self.opened()
+        self.assertEqual(await store.get(context().context_id), context())
+
     async def test_newer_schema(self) -> None:
         """A file of a newer version is refused, and left as it is."""
         store = await self.opened()

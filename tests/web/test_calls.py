@@ -67,6 +67,7 @@ class CallsTests(SynchronousTestCase):
                 "reason": "caller_hangup",
                 "audio_in_s": 2.5,
                 "audio_out_s": 1.5,
+                "next_dial": "",
                 "created": "2026-11-18T11:06:40.250Z",
                 "claimed": "2026-11-18T11:06:50.250Z",
                 "ended": "2026-11-18T11:07:00.250Z",
