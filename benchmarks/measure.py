@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from servers import REPO, BenchmarkError, Server, floor, rapida_media, rss_kb
 
 WARM_UP_S = 2.0
 """The generator's own: it counts nothing before."""
+TRANSPORTS = ("audiosocket", "websocket")
 SETTLE_S = 1.0
 """Between two runs."""
 COLUMNS = (
@@ -28,6 +30,7 @@ COLUMNS = (
     ("server", "server", "{}"),
     ("CPU ms", "cpu_ms_per_call_s", "{:.2f}"),
     ("x floor", "cpu_to_floor", "{:.2f}"),
+    ("x AudioSocket", "cpu_to_audiosocket", "{:.2f}"),
     ("core", "core", "{:.0%}"),
     ("trip p50", "rtt_ms.p50", "{:.2f}"),
     ("p99", "rtt_ms.p99", "{:.2f}"),
@@ -68,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calls", type=_counts, default=(50, 200, 500), help="numbers of calls, with commas [default: 50,200,500]"
     )
+    parser.add_argument(
+        "--transport",
+        choices=(*TRANSPORTS, "both"),
+        default="both",
+        help="what the calls come by; both: in turn, with the ratio between them [default: both]",
+    )
     parser.add_argument("--seconds", type=int, default=10, help="how long each run counts [default: 10]")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind [default: 3]")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"), help="[default: benchmark.json]")
@@ -97,12 +106,16 @@ def _sources() -> Path:
 def _measure(words: argparse.Namespace, place: Path) -> dict[str, Any]:
     asload, echo = (_compile(words.asload / name, place) for name in ("asload.c", "echo.c"))
     server_core, generator_core = _cores()
+    transports = TRANSPORTS if words.transport == "both" else (words.transport,)
     runs: list[dict[str, Any]] = []
     for repeat in range(words.repeats):
         for calls in words.calls:
-            state_dir = place / f"{repeat}-{calls}"
-            state_dir.mkdir()
-            for up in (floor(echo, server_core), rapida_media(state_dir, server_core)):
+            ups: list[AbstractContextManager[Server]] = [floor(echo, server_core)]
+            for transport in transports:
+                state_dir = place / f"{repeat}-{calls}-{transport}"
+                state_dir.mkdir()
+                ups.append(rapida_media(transport, state_dir, server_core))
+            for up in ups:
                 with up as server:
                     run = _one_run(asload, server, calls, words.seconds, generator_core, place)
                 runs.append({"repeat": repeat, **run})
@@ -143,6 +156,8 @@ def _one_run(asload: Path, server: Server, calls: int, seconds: int, core: int |
     """One run of the generator, and what it and the server counted."""
     environment = dict(os.environ)
     environment.pop("ASLOAD_WS", None)
+    if server.path:
+        environment["ASLOAD_WS"] = server.path
     empty_kb = rss_kb(server.pid)
     contexts = server.contexts(calls)
     if contexts:
@@ -187,19 +202,26 @@ def _one_run(asload: Path, server: Server, calls: int, seconds: int, core: int |
 
 
 def _medians(runs: list[dict[str, Any]], calls: int) -> list[dict[str, Any]]:
-    """A row for each server: medians of the repeats, and of the ratios to the floor in the same repeat."""
-    of_floor, of_server = (
-        [run for run in runs if run["calls"] == calls and run["server"] == name] for name in ("floor", "rapida")
-    )
-    ratios = [
-        mine["cpu_ms_per_call_s"] / least["cpu_ms_per_call_s"]
-        for least, mine in zip(of_floor, of_server, strict=True)
-        if least["cpu_ms_per_call_s"] > 0
+    """A row for each server: medians of the repeats, and of the ratios to others in the same repeat."""
+    of_name: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        if run["calls"] == calls:
+            of_name.setdefault(run["server"], []).append(run)
+    return [
+        {
+            **_median(same),
+            "cpu_to_floor": _ratio(same, of_name["floor"]),
+            "cpu_to_audiosocket": _ratio(same, of_name.get("audiosocket", [])) if name != "floor" else None,
+        }
+        for name, same in of_name.items()
     ]
-    rows = [_median(same) for same in (of_floor, of_server)]
-    rows[0]["cpu_to_floor"] = 1.0
-    rows[1]["cpu_to_floor"] = statistics.median(ratios) if ratios else None
-    return rows
+
+
+def _ratio(runs: list[dict[str, Any]], to_runs: list[dict[str, Any]]) -> float | None:
+    """The median of the ratios of CPU, repeat by repeat."""
+    of_repeat = {run["repeat"]: run["cpu_ms_per_call_s"] for run in to_runs if run["cpu_ms_per_call_s"] > 0}
+    ratios = [run["cpu_ms_per_call_s"] / of_repeat[run["repeat"]] for run in runs if run["repeat"] in of_repeat]
+    return statistics.median(ratios) if ratios else None
 
 
 def _median(values: list[Any]) -> Any:
@@ -227,7 +249,7 @@ def _machine(server_core: int | None, generator_core: int | None) -> dict[str, A
 
 def _progress(run: dict[str, Any]) -> str:
     return (
-        f"{run['calls']:>5} calls, {run['server']:<7} repeat {run['repeat'] + 1}:"
+        f"{run['calls']:>5} calls, {run['server']:<11} repeat {run['repeat'] + 1}:"
         f" {run['cpu_ms_per_call_s']:.2f} ms of CPU, round trip p50 {run['rtt_ms']['p50']:.2f} p99"
         f" {run['rtt_ms']['p99']:.2f} ms, lost {run['lost']} of {run['sent']}"
     )

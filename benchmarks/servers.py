@@ -1,4 +1,4 @@
-"""The servers that are measured: the floor (a C echo), and the real one with its echo assistant."""
+"""The servers that are measured: the floor (a C echo), and the real one with its echo assistant, by each transport."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Server(Protocol):
     name: str
     pid: int
     port: int
+    path: str
+    """Of the WebSocket handshake, with ``%s`` for the contextId; empty for AudioSocket."""
 
     def contexts(self, count: int) -> list[str]:
         """So many registered contextIds; none where any will do."""
@@ -48,6 +50,7 @@ class Floor:
     """The C echo, which needs no registration and has no clock."""
 
     name = "floor"
+    path = ""
 
     def __init__(self, pid: int, port: int) -> None:
         self.pid = pid
@@ -66,13 +69,18 @@ class Floor:
 
 
 class RapidaMedia:
-    """``twistd rapida-media`` with the echo assistant for every id."""
+    """``twistd rapida-media`` with the echo assistant for every id.
 
-    name = "rapida"
+    :param transport: ``"audiosocket"`` or ``"websocket"``: what its calls come by.
+    """
 
-    def __init__(self, pid: int, port: int, http_port: int, api_key: str) -> None:
+    def __init__(self, pid: int, transport: str, port: int, http_port: int, api_key: str) -> None:
+        self.name = transport
         self.pid = pid
-        self.port = port
+        websocket = transport == "websocket"
+        self.port = http_port if websocket else port
+        # The generator sends no header of its own.
+        self.path = f"/v1/talk/asterisk/ctx/%s?x-api-key={api_key}" if websocket else ""
         self._url = f"http://127.0.0.1:{http_port}"
         self._api_key = api_key
 
@@ -122,14 +130,14 @@ def floor(program: Path, core: int | None) -> Iterator[Floor]:
 
 
 @contextmanager
-def rapida_media(state_dir: Path, core: int | None) -> Iterator[RapidaMedia]:
-    """A fresh real server, up while the context lasts; what it says goes to ``server.log`` in the directory."""
+def rapida_media(transport: str, state_dir: Path, core: int | None) -> Iterator[RapidaMedia]:
+    """A fresh real server for calls by this transport, up while the context lasts; its log is in the directory."""
     http_port, port, api_key = _free_port(), _free_port(), secrets.token_urlsafe(24)
     words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "rapida-media"]
     words += ["--assistant", "*=echo", "--store-url", "memory:", "--state-dir", str(state_dir)]
     words += ["--http-port", str(http_port), "--audiosocket-port", str(port)]
     with _running(words, core, {"RAPIDA_API_KEY": api_key}, state_dir / "server.log") as process:
-        server = RapidaMedia(process.pid, port, http_port, api_key)
+        server = RapidaMedia(process.pid, transport, port, http_port, api_key)
         _wait_until(server.healthy, process, f"rapida-media (see {state_dir / 'server.log'})")
         yield server
 

@@ -81,7 +81,10 @@ class Reception:
     def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
         """Start a claimed call. An assistant that can't be made ends it at once."""
         try:
-            call = self._call(context, channel, self._make_assistant(context))
+            assistant = self._make_assistant(context)
+            if not callable(getattr(assistant, "answer", None)):
+                raise TypeError(f"{assistant!r} is no assistant: it can't answer")
+            call = self._call(context, channel, assistant)
         except Exception:
             failure = Failure()
             self._log.failure(

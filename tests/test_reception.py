@@ -207,7 +207,7 @@ class StartTests(ReceptionTestCase):
     def test_no_assistant(self) -> None:
         """A factory that gives nothing fails its call too."""
         self.make_assistant = lambda context: None  # type: ignore[assignment,return-value]
-        self.assert_refused_assistant(AttributeError)
+        self.assert_refused_assistant(TypeError)
 
     def test_abandoned(self) -> None:
         """A claimed call whose connection is gone before its start is written as over, without audio."""

@@ -239,6 +239,8 @@ class AsteriskCodec(_Codec):
             case HangupFrame():
                 return HANGUP_BYTES
             case ErrorFrame(code):
+                if not 0 <= code <= 0xFF:
+                    raise LocalProtocolError(f"an error's code is one byte, not {int(code)}")
                 return bytes((KIND_ERROR, 0, 1, int(code)))
         raise LocalProtocolError(f"{type(frame).__name__} is not sent to a server")
 
