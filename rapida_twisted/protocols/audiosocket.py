@@ -95,6 +95,8 @@ class AudioSocketProtocol(Protocol):
         self._outbox: Outbox
         self._sink: IMediaSink | None = None
         self._early: list[Frame] = []
+        self._early_end: tuple[EndReason, str] | None = None
+        """How the connection ended, if it did before its call was there."""
         self._deadline: IDelayedCall | None = None
         self._header_bytes = SLIN.frame_bytes
         self._header = audio_header(SLIN.frame_bytes)
@@ -132,6 +134,8 @@ class AudioSocketProtocol(Protocol):
 
     def send_audio(self, payload: bytes) -> None:
         """One frame of audio, in the channel's format."""
+        if self._state is _State.CLOSING:
+            return
         if len(payload) != self._header_bytes:
             self._header_bytes, self._header = len(payload), audio_header(len(payload), self.format.rate_hz)
         outbox = self._outbox
@@ -152,6 +156,8 @@ class AudioSocketProtocol(Protocol):
             return
         self._state = _State.CLOSING
         self._sink = None
+        # Reading may have stopped for the claim, and the peer's close must be seen.
+        self.transport.resumeProducing()
         self._outbox.send_control(HANGUP_BYTES)
         # We do not close first: with unread audio in the socket that would send a reset, ahead of the hangup frame.
         self._set_deadline(CLOSE_TIMEOUT_S, self._outbox.abort)
@@ -187,6 +193,7 @@ class AudioSocketProtocol(Protocol):
             self._claim(str(frame.uuid))
         elif type(frame) is HangupFrame or type(frame) is ErrorFrame:
             self._early.clear()
+            self._tell_end(EndReason.CALLER_HANGUP)
             self._close()
         else:
             # Only what was read together with the UUID can come here, since reading stops for the claim.
@@ -227,7 +234,8 @@ class AudioSocketProtocol(Protocol):
 
     def _claimed(self, context: CallContext) -> None:
         if self._state is not _State.CLAIMING:
-            self._reception.abandon(context, EndReason.CALLER_HANGUP, "its connection closed while it was claimed")
+            reason, detail = self._early_end or (EndReason.CALLER_HANGUP, "")
+            self._reception.abandon(context, reason, detail or "its connection closed while it was claimed")
             return
         self._state = _State.UP
         self._settle()
@@ -241,16 +249,11 @@ class AudioSocketProtocol(Protocol):
     def _refused(self, failure: Failure) -> None:
         failure.trap(RapidaError)
         self._log.warn("AudioSocket {peer} refused: {reason}", peer=self.peer, reason=failure.getErrorMessage())
-        self._hang_up_unclaimed()
+        self.hangup()
 
     def _claim_broke(self, failure: Failure) -> None:
         self._log.failure("AudioSocket {peer}: its call could not be started", failure, peer=self.peer)
-        self._hang_up_unclaimed()
-
-    def _hang_up_unclaimed(self) -> None:
-        if self._state is not _State.CLOSING:
-            self.transport.resumeProducing()
-            self.hangup()
+        self.hangup()
 
     # The end
 
@@ -271,14 +274,16 @@ class AudioSocketProtocol(Protocol):
     def _close(self) -> None:
         """Close from our side, after a peer that said it is done."""
         self._state = _State.CLOSING
-        self._outbox.close()
         self._set_deadline(CLOSE_TIMEOUT_S, self._outbox.abort)
+        self._outbox.close()
 
     def _tell_end(self, reason: EndReason, detail: str = "") -> None:
-        """Tell the call, once, that its media is over."""
+        """Tell the call, once, that its media is over; one that is not there yet, when it is claimed."""
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.media_ended(reason, detail)
+        elif self._early_end is None:
+            self._early_end = reason, detail
 
     def _settle(self) -> None:
         settled, self._settled = self._settled, None
@@ -319,7 +324,7 @@ class AudioSocketFactory(ServerFactory):
         self._uuid_timeout_s = uuid_timeout_s
         self._max_waiting = max_waiting
 
-    def buildProtocol(self, addr: IAddress | None) -> AudioSocketProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if self.waiting >= self._max_waiting:
             self.refused += 1
             if self.refused & (self.refused - 1) == 0:  # 1, 2, 4, 8 ...: a flood must not fill the log too
@@ -328,7 +333,7 @@ class AudioSocketFactory(ServerFactory):
                     " ({refused} closed so far)",
                     peer=address_text(addr), waiting=self.waiting, refused=self.refused,
                 )  # fmt: skip
-            return None
+            return _ClosedAtOnce()
         self.waiting += 1
         protocol = AudioSocketProtocol(self._reception, self._reactor, self._uuid_timeout_s, self._settled)
         protocol.factory = self
@@ -336,6 +341,15 @@ class AudioSocketFactory(ServerFactory):
 
     def _settled(self) -> None:
         self.waiting -= 1
+
+
+class _ClosedAtOnce(Protocol):
+    """A connection too many. Not None, for which the wrappers of ``ssl:`` and ``haproxy:`` endpoints are not made."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()
 
 
 class AsteriskProtocol(Protocol):
@@ -350,6 +364,8 @@ class AsteriskProtocol(Protocol):
         self.call = call
         self._codec = AsteriskCodec()
         self._outbox: Outbox | None = None
+        """Where frames go, while the call is up."""
+        self._problem = ""
 
     # To be overridden
 
@@ -372,9 +388,7 @@ class AsteriskProtocol(Protocol):
 
     def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
         """Send one frame of s16le mono; whether the server kept up, else it was dropped."""
-        return self._outbox is not None and self._outbox.send(
-            self._codec.send(AudioFrame(samples, rate_hz))
-        )
+        return self._outbox is not None and self._outbox.send(self._codec.send(AudioFrame(samples, rate_hz)))
 
     def send_digit(self, digit: str) -> None:
         """Send a key that was pressed."""
@@ -382,9 +396,14 @@ class AsteriskProtocol(Protocol):
             self._outbox.send_control(self._codec.send(DtmfFrame(digit)))
 
     def hangup(self) -> None:
-        """Hang up as Asterisk does: close, without a frame."""
-        if self._outbox is not None:
-            self._outbox.close()
+        """Hang up as Asterisk does: close, without a frame. A server that is behind with reading is not waited for."""
+        outbox, self._outbox = self._outbox, None
+        if outbox is None:
+            return
+        if outbox.full:
+            outbox.abort()
+        else:
+            outbox.close()
 
     # What the transport says
 
@@ -397,19 +416,19 @@ class AsteriskProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         try:
             for frame in self._codec.receive_data(data):
+                if self._outbox is None:
+                    return
                 if type(frame) is AudioFrame:
                     self.audio_received(frame.samples, frame.rate_hz)
                 elif type(frame) is HangupFrame:
                     self.hangup()
                     self.hangup_received()
-                    return
                 elif type(frame) is ErrorFrame:
                     self.error_received(frame.code)
         except RemoteProtocolError as error:
-            self._problem = str(error)
-            self.transport.abortConnection()
-
-    _problem = ""
+            if self._outbox is not None:
+                self._problem = str(error)
+                self._outbox.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._outbox = None

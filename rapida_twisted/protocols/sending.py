@@ -12,7 +12,8 @@ import socket
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 __all__ = ["Outbox", "make_outbox", "tune_socket"]
@@ -27,17 +28,20 @@ UNACKNOWLEDGED_MS = 10_000
 
 
 class Outbox:
-    """Where one connection's frames go. ``dropped_in_row`` counts what was dropped since the last one that left."""
+    """Where one connection's frames go."""
 
     def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._full = False
+        self.full = False
+        """Whether the peer is behind: audio is dropped until it has taken what is queued."""
         self.dropped = 0
+        """Audio frames that were dropped."""
         self.dropped_in_row = 0
+        """Those since the last one that left."""
+        self._transport = transport
 
     def send(self, data: bytes) -> bool:
         """Send audio, or drop it when the peer does not keep up; whether it was sent."""
-        if self._full:
+        if self.full:
             self.dropped += 1
             self.dropped_in_row += 1
             return False
@@ -76,15 +80,15 @@ class _BufferedOutbox(Outbox):
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full."""
-        self._full = True
+        self.full = True
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
-        self._full = False
+        self.full = False
 
     def stopProducing(self) -> None:
         """The connection is gone."""
-        self._full = True
+        self.full = True
 
 
 @implementer(IPullProducer)
@@ -103,20 +107,20 @@ class _DirectOutbox(Outbox):
             sent = 0
         except OSError:
             # The connection is broken: the reactor finds out by itself, and tells connectionLost why.
-            self._full = True
+            self.full = True
             return
         if sent < len(data):
             self._hand_over(data[sent:])
 
     def send_control(self, data: bytes) -> None:
-        if self._full:
+        if self.full:
             self._transport.write(data)
         else:
             self._write(data)
 
     def _hand_over(self, rest: bytes) -> None:
         """Let the transport send the rest, and have it call when that is gone."""
-        self._full = self._handing_over = True
+        self.full = self._handing_over = True
         self._transport.write(rest)
         # A pull producer is asked for more once at its registration, and then whenever the buffer is empty.
         self._transport.registerProducer(self, False)
@@ -125,25 +129,30 @@ class _DirectOutbox(Outbox):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         if not self._handing_over:
-            self._full = False
+            self.full = False
             self._transport.unregisterProducer()
 
     def stopProducing(self) -> None:
         """The connection is gone."""
-        self._full = True
+        self.full = True
 
 
 def tune_socket(transport: Any) -> None:
-    """Small frames at once, small buffers, and word of a dead peer: where the transport is a TCP socket."""
+    """Small frames at once, small buffers, and word of a dead peer: as far as there is a socket beneath."""
     transport.bufferSize = READ_BYTES
-    if ITCPTransport.providedBy(transport):
-        transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)
-        handle = getattr(transport, "getHandle", lambda: None)()
-        if isinstance(handle, socket.socket):
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
-            # What was sent and is not acknowledged for so long means that the peer is gone.
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+    while isinstance(transport, ProtocolWrapper):  # TLS, the PROXY protocol
+        transport = transport.transport
+    handle = transport.getHandle() if isinstance(transport, tcp.Connection) else None
+    if not isinstance(handle, socket.socket):
+        return
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
+    if handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return  # a UNIX socket, which in Twisted is a kind of TCP transport too
+    transport.setTcpNoDelay(True)
+    transport.setTcpKeepAlive(True)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        # What was sent and is not acknowledged for so long means that the peer is gone.
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
 
 def make_outbox(transport: Any) -> Outbox:

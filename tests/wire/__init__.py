@@ -1,0 +1,1 @@
+"""The codecs: bytes in, frames out, and back."""
