@@ -33,23 +33,41 @@ def load_or_make_key(state_dir: Path) -> tuple[str, bool]:
     """
     path = state_dir / KEY_FILE
     try:
-        # O_EXCL: of two processes that start at once, one makes the key and the other reads it.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
         return _read_key(path), False
+    except FileNotFoundError:
+        key = "rpd-" + secrets.token_urlsafe(24)
+    try:
+        return (key, True) if _write_once(path, key + "\n") else (_read_key(path), False)
     except OSError as error:
         raise StartError(f"the API key can't be kept in {path}: {error.strerror}") from None
-    key = "rpd-" + secrets.token_urlsafe(24)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key + "\n")
-    return key, True
+
+
+def _write_once(path: Path, text: str) -> bool:
+    """Make a file, whole or not at all; False if it is there by now: another process that starts was quicker."""
+    draft = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
 
 
 def _read_key(path: Path) -> str:
+    """The key in the file, which must be there."""
     try:
         key = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"the API key in {path} can't be read: {error}") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StartError(f"the API key in {path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise StartError(f"the API key in {path} can't be read: it is no text") from None
     if not key:
         raise StartError(f"the API key file {path} is empty; remove it, and a new key is made")
     return key

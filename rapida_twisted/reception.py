@@ -13,10 +13,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.errors import ContextError, RapidaError, TransferRefused
+from rapida_twisted.errors import ContextClaimed, ContextError, Draining, RapidaError, TransferRefused
 from rapida_twisted.interfaces import IAssistant, ICallStore, IMediaChannel, IMediaSink, IReception
 from rapida_twisted.media.assistant import Assistant
-from rapida_twisted.media.call import Call
+from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.outlet import LEAD_MS
@@ -63,7 +63,15 @@ class Reception:
         self._now = now
         self._transfers = transfers
         self._lead_ms = lead_ms
+        self.closed = False
+        """Whether no further call is let in."""
+        self._coming: set[str] = set()
         self._unwritten: dict[str, _Ending] = {}
+
+    @property
+    def coming(self) -> int:
+        """Calls that are claimed, or being claimed, and are not up yet."""
+        return len(self._coming)
 
     @property
     def unwritten(self) -> int:
@@ -75,17 +83,28 @@ class Reception:
         return Deferred.fromCoroutine(self._claim(context_id, transport, peer))
 
     async def _claim(self, context_id: str, transport: str, peer: str) -> CallContext:
-        self._calls.check_room()
-        return await self._store.claim(context_id, transport=transport, peer=peer, now=self._now())
+        if self.closed:
+            raise Draining("the server is about to stop")
+        # A call has its place from its claim on, or as many as come at once would all find room.
+        self._calls.check_room(len(self._coming))
+        if context_id in self._coming:
+            raise ContextClaimed(context_id, "by a connection that came just before")
+        self._coming.add(context_id)
+        try:
+            return await self._store.claim(context_id, transport=transport, peer=peer, now=self._now())
+        except BaseException:
+            self._coming.discard(context_id)
+            raise
 
     def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
         """Start a claimed call. An assistant that can't be made ends it at once."""
+        self._coming.discard(context.context_id)
         try:
             assistant = self._make_assistant(context)
             if not callable(getattr(assistant, "answer", None)):
                 raise TypeError(f"{assistant!r} is no assistant: it can't answer")
             call = self._call(context, channel, assistant)
-        except Exception:
+        except ASSISTANT_ERRORS:
             failure = Failure()
             self._log.failure(
                 "call {id}: the assistant of {assistant_id} could not be made",
@@ -104,6 +123,7 @@ class Reception:
 
     def abandon(self, context: CallContext, reason: EndReason, detail: str = "") -> None:
         """A claimed call whose connection went away before it could start."""
+        self._coming.discard(context.context_id)
         self._log.info("call {id}: over before it began, {detail}", id=context.context_id, detail=detail)
         self._finish(_Ending(context.context_id, reason, 0.0, 0.0, self._now()))
 

@@ -100,6 +100,10 @@ class RapidaMedia(Service):
             raise
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         super().startService()
+        self._log.info(
+            "listening: HTTP on port {http}, AudioSocket on port {audiosocket}; state in {state_dir}",
+            http=self.http_port, audiosocket=self.audiosocket_port, state_dir=self.settings.state_dir,
+        )  # fmt: skip
         welcome = welcome_text(self.settings, self._dialplan_values(keys[0]), key_is_new)
         self.reactor.callWhenRunning(self._announce, welcome)
 
@@ -157,11 +161,11 @@ class RapidaMedia(Service):
         )
 
     def _dialplan_values(self, key: str) -> DialplanValues:
-        host = self.settings.public_host
+        settings = self.settings
         return DialplanValues(
             api_key=key,
-            http_url=f"http://{host}:{self.http_port}",
-            audiosocket_host=host,
+            http_url=f"http://{settings.public_host(settings.http_host)}:{self.http_port}",
+            audiosocket_host=settings.public_host(settings.audiosocket_host),
             audiosocket_port=self.audiosocket_port,
             assistant_id=next((name for name in self.assistants.ids if name != "*"), "123456789"),
         )
@@ -210,12 +214,22 @@ class RapidaMedia(Service):
                 count=len(self.calls), seconds=self.settings.drain_s,
             )  # fmt: skip
             await self._drain()
+        await self._close_the_door()
         await self._close_ports()
         if self._housekeeping.running:
             self._housekeeping.stop()
         await self.reception.flush(timeout_s=GOODBYE_S)
         await self.store.close()
         self._log.info("stopped")
+
+    async def _close_the_door(self) -> None:
+        """Let no further call in, and hang up those that came up in the last moment."""
+        self.reception.closed = True
+        until_s = self.reactor.seconds() + GOODBYE_S
+        while (self.reception.coming or len(self.calls)) and self.reactor.seconds() < until_s:
+            for call in self.calls:
+                call.end(EndReason.SHUTDOWN)
+            await deferLater(self.reactor, 0.05)
 
     async def _drain(self) -> None:
         """Wait until the last call ended by itself, or the time is over; then hang up."""

@@ -7,6 +7,7 @@ command line (``--audiosocket-port``). Options win over the environment, that ov
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,8 +30,14 @@ def _text(word: str) -> str:
     return word
 
 
+def _host(word: str) -> str:
+    if not all(character.isalnum() or character in ".-_:" for character in word) or not word.isascii():
+        raise ValueError("a host is a name or an address, without a port and without brackets")
+    return word
+
+
 def _port(word: str) -> int:
-    number = int(word) if word.isascii() and word.isdigit() else -1
+    number = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else -1
     if not 0 <= number <= 65535:
         raise ValueError("a port is a number from 0 (any free one) to 65535")
     return number
@@ -56,13 +63,19 @@ def _milliseconds(word: str) -> float:
 def _count(word: str) -> int:
     number = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0
     if number < 1:
-        raise ValueError("a limit is a whole number from 1")
+        raise ValueError("a limit is a whole number from 1 to 999999999")
     return number
 
 
 def _directory(word: str) -> Path:
-    path = Path(word).expanduser().absolute()
-    if path.exists() and not path.is_dir():
+    try:
+        path = Path(word).expanduser().absolute()
+        is_file = path.exists() and not path.is_dir()
+    except RuntimeError:
+        raise ValueError("there is no such user") from None
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    if is_file:
         raise ValueError("that is a file, and a directory is wanted")
     return path
 
@@ -119,7 +132,7 @@ class Settings:
         " ssl:443:privateKey=key.pem:certKey=chain.pem",
     )
     public_assistant_host: str = _setting(
-        "PUBLIC_ASSISTANT_HOST", _text, "", "name or address by which Asterisk reaches this server, for the dialplan"
+        "PUBLIC_ASSISTANT_HOST", _host, "", "name or address by which Asterisk reaches this server, for the dialplan"
     )
     api_keys: tuple[str, ...] = _setting(
         "RAPIDA_API_KEY", _list, "", "API key, or several with commas; without one, that of the state directory", True
@@ -172,12 +185,12 @@ class Settings:
         settings._check()
         return settings
 
-    @property
-    def public_host(self) -> str:
-        """The name or address that the dialplan uses for this server."""
-        if self.public_assistant_host:
-            return self.public_assistant_host
-        return "127.0.0.1" if self.audiosocket_host in ("", "0.0.0.0", "::") else self.audiosocket_host
+    def public_host(self, listening_on: str) -> str:
+        """The name or address by which the dialplan reaches a port that listens on this address."""
+        host = self.public_assistant_host or listening_on
+        if host in ("", "0.0.0.0", "::"):
+            return "127.0.0.1"
+        return f"[{host}]" if ":" in host else host
 
     def _check(self) -> None:
         for key in self.api_keys:
@@ -217,14 +230,18 @@ def read_env_file(path: str) -> dict[str, str]:
         name, equals, value = stripped.partition("=")
         if not equals or not name.strip().isidentifier():
             raise SettingsError(f"the env file {path}, line {number}: expected NAME=value")
-        words[name.strip()] = _unquoted(value.strip(), f"the env file {path}, line {number}")
+        words[name.strip()] = _unquoted(value, f"the env file {path}, line {number}")
     return words
 
 
 def _unquoted(value: str, where: str) -> str:
-    """A value without its quotes, or without the comment behind it."""
-    if value[:1] in ("'", '"'):
-        if len(value) < 2 or value[-1] != value[0]:
-            raise SettingsError(f"{where}: a quote is not closed")
-        return value[1:-1]
-    return value.partition(" #")[0].rstrip()
+    """A value without its quotes, and without the comment behind it."""
+    stripped = value.strip()
+    if stripped[:1] not in ("'", '"'):
+        return re.split(r"\s#", value, maxsplit=1)[0].strip()
+    inside, closed, behind = stripped[1:].partition(stripped[0])
+    if not closed:
+        raise SettingsError(f"{where}: a quote is not closed")
+    if behind and not re.match(r"\s+#", behind):
+        raise SettingsError(f"{where}: something stands behind the closing quote")
+    return inside

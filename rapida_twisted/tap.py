@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -46,13 +47,11 @@ class Options(usage.Options):
         self._assistants: list[str] = []
 
     def opt_assistant(self, rule: str) -> None:
-        """who answers which id, as ID=NAME, ID=NAME:ARGUMENT or ID=module:Class; '*' is any other id; may be given
-        several times [default: *=greeter] ($ASSISTANT)"""
+        """who answers which id: ID=NAME[:ARGUMENT] or ID=module:Class; repeatable [default: *=greeter] ($ASSISTANT)"""
         self._assistants.append(rule)
 
     def opt_rapida_api_key(self, _: str) -> None:
-        """refused: a command line can be read by every user of the machine; set RAPIDA_API_KEY in the environment or
-        in the env file instead"""
+        """refused, as every user can read a command line: set $RAPIDA_API_KEY, or put it into the env file"""
         raise usage.UsageError(
             "--rapida-api-key is refused, since every user of this machine can read a command line: set RAPIDA_API_KEY"
             " in the environment or in the env file"
@@ -71,11 +70,11 @@ class Options(usage.Options):
             for setting in setting_words()
             if setting.option in self and self[setting.option] is not None
         }
-        if self._assistants:
-            words["ASSISTANT"] = ",".join(self._assistants)
         try:
             env_file = read_env_file(self["env-file"]) if self["env-file"] else {}
-            self.settings = Settings.from_words(words, os.environ, env_file)
+            settings = Settings.from_words(words, os.environ, env_file)
+            # Those of the command line are a list already: a comma may be part of an argument.
+            self.settings = replace(settings, assistant=tuple(self._assistants)) if self._assistants else settings
         except SettingsError as error:
             # Not a UsageError, which would print the whole help above this one sentence.
             sys.exit(f"rapida-media: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def phone_command(settings: Settings, values: DialplanValues) -> str:
         words += ["--assistant", values.assistant_id]
     if not settings.api_keys and settings.state_dir != default_state_dir():
         words += ["--key-file", str(settings.state_dir / KEY_FILE)]
-    return " ".join([*words, "--tone", "440", "--save", "heard.wav"])
+    return shlex.join([*words, "--tone", "440", "--duration", "10", "--save", "heard.wav"])
 
 
 def _indented(text: str) -> str:

@@ -13,5 +13,5 @@ settings = Settings.from_words(
     {"ASSISTANT": "*=support_bot:Support", "STORE__URL": "memory:", "AUDIOSOCKET__PORT": "0", "HTTP__PORT": "0"}
 )
 application = Application("my-telephone")
-service = RapidaMedia(settings, reactor, announce=print)
+service = RapidaMedia(settings, reactor)
 service.setServiceParent(application)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-__all__ = ["DialplanValues", "audiosocket_dialplan"]
+__all__ = ["DialplanValues", "audiosocket_dialplan", "websocket_client_conf", "websocket_dialplan"]
+
+PUBLIC_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian and others keep the certificates of the public authorities; chan_websocket does not look by itself."""
 
 _AUDIOSOCKET = """\
 ; /etc/asterisk/extensions.conf
@@ -27,6 +30,42 @@ exten => _X.,1,Answer()
  same => n,Hangup()
 """  # noqa: E501
 
+_WEBSOCKET = """\
+; /etc/asterisk/extensions.conf
+[globals]
+RAPIDA_API_KEY = {api_key}
+RAPIDA_URL = {http_url}
+ASSISTANT_ID = {assistant_id}
+
+[rapida-inbound-ws]
+exten => _X.,1,Answer()
+{own_ca} same => n,Set(FROM=${{URIENCODE(${{CALLERID(num)}})}})
+ same => n,Set(CTX=${{CURL(${{RAPIDA_URL}}/v1/talk/asterisk/call/${{ASSISTANT_ID}}?from=${{FROM}}&to=${{EXTEN}}&x-api-key=${{RAPIDA_API_KEY}})}})
+ same => n,GotoIf($["${{CTX}}" = ""]?error)
+ same => n,Dial(WebSocket/rapida/c(ulaw)v(contextId=${{CTX}},x-api-key=${{RAPIDA_API_KEY}}),,g)
+ same => n,GotoIf($["${{DIALSTATUS}}" != "ANSWER"]?error)
+ same => n,Hangup()
+ same => n(error),Playback(an-error-has-occurred)
+ same => n,Hangup()
+"""  # noqa: E501
+
+_OWN_CA = " same => n,Set(CURLOPT(ssl_cainfo)={ca_file})\n"
+
+_CLIENT = """\
+; /etc/asterisk/websocket_client.conf
+[rapida]
+type = websocket_client
+connection_type = per_call_config
+uri = {websocket_url}/v1/talk/asterisk/ctx
+protocols = media
+reconnect_attempts = 1
+"""
+
+_CLIENT_TLS = """\
+tls_enabled = yes
+ca_list_file = {ca_file}
+"""
+
 
 @dataclass(frozen=True)
 class DialplanValues:
@@ -46,9 +85,37 @@ class DialplanValues:
 def audiosocket_dialplan(values: DialplanValues) -> str:
     """The lines of extensions.conf for calls over AudioSocket."""
     return _AUDIOSOCKET.format(
-        api_key=quote(values.api_key, safe="<> $/"),
+        api_key=_api_key(values),
         http_url=values.http_url,
         audiosocket_host=values.audiosocket_host,
         audiosocket_port=values.audiosocket_port,
         assistant_id=values.assistant_id,
     )
+
+
+def websocket_dialplan(values: DialplanValues, ca_file: str = "") -> str:
+    """The lines of extensions.conf for calls over WebSocket; they need :func:`websocket_client_conf`.
+
+    :param ca_file: on Asterisk's machine, the certificate of the authority of one's own that signed the server's.
+    """
+    return _WEBSOCKET.format(
+        api_key=_api_key(values),
+        http_url=values.http_url,
+        assistant_id=values.assistant_id,
+        own_ca=_OWN_CA.format(ca_file=ca_file) if ca_file else "",
+    )
+
+
+def websocket_client_conf(values: DialplanValues, ca_file: str = "") -> str:
+    """The lines of websocket_client.conf; those for TLS too when the HTTP address begins with https.
+
+    :param ca_file: see :func:`websocket_dialplan`; without one, the public authorities.
+    """
+    text = _CLIENT.format(websocket_url=values.http_url.replace("http", "ws", 1))
+    if values.http_url.startswith("https:"):
+        text += _CLIENT_TLS.format(ca_file=ca_file or PUBLIC_CA_FILE)
+    return text
+
+
+def _api_key(values: DialplanValues) -> str:
+    return quote(values.api_key, safe="<> $/")

@@ -28,10 +28,12 @@ from rapida_twisted.media.digits import Digits
 from rapida_twisted.media.outlet import LEAD_MS, make_outlet
 from rapida_twisted.media.speech import Speech
 
-__all__ = ["Call"]
+__all__ = ["ASSISTANT_ERRORS", "Call", "refuse_transfer"]
 
 LIVE_LIMIT_MS = 200.0
 QUEUE_LIMIT_MS = 300_000.0
+ASSISTANT_ERRORS = (Exception, SystemExit)
+"""What an assistant's code may raise: a call is not the place to end the process from."""
 QUEUE_LIMIT_SOURCES = 256
 """A file that waits to be heard is an open file."""
 
@@ -197,7 +199,7 @@ class Call:
             if self._heard_tap is not None:
                 self._heard_tap(samples)
             self._assistant.audio_received(self, samples)
-        except Exception:
+        except ASSISTANT_ERRORS:
             self._assistant_failed(Failure())
 
     def digit_received(self, digit: str) -> None:
@@ -207,7 +209,7 @@ class Call:
         try:
             self._digits.received(digit)
             self._assistant.digit_received(self, digit)
-        except Exception:
+        except ASSISTANT_ERRORS:
             self._assistant_failed(Failure())
 
     def format_changed(self) -> None:
@@ -233,7 +235,7 @@ class Call:
             frame = self._outlet.tick()
             if self._said_tap is not None and self.ended is None:
                 self._said_tap(frame if self._tapped is None else self._tapped(frame))
-        except Exception:
+        except ASSISTANT_ERRORS:
             # What is said may be an iterable, and that is the assistant's own code; so is a tap.
             self._assistant_failed(Failure())
 
@@ -272,7 +274,7 @@ class Call:
         self._digits.close(self._too_late("collect digits"))
         try:
             self._assistant.call_ended(self, self.ended)
-        except Exception:
+        except ASSISTANT_ERRORS:
             self._log.failure("call {id}: the assistant failed in call_ended", id=self.context.context_id)
         self._tell_over()
         self._on_ended(self)

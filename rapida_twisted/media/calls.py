@@ -35,9 +35,9 @@ class Calls:
         """The call of this context, if it is up here."""
         return self._calls.get(context_id)
 
-    def check_room(self) -> None:
-        """:raises TooManyCalls: the limit is reached."""
-        if len(self._calls) >= self.limit:
+    def check_room(self, coming: int = 0) -> None:
+        """:raises TooManyCalls: the limit is reached, with those that are about to come up."""
+        if len(self._calls) + coming >= self.limit:
             raise TooManyCalls(f"{self.limit} calls are up, which is the limit")
 
     def add(self, call: Call) -> None:

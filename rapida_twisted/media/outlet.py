@@ -103,7 +103,8 @@ class LeadingOutlet(Outlet):
     def _send_ahead(self) -> None:
         playout, ahead = self._playout, self._ahead
         frames: list[bytes] = []
-        while len(ahead) < self._lead:
+        # What is sent may fill the connection, and so pause this.
+        while len(ahead) < self._lead and not self._paused:
             # With nothing ahead there is no time left to wait for the rest of a frame.
             frame = playout.take(fill=not ahead)
             if frame is not None:

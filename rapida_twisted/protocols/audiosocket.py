@@ -66,7 +66,7 @@ class AudioSocketProtocol(Protocol):
     :param reception: where the call of a UUID is claimed and started.
     :param reactor: provides IReactorTime.
     :param uuid_timeout_s: how long the UUID frame may take (s).
-    :param settled: called once, when the connection has its call, or is gone without one.
+    :param settled: called once, when the connection has said which call it is, or is gone.
     """
 
     _log = Logger()
@@ -80,7 +80,7 @@ class AudioSocketProtocol(Protocol):
         reception: IReception,
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
-        settled: Callable[[], None] = lambda: None,
+        settled: Callable[[AudioSocketProtocol], None] = lambda protocol: None,
     ) -> None:
         self.format: AudioFormat = SLIN
         self.peer = ""
@@ -89,7 +89,7 @@ class AudioSocketProtocol(Protocol):
         self._reception = reception
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
-        self._settled: Callable[[], None] | None = settled
+        self._settled: Callable[[AudioSocketProtocol], None] | None = settled
         self._codec = ServerCodec()
         self._state = _State.WAITING
         self._outbox: Outbox
@@ -177,7 +177,8 @@ class AudioSocketProtocol(Protocol):
         elif type(frame) is AudioFrame:
             if frame.rate_hz != self.format.rate_hz:
                 self._change_rate(frame.rate_hz, sink)
-            sink.audio_received(frame.samples)
+            if frame.samples:
+                sink.audio_received(frame.samples)
         elif type(frame) is DtmfFrame:
             sink.digit_received(frame.digit)
         elif type(frame) is HangupFrame:
@@ -223,6 +224,7 @@ class AudioSocketProtocol(Protocol):
     # The claim
 
     def _claim(self, context_id: str) -> None:
+        self._settle()
         # Behind a PROXY protocol the peer is known only now.
         self.peer = address_text(self.transport.getPeer())
         self._state = _State.CLAIMING
@@ -238,7 +240,6 @@ class AudioSocketProtocol(Protocol):
             self._reception.abandon(context, reason, detail or "its connection closed while it was claimed")
             return
         self._state = _State.UP
-        self._settle()
         self._sink = self._reception.start(context, self)
         self.transport.resumeProducing()
         early, self._early = self._early, []
@@ -288,7 +289,7 @@ class AudioSocketProtocol(Protocol):
     def _settle(self) -> None:
         settled, self._settled = self._settled, None
         if settled is not None:
-            settled()
+            settled(self)
 
     def _set_deadline(self, delay_s: float | None, overdue: Callable[[], None] | None = None) -> None:
         """One deadline at a time: replace it, or drop it (None)."""
@@ -302,7 +303,8 @@ class AudioSocketProtocol(Protocol):
 class AudioSocketFactory(ServerFactory):
     """Makes an :class:`AudioSocketProtocol` for each connection that an endpoint accepts.
 
-    :param max_waiting: connections that may be open without a call at once; further ones are closed at once.
+    :param max_waiting: connections that may be open at once without saying which call they are; for a further one, the
+        oldest of them is closed.
     """
 
     _log = Logger()
@@ -315,41 +317,43 @@ class AudioSocketFactory(ServerFactory):
         uuid_timeout_s: float = UUID_TIMEOUT_S,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self.waiting = 0
-        """Connections that have no call yet."""
         self.refused = 0
-        """Connections that were closed because too many had no call."""
+        """Connections that were closed because too many had not said which call they are."""
         self._reception = reception
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
         self._max_waiting = max_waiting
+        self._waiting: dict[AudioSocketProtocol, None] = {}
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        if self.waiting >= self._max_waiting:
-            self.refused += 1
-            if self.refused & (self.refused - 1) == 0:  # 1, 2, 4, 8 ...: a flood must not fill the log too
-                self._log.warn(
-                    "AudioSocket {peer} closed: {waiting} connections have not said which call they are"
-                    " ({refused} closed so far)",
-                    peer=address_text(addr), waiting=self.waiting, refused=self.refused,
-                )  # fmt: skip
-            return _ClosedAtOnce()
-        self.waiting += 1
+    @property
+    def waiting(self) -> int:
+        """Connections that have not said which call they are."""
+        return len(self._waiting)
+
+    def buildProtocol(self, addr: IAddress | None) -> AudioSocketProtocol:
+        if len(self._waiting) >= self._max_waiting:
+            self._close_oldest()
         protocol = AudioSocketProtocol(self._reception, self._reactor, self._uuid_timeout_s, self._settled)
         protocol.factory = self
+        self._waiting[protocol] = None
         return protocol
 
-    def _settled(self) -> None:
-        self.waiting -= 1
+    def _close_oldest(self) -> None:
+        """Make room. An Asterisk says its UUID at once, so whoever has been silent for the longest is none."""
+        oldest = next(iter(self._waiting))
+        self.refused += 1
+        if self.refused & (self.refused - 1) == 0:  # 1, 2, 4, 8 ...: a flood must not fill the log too
+            self._log.warn(
+                "AudioSocket: {waiting} connections have not said which call they are, so the oldest is closed"
+                " ({refused} closed so far)",
+                waiting=len(self._waiting), refused=self.refused,
+            )  # fmt: skip
+        self._settled(oldest)
+        if oldest.transport is not None:
+            oldest.abort()
 
-
-class _ClosedAtOnce(Protocol):
-    """A connection too many. Not None, for which the wrappers of ``ssl:`` and ``haproxy:`` endpoints are not made."""
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        self.transport.abortConnection()
+    def _settled(self, protocol: AudioSocketProtocol) -> None:
+        self._waiting.pop(protocol, None)
 
 
 class AsteriskProtocol(Protocol):

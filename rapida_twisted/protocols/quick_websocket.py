@@ -48,10 +48,16 @@ class QuickWebSocket(_Autobahn):
         """A complete text message; its bytes are valid UTF-8."""
         raise NotImplementedError
 
-    def send_binary(self, payload: bytes) -> bool:
-        """Send a binary message, or drop it when the peer does not keep up; whether it was sent."""
+    def send_binary(self, *payloads: bytes) -> bool:
+        """Send binary messages, or drop all of them when the peer does not keep up; whether they were sent."""
         if self.state != WebSocketProtocol.STATE_OPEN:
             return False
+        if len(payloads) == 1:
+            return self.outbox.send(self._binary_message(payloads[0]))
+        return self.outbox.send(b"".join(map(self._binary_message, payloads)))
+
+    def _binary_message(self, payload: bytes) -> bytes:
+        """As it goes over the wire."""
         size = len(payload)
         masked = 0 if self.factory.isServer else 0x80
         if size < 126:
@@ -61,9 +67,9 @@ class QuickWebSocket(_Autobahn):
         else:
             header = bytes((_BINARY, masked | 127)) + size.to_bytes(8, "big")
         if not masked:
-            return self.outbox.send(header + payload)
+            return header + payload
         mask = getrandbits(32).to_bytes(4, "big")
-        return self.outbox.send(header + mask + _xor(payload, mask))
+        return header + mask + _xor(payload, mask)
 
     # From Twisted and Autobahn
 
@@ -105,7 +111,7 @@ class QuickWebSocket(_Autobahn):
             self.state == WebSocketProtocol.STATE_OPEN
             and not self.data
             and protocol.current_frame is None
-            and not protocol.inside_message
+            and True
         )
 
     def _read_quickly(self, data: bytes) -> bytes:

@@ -9,6 +9,7 @@ listen loses audio, not our memory.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import tcp
@@ -37,6 +38,8 @@ class Outbox:
         """Audio frames that were dropped."""
         self.dropped_in_row = 0
         """Those since the last one that left."""
+        self.drained: Callable[[], None] = lambda: None
+        """Called when :attr:`full` is over."""
         self._transport = transport
 
     def send(self, data: bytes) -> bool:
@@ -85,6 +88,7 @@ class _BufferedOutbox(Outbox):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self.full = False
+        self.drained()
 
     def stopProducing(self) -> None:
         """The connection is gone."""
@@ -131,6 +135,7 @@ class _DirectOutbox(Outbox):
         if not self._handing_over:
             self.full = False
             self._transport.unregisterProducer()
+            self.drained()
 
     def stopProducing(self) -> None:
         """The connection is gone."""

@@ -98,19 +98,22 @@ class _MediaChannel(QuickWebSocket):
         self._marks: dict[str, Callable[[], None]] = {}
         self._marks_made = 0
         self._unsent_ms = 0.0
+        self._xoff = False
+        self._paused = False
         self._puzzled = False
 
     # What the call says (IMediaChannel)
 
     def send_audio(self, payload: bytes) -> None:
-        """One or more whole frames, in the channel's format."""
+        """One or more whole frames, in the channel's format: all of them go, or none when the peer is behind."""
         step = MAX_SENT_BYTES // self.format.frame_bytes * self.format.frame_bytes
-        for begin in range(0, len(payload), step):
-            message = payload if len(payload) <= step else payload[begin : begin + step]
-            if self.send_binary(message):
-                self._unsent_ms = 0.0
-            else:
-                self._unsent_ms += self.format.ms(len(message))
+        messages = [payload] if len(payload) <= step else _slices(payload, step)
+        if self.send_binary(*messages):
+            self._unsent_ms = 0.0
+            if self.outbox.full:
+                self._tell_paused()
+            return
+        self._unsent_ms += self.format.ms(len(payload))
         if self._unsent_ms >= STALLED_MS:
             self._tell_end(EndReason.PEER_STALLED, f"{self._unsent_ms:.0f} ms of audio could not be sent")
             self.abort()
@@ -160,6 +163,7 @@ class _MediaChannel(QuickWebSocket):
     def onOpen(self) -> None:
         """The handshake is done: MEDIA_START must come now."""
         self._set_deadline(START_TIMEOUT_S)
+        self.outbox.drained = self._tell_paused
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
         """The connection is gone, or was never open."""
@@ -206,14 +210,20 @@ class _MediaChannel(QuickWebSocket):
                 reached = self._marks.pop(name, None)
                 if reached is not None:
                     reached()
-            case MediaXoff():
-                sink.sending_paused(True)
-            case MediaXon():
-                sink.sending_paused(False)
+            case MediaXoff() | MediaXon():
+                self._xoff = isinstance(event, MediaXoff)
+                self._tell_paused()
             case ErrorEvent(error_text=text):
                 self._log.warn("WebSocket {peer}: Asterisk says {text}", peer=self._peer_text(), text=text)
             case UnknownEvent(text=text):
                 self._puzzle(f"an unknown event {text[:80]!r}")
+
+    def _tell_paused(self) -> None:
+        """Tell the call to pause, or to go on: Asterisk's queue is full, or what was sent is still on its way there."""
+        paused = self._xoff or self.outbox.full
+        if paused != self._paused and self._sink is not None:
+            self._paused = paused
+            self._sink.sending_paused(paused)
 
     def _puzzle(self, what: str) -> None:
         """Something that is not understood, and not fatal: one log line a call."""
@@ -388,3 +398,7 @@ def _context_id(request: ConnectionRequest) -> str:
     last = request.path.rstrip("/").rpartition("/")[2]
     in_query = request.params.get("contextId", [""])[0]
     return in_query if last in ("", "ctx") else last
+
+
+def _slices(payload: bytes, size: int) -> list[bytes]:
+    return [payload[begin : begin + size] for begin in range(0, len(payload), size)]

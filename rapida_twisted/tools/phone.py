@@ -17,15 +17,18 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater, react
-from twisted.web.client import Agent
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 
+from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.tools.phone_call import Line, PhoneCall
+from rapida_twisted.tools.phone_call import Line, PhoneCall, SetUpFailed
 from rapida_twisted.tools.phone_figures import Spread
 from rapida_twisted.tools.phone_line import AudioSocketLine
 from rapida_twisted.tools.phone_live import LiveLine
 from rapida_twisted.tools.phone_options import PhoneOptions, parse_options
 from rapida_twisted.tools.phone_report import CallReport, summary_object, summary_text
+from rapida_twisted.tools.phone_tls import tls_problem
+from rapida_twisted.tools.phone_websocket import WebSocketLine, WebSocketServer
 from rapida_twisted.upstream.registration import register_call
 
 __all__ = ["Phone", "main"]
@@ -47,8 +50,17 @@ class Phone:
         self._reactor = reactor
         self._now = now
         self._clock = MediaClock(reactor, now, period_s=options.packet_ms / 1000)
-        self._treq = HTTPClient(Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S))
-        self._endpoint = HostnameEndpoint(reactor, *options.audiosocket, timeout=CONNECT_TIMEOUT_S)
+        self._queue_clock = MediaClock(reactor, now)
+        policy = BrowserLikePolicyForHTTPS(options.trust)
+        self._treq = HTTPClient(Agent(reactor, policy, connectTimeout=CONNECT_TIMEOUT_S))
+        self._audiosocket = HostnameEndpoint(reactor, *options.audiosocket, timeout=CONNECT_TIMEOUT_S)
+        self._websocket = WebSocketServer(
+            http_url=options.http_url,
+            api_key=options.api_key,
+            format=options.format,
+            form=options.form,
+            trust=options.trust,
+        )
         self._interrupted = False
         self._waiting: Deferred[None] = succeed(None)
 
@@ -102,18 +114,26 @@ class Phone:
 
     async def _register(self) -> str:
         options = self._options
-        return await register_call(
-            options.http_url,
-            options.assistant_id,
-            options.api_key,
-            caller=options.caller,
-            called=options.called,
-            treq_client=self._treq,
-            reactor=self._reactor,
-        )
+        try:
+            return await register_call(
+                options.http_url,
+                options.assistant_id,
+                options.api_key,
+                caller=options.caller,
+                called=options.called,
+                treq_client=self._treq,
+                reactor=self._reactor,
+            )
+        except RegistrationRefused as error:
+            problem = tls_problem(error.__cause__)
+            if problem:
+                raise SetUpFailed(problem) from error
+            raise
 
     async def _dial(self, call_id: UUID, call: PhoneCall) -> Line:
-        return await AudioSocketLine.dial(self._endpoint, call_id, call)
+        if self._options.transport == "websocket":
+            return await WebSocketLine.dial(self._websocket, call_id, call, self._queue_clock, self._reactor)
+        return await AudioSocketLine.dial(self._audiosocket, call_id, call)
 
 
 async def _run(reactor: Any, options: PhoneOptions) -> None:

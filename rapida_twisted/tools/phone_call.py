@@ -15,22 +15,26 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
 
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.tools.phone_figures import Arrivals, Level, RoundTrip, Spread
+from rapida_twisted.tools.phone_queue import QueueFigures
 from rapida_twisted.tools.phone_report import CallReport
 from rapida_twisted.tools.phone_sound import Recording, Sound
 
-__all__ = ["CallPlan", "Line", "PhoneCall", "TimedDigit"]
+__all__ = ["CallPlan", "Line", "PhoneCall", "SetUpFailed", "TimedDigit"]
 
 AFTER_LAST_S = 2.0
 """How long a call goes on after its sound and its digits are over."""
 LONGEST_S = 60.0
 """How long a call goes on when nothing says how long."""
 CLOSE_TIMEOUT_S = 2.0
+
+
+class SetUpFailed(Exception):
+    """A call did not come up; the text says why, and what can be done."""
 
 
 @dataclass(frozen=True, order=True)
@@ -70,7 +74,10 @@ class CallPlan:
 
 
 class Line(Protocol):
-    """What carries a call: an AudioSocket connection, or whatever else a server listens to."""
+    """What carries a call: an AudioSocket connection, or whatever else a server listens to.
+
+    It tells the call of what happens: see the ``line_...`` methods there.
+    """
 
     def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
         """Send one frame; whether the server keeps up, else it was dropped."""
@@ -84,6 +91,9 @@ class Line(Protocol):
     def abort(self) -> None:
         """End it at once."""
 
+    def queue_figures(self) -> QueueFigures | None:
+        """How the queue of what is to be heard went; None where there is none, and audio is heard as it comes."""
+
 
 class PhoneCall:
     """One call.
@@ -91,7 +101,7 @@ class PhoneCall:
     :param number: counts a phone's calls, from 1.
     :param clock: its period is the packet time of the sound.
     :param register: registers the call, and gives its contextId.
-    :param dial: opens the line of a contextId for a call.
+    :param dial: opens the line of a contextId for a call, or fails with SetUpFailed.
     :param now: a monotonic time in seconds.
     """
 
@@ -117,7 +127,7 @@ class PhoneCall:
         self._reactor = reactor
         self._register = register
         self._dial = dial
-        self._now = now
+        self.now = self._now = now
         self._line: Line | None = None
         self._digits = deque(sorted(plan.digits))
         self._frames: Iterator[bytes | None] = plan.sound.frames()
@@ -130,12 +140,12 @@ class PhoneCall:
 
     async def place(self) -> CallReport:
         """Place the call, and wait for its end. Gives the report, whatever the server or the network did."""
-        self._setting_up = Deferred.fromCoroutine(self._set_up())
-        self._setting_up.addBoth(self._set_up_done)
+        self._setting_up = setting_up = Deferred.fromCoroutine(self._set_up())
+        setting_up.addBoth(self._set_up_done)
         try:
-            await self._setting_up
+            await setting_up
             await self._over
-        except (CancelledError, RegistrationRefused, ConnectError, DNSLookupError) as error:
+        except (CancelledError, RegistrationRefused, SetUpFailed) as error:
             self.report.problem = self._set_up_problem(error)
         return self.report
 
@@ -167,18 +177,29 @@ class PhoneCall:
             return
         if line.send_audio(frame):
             self.report.frames_out += 1
-            self.round_trip.sent(frame, self._now())
         else:
             self.report.frames_dropped += 1
 
     # What the line says
 
-    def line_heard(self, samples: bytes, rate_hz: int) -> None:
-        """The server said something: s16le mono."""
+    def line_said(self, samples: bytes) -> None:
+        """This left, as a perfect echo of it would be heard (s16le mono)."""
+        self.round_trip.sent(samples, self._now())
+
+    def line_heard(self, samples: bytes, rate_hz: int, at_s: float | None = None) -> None:
+        """The server is heard: s16le mono.
+
+        :param at_s: when, on the line's own clock; None: now.
+        """
         now_s = self._now()
-        self.arrivals.add(now_s, len(samples) / 2 / rate_hz)
+        self.arrivals.add(now_s if at_s is None else at_s, len(samples) / 2 / rate_hz)
         self.round_trip.heard(samples, now_s)
         self.level.add(samples)
+        if self._recording is not None:
+            self._recording.add(samples, rate_hz)
+
+    def line_silent(self, samples: bytes, rate_hz: int) -> None:
+        """Nothing is heard for so long, on a line that has its own clock."""
         if self._recording is not None:
             self._recording.add(samples, rate_hz)
 
@@ -225,10 +246,7 @@ class PhoneCall:
             return "interrupted before the call was up"
         if isinstance(error, RegistrationRefused):
             return f"{str(error).rstrip('.')}; {_ADVICE.get(error.status, 'see the log of the server')}"
-        return (
-            f"the media connection failed ({str(error).rstrip('.')}): is the server running, and is this its"
-            " AudioSocket address (--audiosocket)?"
-        )
+        return str(error)
 
     def _end(self, by: str, reason: str) -> None:
         """Remember who ended the call; the first one counts."""
@@ -247,7 +265,9 @@ class PhoneCall:
     def _settle(self, problem: str) -> None:
         """Fill in what was measured, and judge."""
         report, end_s = self.report, self._up_at_s + self.report.duration_s
-        report.heard = self.arrivals.figures(end_s if self._up_at_s else None)
+        report.queue = self._line.queue_figures() if self._line is not None else None
+        # Where a queue is heard, silence is not sent: audio that stopped before the end is not missing.
+        report.heard = self.arrivals.figures(end_s if self._up_at_s and report.queue is None else None)
         report.level_db = self.level.db
         report.round_trip_ms = Spread.of(self.round_trip.times_s)
         report.round_trips = len(self.round_trip.times_s)

@@ -1,14 +1,15 @@
-"""The lines that carry a phone's calls: one class for each transport, each a :class:`~.phone_call.Line`."""
+"""A phone's line over AudioSocket, where audio is heard as it comes."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from twisted.internet.endpoints import connectProtocol
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from rapida_twisted.protocols.audiosocket import AsteriskProtocol
-from rapida_twisted.tools.phone_call import PhoneCall
+from rapida_twisted.tools.phone_call import PhoneCall, SetUpFailed
 from rapida_twisted.wire.audiosocket import ErrorBits
 
 __all__ = ["AudioSocketLine"]
@@ -23,8 +24,26 @@ class AudioSocketLine(AsteriskProtocol):
 
     @classmethod
     async def dial(cls, endpoint: IStreamClientEndpoint, call_id: UUID, call: PhoneCall) -> AudioSocketLine:
-        """Connect. Fails with ConnectError."""
-        return await connectProtocol(endpoint, cls(call_id, call))
+        """Connect.
+
+        :raises SetUpFailed: nobody is there.
+        """
+        try:
+            return await connectProtocol(endpoint, cls(call_id, call))
+        except (ConnectError, DNSLookupError) as error:
+            raise SetUpFailed(
+                f"the media connection failed ({str(error).rstrip('.')}): is the server running, and is this its"
+                " AudioSocket address (--audiosocket)?"
+            ) from None
+
+    def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
+        sent = super().send_audio(samples, rate_hz)
+        if sent:
+            self._phone_call.line_said(samples)
+        return sent
+
+    def queue_figures(self) -> None:
+        """There is no queue."""
 
     def abort(self) -> None:
         """Close at once."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rapida_twisted.tools.phone_figures import ArrivalFigures, Spread
+from rapida_twisted.tools.phone_queue import QueueFigures
 
 __all__ = ["CallReport", "summary_object", "summary_text"]
 
@@ -37,6 +38,9 @@ class CallReport:
     """Frames that were due, but the server did not take what was sent before."""
     digits_sent: str = ""
     heard: ArrivalFigures | None = None
+    """Over AudioSocket: how audio came. Over WebSocket: how it was heard, tick by tick, from the queue."""
+    queue: QueueFigures | None = None
+    """WebSocket only."""
     level_db: float | None = None
     """Of what was heard; None for silence."""
     round_trip_ms: Spread | None = None
@@ -71,6 +75,7 @@ def summary_object(reports: Sequence[CallReport], sending_late_ms: Spread | None
         "frames_in": sum(heard.frames for heard in _heard(reports)),
         "late": sum(heard.late for heard in _heard(reports)),
         "missing": sum(heard.missing for heard in _heard(reports)),
+        "queue": _queue_sums(reports),
         "set_up_ms": _maybe(_set_up(reports)),
         "sending_late_ms": _maybe(sending_late_ms),
         "each": [{**asdict(report), "ok": report.ok, "set_up_ms": report.set_up_ms} for report in reports],
@@ -100,11 +105,29 @@ def _one_call(report: CallReport) -> list[str]:
     lines.append(f"  sent        {report.frames_out} frames{dropped}{digits}")
     if heard is not None and heard.frames:
         lines.append(f"  heard       {heard.frames} frames ({heard.audio_s:.2f} s) at {_level(report.level_db)}")
-        lines.append(f"  on time     {heard.missing} missing, {heard.late} late; behind by {_spread(heard.late_ms)}")
-        lines.append(f"  apart       {_spread(heard.gap_ms)}; jitter {heard.jitter_ms:.2f} ms")
+        lines += _queue_lines(report.queue, heard) if report.queue is not None else _arrival_lines(heard)
     lines.append(f"  round trip  {_spread(report.round_trip_ms)}")
     if report.saved:
         lines.append(f"  saved in    {report.saved}")
+    return lines
+
+
+def _arrival_lines(heard: ArrivalFigures) -> list[str]:
+    return [
+        f"  on time     {heard.missing} missing, {heard.late} late; behind by {_spread(heard.late_ms)}",
+        f"  apart       {_spread(heard.gap_ms)}; jitter {heard.jitter_ms:.2f} ms",
+    ]
+
+
+def _queue_lines(queue: QueueFigures, heard: ArrivalFigures) -> list[str]:
+    lines = [
+        f"  in speech   {queue.gap_ticks} frames missing in {_counted(queue.gaps, 'gap')},"
+        f" {_counted(queue.pauses, 'pause')} between; jitter {heard.jitter_ms:.2f} ms",
+        f"  ahead       {_spread(queue.depth_ms)} waited to be heard; XOFF {queue.xoff}, XON {queue.xon},"
+        f" {_counted(queue.flushes, 'flush', 'es')}",
+    ]
+    if queue.dropped:
+        lines.append(f"  lost        {_counted(queue.dropped, 'message')} that came to a full queue")
     return lines
 
 
@@ -124,10 +147,22 @@ def _many_calls(reports: Sequence[CallReport]) -> list[str]:
         f"  heard       {sum(figures.frames for figures in heard)} frames"
         + (f" at {min(levels):.1f} to {max(levels):.1f} dB" if levels else ", silence")
     )
-    lines.append(
-        f"  on time     {sum(figures.missing for figures in heard)} missing, {sum(figures.late for figures in heard)}"
-        f" late; the latest {max((figures.late_ms.max for figures in heard if figures.late_ms), default=0.0):.1f} ms"
-    )
+    queue = _queue_sums(reports)
+    if queue is not None:
+        lines.append(
+            f"  in speech   {queue['gap_ticks']} frames missing in {_counted(queue['gaps'], 'gap')},"
+            f" {_counted(queue['pauses'], 'pause')} between"
+        )
+        lines.append(
+            f"  ahead       XOFF {queue['xoff']}, XON {queue['xon']}, {_counted(queue['flushes'], 'flush', 'es')},"
+            f" {_counted(queue['dropped'], 'message')} lost at a full queue"
+        )
+    else:
+        latest_ms = max((figures.late_ms.max for figures in heard if figures.late_ms), default=0.0)
+        lines.append(
+            f"  on time     {sum(figures.missing for figures in heard)} missing,"
+            f" {sum(figures.late for figures in heard)} late; the latest {latest_ms:.1f} ms"
+        )
     lines.append(f"  jitter      {_spread(Spread.of([figures.jitter_ms / 1000 for figures in heard]))}")
     trips = [report.round_trip_ms.p50 / 1000 for report in reports if report.round_trip_ms]
     lines.append(f"  round trip  {_spread(Spread.of(trips))} (of the calls' medians)")
@@ -140,6 +175,17 @@ def _ending(report: CallReport) -> str:
 
 def _heard(reports: Iterable[CallReport]) -> list[ArrivalFigures]:
     return [report.heard for report in reports if report.heard is not None]
+
+
+def _queue_sums(reports: Iterable[CallReport]) -> dict[str, int] | None:
+    """The counts of all calls' queues; None where there were none."""
+    queues = [report.queue for report in reports if report.queue is not None]
+    names = ("gaps", "gap_ticks", "pauses", "flushes", "xoff", "xon", "dropped")
+    return {name: sum(getattr(queue, name) for queue in queues) for name in names} if queues else None
+
+
+def _counted(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count} {noun}{'' if count == 1 else plural}"
 
 
 def _set_up(reports: Iterable[CallReport]) -> Spread | None:

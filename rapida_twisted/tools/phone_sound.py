@@ -61,20 +61,24 @@ class RecordedSound:
 
 @dataclass(frozen=True)
 class ToneSound:
-    """A steady tone."""
+    """A steady tone, with a little noise, so that no frame is like another: its echo can be told.
+
+    :ivar noise: its amplitude: 1 where samples arrive as they are (-90 dB), more where a codec would round it off.
+    """
 
     hertz: float
     packet_ms: int
+    noise: int = 1
     length_s: None = None
 
     def frames(self) -> Iterator[bytes | None]:
-        """The tone, with noise in the lowest bit (-90 dB), so that no frame is like another: its echo can be told."""
+        """The tone, for ever."""
         count = SLIN.rate_hz * self.packet_ms // 1000
         random = np.random.default_rng()
         turn = 2 * np.pi * self.hertz / SLIN.rate_hz
         for begin in itertools.count(0, count):
             wave = TONE_AMPLITUDE * np.sin(turn * np.arange(begin, begin + count))
-            yield (np.rint(wave) + random.integers(-1, 2, count)).astype("<i2").tobytes()
+            yield (np.rint(wave) + random.integers(-self.noise, self.noise + 1, count)).astype("<i2").tobytes()
 
 
 def silence(packet_ms: int) -> Sound:

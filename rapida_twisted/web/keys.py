@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.server import Request
 
-__all__ = ["KEY_NAME", "ApiKeys", "is_key_name", "key_of", "mask_key"]
+__all__ = ["KEY_NAME", "ApiKeys", "holds_key", "is_key_name", "key_of", "mask_key"]
 
 KEY_NAME = b"x-api-key"
 """The name of the query parameter and of the header that carry a key."""
+
+_KEY_ANYWHERE = re.compile(rb"((?:x|%78)(?:[-_]|%2d|%5f)api(?:[-_]|%2d|%5f)key(?:=|%3d))[^&;?#\s]*", re.IGNORECASE)
 
 
 class ApiKeys:
@@ -44,7 +47,7 @@ def key_of(request: Request) -> str:
     The first of: the ``x-api-key`` of the query, the header of that name, ``Authorization: Bearer``, and the password
     of ``Authorization: Basic`` (which is how a WebSocket client of Asterisk's configuration carries it).
     """
-    for candidate in ((request.args or {}).get(KEY_NAME, [b""])[0], request.getHeader(KEY_NAME), _bearer(request)):
+    for candidate in (_in_query(request), request.getHeader(KEY_NAME), _bearer(request)):
         if candidate:
             return _text(candidate)
     return _text(request.getPassword() or b"")
@@ -56,14 +59,29 @@ def is_key_name(name: bytes) -> bool:
 
 
 def mask_key(uri: bytes) -> bytes:
-    """The URI with the keys in its query replaced by ``***``."""
+    """The URI with the keys in it replaced by ``***``, also where a slip of the pen has put them beside the query."""
     path, question, query = uri.partition(b"?")
-    return path + question + b"&".join(_mask_parameter(parameter) for parameter in query.split(b"&"))
+    masked = path + question + b"&".join(_mask_parameter(parameter) for parameter in query.split(b"&"))
+    return _KEY_ANYWHERE.sub(rb"\1***", masked)
+
+
+def holds_key(text: str) -> bool:
+    """Whether a key stands in the middle of a text, where a separator was mistyped (``;`` or ``&amp;`` for ``&``)."""
+    return _KEY_ANYWHERE.search(text.encode("utf-8", "replace")) is not None
 
 
 def _mask_parameter(parameter: bytes) -> bytes:
     name, equals, _ = parameter.partition(b"=")
     return name + b"=***" if equals and is_key_name(unquote_to_bytes(name.replace(b"+", b" "))) else parameter
+
+
+def _in_query(request: Request) -> bytes:
+    """The key among the parameters, which are parted by ``&`` alone, as everywhere in this interface."""
+    for parameter in request.uri.partition(b"?")[2].split(b"&"):
+        name, _, value = parameter.partition(b"=")
+        if unquote_to_bytes(name) == KEY_NAME:
+            return unquote_to_bytes(value.replace(b"+", b" "))
+    return b""
 
 
 def _bearer(request: Request) -> bytes:

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.server import Request
 
 from rapida_twisted.web.answers import Refusal
-from rapida_twisted.web.keys import is_key_name
+from rapida_twisted.web.keys import holds_key, is_key_name
 
 __all__ = ["CallParameters", "checked_text", "parse_parameters"]
 
@@ -81,6 +81,8 @@ def checked_text(value: str, longest: int, what: str) -> str:
 def _check_parameter(name: str, value: str) -> None:
     if not name:
         raise _bad("a parameter has no name")
+    if holds_key(f"{name}={value}"):
+        raise _bad("an API key stands in the middle of a parameter: parameters are parted by & alone")
     checked_text(name, LONGEST_NAME, "a parameter's name")
     is_number = name in _KNOWN_NAMES
     checked_text(value, LONGEST_NUMBER if is_number else LONGEST_VALUE, f"the parameter {name}")

@@ -125,17 +125,21 @@ class MediaQueue:
 
     def take(self) -> bytes | None:
         """The packet time is over: the next frame to be heard, or None. Says what has become due before it."""
-        if self._paused or self.direction == "in":
+        if self.direction == "in":
             return None
+        frame = None if self._paused else self._next_frame()
+        if frame is None:
+            # What is short of a frame does not wait for the rest of it, not even in a pause.
+            frame, self._leftover = self._leftover or None, b""
+        return frame
+
+    def _next_frame(self) -> bytes | None:
         if self._full and self.frames < XON_LEVEL_FRAMES:
             self._full = False
             self._say(MediaXon(channel_id=self._channel_id))
-        if not self._waiting:
-            if self._report_drained:
-                self._report_drained = False
-                self._say(QueueDrained(channel_id=self._channel_id))
-            frame, self._leftover = self._leftover, b""
-            return frame or None
+        if not self._waiting and self._report_drained:
+            self._report_drained = False
+            self._say(QueueDrained(channel_id=self._channel_id))
         while self._waiting:
             item = self._waiting.popleft()
             if isinstance(item, bytes):
@@ -172,6 +176,8 @@ class MediaQueue:
     def _set_direction(self, direction: str) -> None:
         if self._form is not ControlForm.JSON:
             self._error("SET_MEDIA_DIRECTION only supports JSON format.\n")
+        elif not direction:
+            self._error("SET_MEDIA_DIRECTION requires a 'direction' parameter.\n")
         elif direction not in _DIRECTIONS:
             self._error(f"'{direction}' is not a valid direction for SET_MEDIA_DIRECTION.\n")
         else:

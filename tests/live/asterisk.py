@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import urllib.parse
@@ -32,7 +33,7 @@ ARI_USER, ARI_PASSWORD = "harness", "harness"
 MODULES = """
     res_timing_timerfd res_curl func_curl res_http_websocket res_websocket_client
     res_audiosocket app_audiosocket chan_audiosocket chan_websocket pbx_config
-    app_dial app_playback app_milliwatt app_record app_mixmonitor app_verbose app_echo app_senddtmf app_stasis
+    app_dial app_playback app_milliwatt app_record app_mixmonitor app_verbose app_echo app_senddtmf app_stack app_stasis
     func_callerid func_channel func_strings func_logic func_json func_uri func_volume func_global
     format_wav format_pcm format_sln codec_ulaw codec_alaw codec_resample res_stasis* res_ari* bridge_*
     res_rtp_asterisk res_sorcery_config res_sorcery_memory res_sorcery_astdb res_pjproject res_pjsip res_pjsip_pubsub
@@ -240,6 +241,20 @@ class Asterisk:
         with _opener.open(request, timeout=10) as response:
             answer = response.read()
         return json.loads(answer) if answer else None
+
+    def keep_application(self, name: str) -> socket.socket:
+        """Connect as a Stasis application, which exists until the connection is closed. Its events are not read."""
+        key = base64.b64encode(os.urandom(16)).decode()
+        connection = socket.create_connection(("127.0.0.1", self.http_port), timeout=10)
+        connection.sendall(
+            f"GET /ari/events?app={name}&api_key={ARI_USER}:{ARI_PASSWORD} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+            "Sec-WebSocket-Protocol: ari\r\n\r\n".encode()
+        )
+        answer = connection.recv(4096)
+        if b" 101 " not in answer:
+            raise FailTest(f"no application {name}: {answer!r}")
+        return connection
 
     def write_config(self, name: str, text: str) -> None:
         """Write a configuration file; it counts from the next start or reload."""

@@ -123,9 +123,17 @@ class Server:
 
     def ask(self, path: str) -> Any:
         """The JSON that it answers to someone with the key."""
+        return json.loads(self._get(path))
+
+    def register(self, assistant_id: str, caller: str = "") -> str:
+        """Register a call, as the dialplan's CURL() does; gives its contextId."""
+        return self._get(f"/v1/talk/asterisk/call/{assistant_id}?from={caller}").decode()
+
+    def _get(self, path: str) -> bytes:
         request = urllib.request.Request(f"{self.url}{path}", headers={"x-api-key": API_KEY})
         with _opener.open(request, timeout=5) as answer:
-            return json.loads(answer.read())
+            body: bytes = answer.read()
+            return body
 
     def calls(self) -> list[dict[str, Any]]:
         """Its records of all calls."""

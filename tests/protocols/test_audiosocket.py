@@ -64,7 +64,7 @@ class ServerTestCase(SynchronousTestCase):
         self.transport.protocol = self.protocol  # type: ignore[attr-defined]
         self.protocol.makeConnection(self.transport)
 
-    def settle(self) -> None:
+    def settle(self, protocol: AudioSocketProtocol) -> None:
         """Count it."""
         self.settled += 1
 
@@ -187,7 +187,7 @@ class ClaimTests(ServerTestCase):
     def test_later(self) -> None:
         """Until the claim is granted nothing is read; what came with the UUID is kept, in its order."""
         self.feed(IDENTIFY + raw_frame(0x10, b"abcd") + raw_frame(0x03, b"5") + raw_frame(0x02, b"?"))
-        self.assertEqual((self.transport.producerState, self.settled, self.reception.sinks), ("paused", 0, []))
+        self.assertEqual((self.transport.producerState, self.settled, self.reception.sinks), ("paused", 1, []))
         self.grant()
         self.assertEqual((self.transport.producerState, self.settled), ("producing", 1))
         self.assertEqual(self.reception.sink.events, [b"abcd", "5"])
@@ -600,16 +600,19 @@ class FactoryTests(SynchronousTestCase):
         return transport, protocol  # type: ignore[return-value]
 
     def test_limit_of_the_silent(self) -> None:
-        """Beyond the limit of connections without a call, a further one is closed at once."""
-        for _ in range(3):
-            self.connect()
+        """Beyond the limit of connections that say nothing, the oldest of them makes room."""
+        transports = [self.connect()[0] for _ in range(3)]
         self.assertEqual(self.factory.waiting, 3)
-        transport, _ = self.connect()
-        self.assertTrue(transport.disconnected)
+        newest, _ = self.connect()
+        self.assertTrue(transports[0].disconnected)
+        self.assertTrue(all(transport.connected for transport in (*transports[1:], newest)))
         self.assertEqual((self.factory.waiting, self.factory.refused), (3, 1))
         self.assertEqual(
             warnings_of(self.log),
-            [f"AudioSocket {PEER_TEXT} closed: 3 connections have not said which call they are (1 closed so far)"],
+            [
+                "AudioSocket: 3 connections have not said which call they are, so the oldest is closed"
+                " (1 closed so far)"
+            ],
         )
 
     def test_flood_does_not_fill_the_log(self) -> None:
@@ -632,14 +635,16 @@ class FactoryTests(SynchronousTestCase):
         self.connect()
         self.assertEqual((self.factory.waiting, self.factory.refused), (1, 0))
 
-    def test_place_is_kept_while_claiming(self) -> None:
-        """A connection whose claim takes its time still counts as one without a call."""
+    def test_claim_takes_no_place(self) -> None:
+        """A connection that has said which call it is can't be pushed out, however long its claim takes."""
         self.reception.answer = lambda context: Deferred()
         transport, protocol = self.connect()
         protocol.dataReceived(IDENTIFY)
-        self.assertEqual(self.factory.waiting, 1)
+        for _ in range(10):
+            self.connect()
+        self.assertTrue(transport.connected)
         transport.loseConnection()
-        self.assertEqual(self.factory.waiting, 0)
+        self.assertEqual(self.factory.waiting, 3)
 
     def test_deadline_of_the_factory(self) -> None:
         """The factory's own time for the UUID frame is kept."""

@@ -303,14 +303,14 @@ class BothRolesMixin:
         await until(lambda: not is_open(sink.channel))
 
     async def test_one_too_many(self: Any) -> None:
-        """A connection beyond the limit of silent ones is closed at once, and nothing is left of it."""
+        """Beyond the limit of silent connections the oldest is closed at once, and nothing is left of it."""
         await self.listen(max_waiting=1)
-        await self.raw()
+        first = await self.raw()
         await until(lambda: self.factory.waiting == 1)
-        second = await self.raw()
-        await until(lambda: second.lost)
+        await self.raw()
+        await until(lambda: first.lost)
         self.assertEqual((self.factory.waiting, self.factory.refused), (1, 1))
-        await until(lambda: not is_open(self.factory.made[1]))
+        await until(lambda: not is_open(self.factory.made[0]))
 
     async def test_garbage(self: Any) -> None:
         """Garbage gets a hangup frame, and is closed when its sender goes."""

@@ -125,10 +125,12 @@ class SocketPair:
     def drain(self) -> bytes:
         """Let the peer read all there is, and the reactor write what waits."""
         data = b""
-        while piece := self.read():
-            data += piece
+        while True:
             self.reactor.write()
-        return data
+            piece = self.read()
+            if not piece:
+                return data
+            data += piece
 
     @property
     def queued(self) -> int:

@@ -18,8 +18,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.keyfile import KEY_FILE
-from rapida_twisted.tools import phone_call
+from rapida_twisted.tools import phone, phone_call
 from rapida_twisted.tools.phone import Phone
 from rapida_twisted.tools.phone_call import TimedDigit
 from rapida_twisted.tools.phone_figures import Spread
@@ -199,6 +200,16 @@ class FailureTests(PhoneTestCase):
         report = await self.call("--http", "http://127.0.0.1:9", "--duration", "0.2")
         self.assertIn("--http", report.problem)
         self.assertIsNone(report.registration_ms)
+
+    async def test_refused_at_once(self) -> None:
+        """A registration that fails before anything was waited for is told like any other."""
+
+        async def register(*args: object, **kwargs: object) -> str:
+            raise RegistrationRefused(503, "it is full")
+
+        self.patch(phone, "register_call", register)
+        report = await self.call()
+        self.assertIn("it is full", report.problem)
 
     async def test_no_audiosocket_server(self) -> None:
         """Where nobody takes the media, the option that says where to is named."""

@@ -77,5 +77,29 @@ class MaskKeyTests(SynchronousTestCase):
 
     def test_left(self) -> None:
         """Everything else stays as it is."""
-        for uri in (b"/a", b"/a?", b"/a?b", b"/a?x-api-key", b"/a?&&b=c&", b"/x-api-key=1?b=\xff"):
+        for uri in (b"/a", b"/a?", b"/a?b", b"/a?x-api-key", b"/a?&&b=c&", b"/api-key=1?b=\xff"):
             self.assertEqual(mask_key(uri), uri)
+
+    def test_slips_of_the_pen(self) -> None:
+        """A key that a mistyped separator has put elsewhere is not shown either."""
+        for uri in (
+            b"/call/1&from=1&x-api-key=sesame",
+            b"/call/1?from=1?x-api-key=sesame",
+            b"/call/1?from=1;x-api-key=sesame",
+            b"/call/1?from=1&amp;x-api-key=sesame",
+            b"/call/1?from=1;x%2Dapi%2dkey%3Dsesame",
+        ):
+            self.assertNotIn(b"sesame", mask_key(uri), uri)
+
+
+class MisplacedKeyTests(SynchronousTestCase):
+    """A registration whose key is not where keys are."""
+
+    def test_refused_and_not_kept(self) -> None:
+        """It is refused, and a key in the middle of a parameter never becomes a number or a variable."""
+        face = Face()
+        for query in ("from=1;x-api-key=" + KEY, "from=1&amp;x-api-key=" + KEY):
+            self.assertEqual(face.ask("/v1/talk/asterisk/call/1?" + query, key=None).status, 401)
+            reply = face.ask("/v1/talk/asterisk/call/1?" + query, headers={"x-api-key": KEY}, key=None)
+            self.assertEqual(reply.status, 400, query)
+            self.assertNotIn(KEY, reply.reason)

@@ -1,0 +1,122 @@
+"""What an Asterisk needs beside the dialplan: its modules, and its REST interface (ARI) for calls that are placed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from rapida_twisted.errors import SettingsError
+
+__all__ = ["AriValues", "ari_conf", "audiosocket_modules", "http_conf", "modules_conf", "websocket_modules"]
+
+_DIALPLAN = ("pbx_config", "app_dial", "app_playback", "res_curl", "func_curl", "func_callerid", "func_uri")
+# Without the first, the third ends Asterisk at its start; ARI needs the third since Asterisk 22.
+_WEBSOCKET = ("res_sorcery_config", "res_http_websocket", "res_websocket_client")
+_ARI = (
+    *_WEBSOCKET, "res_stasis", "res_stasis_answer", "res_stasis_playback", "res_stasis_recording", "res_stasis_snoop",
+    "app_stasis", "res_ari", "res_ari_model", "res_ari_applications", "res_ari_asterisk", "res_ari_channels",
+    "res_ari_events",
+)  # fmt: skip
+
+_USER = re.compile(r"[A-Za-z0-9_.@+-]{1,64}")
+
+_HTTP = """\
+; /etc/asterisk/http.conf
+[general]
+enabled = yes
+bindaddr = {address}
+bindport = {port}
+"""
+
+_HTTPS = """\
+; /etc/asterisk/http.conf
+[general]
+enabled = yes
+bindaddr = 127.0.0.1
+tlsenable = yes
+tlsbindaddr = {address}:{port}
+tlscertfile = /etc/asterisk/keys/asterisk.crt ; <yours>
+tlsprivatekey = /etc/asterisk/keys/asterisk.key ; <yours>
+"""
+
+_ARI_USER = """\
+; /etc/asterisk/ari.conf
+[general]
+enabled = yes
+
+[{user}]
+type = user
+read_only = no
+password = {password}
+"""
+
+_MODULES = """\
+; /etc/asterisk/modules.conf, below its line [modules]: those that are not loaded already
+; (asterisk -rx "module show like {example}")
+{lines}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AriValues:
+    """What an Asterisk's configuration says of its ARI.
+
+    :param password: what stands in the place of the password: the configuration is for people's eyes.
+    """
+
+    url: str = "http://127.0.0.1:8088"
+    """How this server reaches it."""
+    user: str = "rapida"
+    password: str = "<a long password>"
+
+
+def audiosocket_modules() -> tuple[str, ...]:
+    """The modules that the AudioSocket dialplan needs."""
+    return (*_DIALPLAN, "res_audiosocket", "app_audiosocket")
+
+
+def websocket_modules() -> tuple[str, ...]:
+    """The modules that the WebSocket dialplan needs."""
+    return (*_DIALPLAN, "res_timing_timerfd", *_WEBSOCKET, "chan_websocket")
+
+
+def modules_conf(modules: tuple[str, ...]) -> str:
+    """The lines of modules.conf that load some modules, and those of ARI."""
+    lines = "\n".join(f"load = {module}.so" for module in dict.fromkeys((*modules, *_ARI)))
+    return _MODULES.format(example=modules[-1], lines=lines)
+
+
+def http_conf(values: AriValues) -> str:
+    """The lines of http.conf that let this server reach ARI: at its URL's address, or at all if that is a name.
+
+    :raises SettingsError: there is no port in the URL that could be listened on.
+    """
+    url = urlsplit(values.url)
+    try:
+        port = url.port or (443 if url.scheme == "https" else 80)
+    except ValueError:
+        raise SettingsError(f"{values.url!r} can't be an ARI's address") from None
+    text = _HTTPS if url.scheme == "https" else _HTTP
+    return text.format(address=_bind_address(url.hostname or ""), port=port)
+
+
+def ari_conf(values: AriValues) -> str:
+    """The lines of ari.conf that make the user by whose name this server speaks to ARI.
+
+    :raises SettingsError: the name can't be a section's.
+    """
+    if not _USER.fullmatch(values.user):
+        raise SettingsError(f"the ARI user {values.user!r} can't be the name of a section of ari.conf")
+    return _ARI_USER.format(user=values.user, password=values.password)
+
+
+def _bind_address(host: str) -> str:
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "0.0.0.0"
+    return f"[{address}]" if address.version == 6 else str(address)

@@ -1,0 +1,40 @@
+"""Where the console programs take the API key from: never from the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rapida_twisted.keyfile import KEY_FILE
+from rapida_twisted.settings import default_state_dir
+
+__all__ = ["find_api_key", "state_directory"]
+
+
+def find_api_key(key_file: Path | None, state_dir: Path | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """The key: the file's, if one is named, else the environment's, else the server's own in its state directory.
+
+    :raises ValueError: there is none; the text is one sentence.
+    """
+    from_environment = environ.get("RAPIDA_API_KEY", "").split(",")[0].strip()
+    if key_file is None and from_environment:
+        return from_environment
+    path = key_file or state_directory(state_dir, environ) / KEY_FILE
+    try:
+        key = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is no text"
+    else:
+        if not key:
+            raise ValueError(f"there is no API key: {path} is empty")
+        return key
+    # Not while the error above is handled, which holds what was read.
+    raise ValueError(
+        f"there is no API key: {path} can't be read ({reason}); set RAPIDA_API_KEY, or name the file (--key-file)"
+    )
+
+
+def state_directory(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The server's state directory: the one that is named, else the environment's, else the usual one."""
+    return named or Path(environ.get("STATE_DIR") or default_state_dir()).expanduser()

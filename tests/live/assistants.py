@@ -1,0 +1,66 @@
+"""Assistants of the live suite's own, for a server's ``--assistant ID=tests.live.assistants:Class``."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from rapida_twisted import Assistant
+from rapida_twisted.context import CallContext
+from rapida_twisted.interfaces import ICall
+from tests.live.recordings import Recording
+from tests.live.sounds import noise, pcm
+
+__all__ = ["EchoUntilDigit", "HangsUp", "Interrupted", "LongSpeech"]
+
+SPEECH_HZ = 620.0
+SPEECH_S = 10.0
+
+
+class Interrupted(Assistant):
+    """Says ten seconds of a tone; a digit cuts it short."""
+
+    rate_hz = 8000
+
+    async def answer(self, call: ICall) -> None:
+        """Say it."""
+        await call.say(pcm(Recording.tone(SPEECH_HZ, SPEECH_S)))
+
+    def digit_received(self, call: ICall, digit: str) -> None:
+        """Be quiet."""
+        call.flush()
+
+
+class LongSpeech(Assistant):
+    """Queues a long speech at once, as long as the dialled number in seconds, and hangs up when all was heard."""
+
+    rate_hz = 8000
+
+    def __init__(self, context: CallContext) -> None:
+        self._seconds = float(context.called)
+
+    async def answer(self, call: ICall) -> None:
+        """Say it."""
+        await call.say(pcm(noise(self._seconds)))
+        await call.hangup()
+
+
+class HangsUp(Assistant):
+    """Hangs up on the first digit."""
+
+    def digit_received(self, call: ICall, digit: str) -> None:
+        """Hang up."""
+        call.hangup()
+
+
+class EchoUntilDigit(HangsUp):
+    """Says back what it hears, until a digit; the log tells the names of the call's variables."""
+
+    _log = Logger()
+
+    async def answer(self, call: ICall) -> None:
+        """Tell what Asterisk told."""
+        self._log.info("{to} was told {names}", to=call.context.called, names=sorted(call.context.variables))
+
+    def audio_received(self, call: ICall, samples: bytes) -> None:
+        """Say it back."""
+        call.write(samples)

@@ -1,0 +1,157 @@
+"""What every test on the real Asterisk begins with: a server, a dialplan, callers, and their recordings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.docs.blocks import named_block
+from tests.live.asterisk import shared_asterisk
+from tests.live.recordings import FLOOR_DB, Recording
+from tests.live.server import Server
+
+__all__ = ["ASSISTANT_ID", "PROMPT_HZ", "TONE_HZ", "LiveTestCase", "from_page"]
+
+ASSISTANT_ID = "123456789"
+TONE_HZ = 1004.0
+"""What Asterisk's Milliwatt() plays."""
+PROMPT_HZ = 700.0
+"""What stands for the prompt an-error-has-occurred, which is not in every collection of prompts."""
+
+# The calling side: "talker" of calls without a phone, "from-phone" of SIP phones. Both record what the caller hears and
+# says.
+CALLERS = """
+[talker]
+exten => milliwatt,1,Answer()
+ same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
+ same => n,Milliwatt()
+exten => speaker,1,Answer()
+ same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
+ same => n,Playback(${SPEECH})
+ same => n,Wait(60)
+exten => listener,1,Answer()
+ same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
+ same => n,Wait(90)
+exten => presser,1,Answer()
+ same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
+ same => n,Playback(${SPEECH})
+ same => n,SendDTMF(${DIGITS},1,100)
+ same => n,Playback(${SPEECH_AFTER})
+ same => n,Wait(60)
+
+[from-phone]
+exten => 100,1,MixMonitor(RECORDINGS/phone-mix.wav,r(RECORDINGS/phone-said.wav)t(RECORDINGS/phone-heard.wav))
+ same => n,Goto(CONTEXT,${EXTEN},1)
+"""
+
+
+def from_page(name: str, values: Mapping[str, str]) -> str:
+    """A block of the page "Connect your Asterisk", with other values in it and nothing else changed.
+
+    :param values: what stands in the place of what the page prints; each must be there.
+    """
+    text = named_block("asterisk.rst", name)
+    for printed, wanted in values.items():
+        if printed not in text:
+            raise ValueError(f"the page's {name} has no {printed!r} any more")
+        text = text.replace(printed, wanted)
+    return text
+
+
+class LiveTestCase(SynchronousTestCase):
+    """One server for each test; one Asterisk for all, with the test's own dialplan."""
+
+    recorded = r"End MixMonitor Recording"
+
+    def setUp(self) -> None:
+        """Have an Asterisk, and see only what it logs from now on."""
+        self.asterisk = shared_asterisk()
+        self.mark = self.asterisk.log_mark()
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir(parents=True)
+        prompts = self.asterisk.directory / "data/sounds/en"
+        Recording.tone(PROMPT_HZ, 2.0).save(prompts / "an-error-has-occurred.wav")
+
+    # Steps
+
+    def serve(self, *assistants: str, options: tuple[str, ...] = (), name: str = "server") -> Server:
+        """A running server with these assistants; it must end in order after the test."""
+        server = Server(self.directory / name, *assistants, options=["--drain-s", "2", *options]).start()
+        self.addCleanup(server.stop)
+        self.addCleanup(self.end_calls)
+        return server
+
+    def end_calls(self) -> None:
+        """Leave no channel for the next test."""
+        self.asterisk.hang_up_all()
+        self.asterisk.wait_until_idle()
+
+    def load(self, dialplan: str) -> None:
+        """Load a dialplan, and those who call it; phones call its first context."""
+        context = next(iter(re.findall(r"^\[(rapida-[\w-]+)\]", dialplan, re.MULTILINE)), "")
+        callers = CALLERS.replace("RECORDINGS", f"{self.asterisk.inside}/recordings").replace("CONTEXT", context)
+        self.asterisk.write_config("extensions.conf", f"[general]\nclearglobalvars = yes\n{dialplan}{callers}")
+        self.asterisk.reload()
+
+    def call(self, number: str, talker: str, recording: str = "call", caller: str = "", **variables: str) -> str:
+        """Place a call without a phone; gives its channel.
+
+        :param number: such as ``100@rapida-inbound``.
+        """
+        return self.asterisk.originate(
+            f"Local/{number}",
+            f"{talker}@talker",
+            caller=caller,
+            RECORDING=f"{self.asterisk.inside}/recordings/{recording}",
+            **variables,
+        )
+
+    def speech(self, frequency_hz: float, seconds: float) -> str:
+        """The name of a file with a tone (0 Hz: silence), for SPEECH."""
+        name = f"{frequency_hz:g}Hz{seconds:g}s"
+        level_db = -15.0 if frequency_hz else FLOOR_DB
+        Recording.tone(frequency_hz, seconds, level_db).save(self.asterisk.directory / f"recordings/{name}.wav")
+        return f"{self.asterisk.inside}/recordings/{name}"
+
+    def recordings(self, *names: str) -> list[Recording]:
+        """Recordings by name, when all are complete; a copy of each stays with the test."""
+        count = len({name.rpartition("-")[0] for name in names})
+        self.asterisk.wait_for_log(self.recorded, self.mark, count=count)
+        made = []
+        for name in names:
+            kept = self.directory / f"{name}.wav"
+            kept.write_bytes((self.asterisk.directory / f"recordings/{name}.wav").read_bytes())
+            made.append(Recording.load(kept))
+        return made
+
+    # Claims
+
+    def assert_near(self, measured: float, expected: float, tolerance: float, what: str) -> None:
+        """A measured value is the expected one, but for a tolerance."""
+        self.assertLessEqual(abs(measured - expected), tolerance, f"{what}: {measured:.3f}, expected {expected:.3f}")
+
+    def assert_tone(self, heard: Recording, frequency_hz: float, seconds: float | None = None) -> Recording:
+        """From its first sound to its last it is one tone without gaps; gives that stretch, but for its edges."""
+        begin, end = heard.first_sound_s(), heard.last_sound_s()
+        if begin is None or end is None:
+            self.fail("nothing was heard")
+        steady = heard.part(begin + 0.3, end - 0.05)
+        self.assertGreater(steady.seconds, 1.0)
+        self.assert_near(steady.dominant_hz(), frequency_hz, 1.0, "frequency (Hz)")
+        self.assertEqual(steady.gaps(longer_than_s=0.040), [], "gaps (begin and length, s)")
+        if seconds is not None:
+            self.assert_near(end - begin, seconds, 0.06, "length of the sound (s)")
+        return steady
+
+    def assert_log_lacks(self, pattern: str) -> None:
+        """Asterisk did not log this since the test began."""
+        found = re.search(pattern, self.asterisk.log_since(self.mark))
+        self.assertIsNone(found, f"{pattern!r} is in Asterisk's log")
+
+    def assert_ended(self, record: dict[str, Any], reason: str) -> None:
+        """The server's record says that the call was completed, and why it ended."""
+        self.assertEqual((record["status"], record["reason"]), ("completed", reason))

@@ -1,0 +1,173 @@
+"""Who may know whom: the design's rule, held against the imports of every module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import rapida_twisted
+
+PACKAGE = "rapida_twisted"
+ROOT = Path(rapida_twisted.__file__).parent
+
+LAYERS = (
+    {"errors", "_version"},
+    {"settings", "keyfile", "transfers"},
+    {"wire", "audio"},
+    {"context"},
+    {"interfaces"},
+    {"media"},
+    {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
+    {"reception", "welcome"},
+    {"service"},
+    {"tap"},
+    {"tools"},
+)
+"""From left to right: a part imports parts to its left, and none of its own layer but itself."""
+
+PURE = {"errors", "_version", "settings", "keyfile", "transfers", "wire", "audio", "context"}
+"""Without Twisted: what is in them can be used in a program without it."""
+
+PUBLIC_NAMES = {"_version", "errors", "context", "interfaces", "media"}
+"""What the package itself, which holds the public names and nothing else, may import."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its full name."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts)))] = path
+    return found
+
+
+def imports_of(source: str, module: str, is_package: bool, known: set[str]) -> Iterator[str]:
+    """The full names of all modules that a module imports, anywhere in its text."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = module.split(".")[: None if is_package and node.level == 1 else is_package - node.level]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                yield name if name in known else base
+
+
+def part_of(module: str) -> str:
+    """The part of the house that a module belongs to; empty for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def layer_of(part: str) -> int:
+    """How far right a part stands."""
+    return next(number for number, layer in enumerate(LAYERS) if part in layer)
+
+
+class LayersTests(SynchronousTestCase):
+    """The rule."""
+
+    def setUp(self) -> None:
+        paths = modules()
+        self.imports = {
+            module: set(imports_of(path.read_text("utf-8"), module, path.name == "__init__.py", set(paths)))
+            for module, path in paths.items()
+        }
+        self.own = {
+            module: {name for name in imported if name.split(".")[0] == PACKAGE}
+            for module, imported in self.imports.items()
+        }
+
+    def test_every_part_has_its_place(self) -> None:
+        """A part that is new has to be put into a layer, and one that is gone taken out."""
+        parts = {part_of(module) for module in self.imports} - {""}
+        self.assertEqual(parts, set().union(*LAYERS))
+        self.assertEqual(sum(map(len, LAYERS)), len(parts))
+
+    def test_left_never_imports_right(self) -> None:
+        """A part imports itself and what stands to its left; those of one layer never import one another."""
+        wrong = [
+            f"{module} imports {name}"
+            for module, imported in self.own.items()
+            for name in sorted(imported)
+            if (part := part_of(module))
+            and part != part_of(name)
+            and (not part_of(name) or layer_of(part_of(name)) >= layer_of(part))
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_the_package_itself(self) -> None:
+        """The package imports the public names and nothing further right."""
+        self.assertEqual({part_of(name) for name in self.own[PACKAGE]} - PUBLIC_NAMES, set())
+
+    def test_the_plugin(self) -> None:
+        """The plugin knows the assistants that ship, and names the service by a string."""
+        plugin = ROOT.parent / "twisted" / "plugins" / "rapida_media.py"
+        imported = set(imports_of(plugin.read_text("utf-8"), "plugin", False, set(self.imports)))
+        own = {name for name in imported if name.startswith(PACKAGE)}
+        self.assertEqual({part_of(name) for name in own}, {"assistants"})
+
+    def test_nothing_goes_in_circles(self) -> None:
+        """No module imports, over whatever others, itself."""
+        done: set[str] = set()
+
+        def visit(module: str, way: tuple[str, ...]) -> None:
+            self.assertNotIn(module, way)
+            if module not in done:
+                for name in self.own.get(module, ()):
+                    visit(name, (*way, module))
+                done.add(module)
+
+        for module in self.own:
+            visit(module, ())
+
+    def test_pure_parts(self) -> None:
+        """No module of the pure parts imports Twisted, or what stands on it; interfaces.py its Deferred alone."""
+        for module, imported in self.imports.items():
+            foreign = {name for name in imported if name.split(".")[0] in ("twisted", "autobahn", "treq", "klein")}
+            if part_of(module) in PURE:
+                self.assertEqual(foreign, set(), module)
+            elif part_of(module) == "interfaces":
+                self.assertEqual(foreign, {"twisted.internet.defer"})
+
+    def test_no_global_reactor(self) -> None:
+        """No module imports the reactor at its top level: whoever imports it has not chosen one yet."""
+        for module, path in modules().items():
+            for node in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(node, ast.ImportFrom) and node.module == "twisted.internet":
+                    self.assertNotIn("reactor", [alias.name for alias in node.names], module)
+                if isinstance(node, ast.Import):
+                    self.assertNotIn("twisted.internet.reactor", [alias.name for alias in node.names], module)
+
+
+class ReadingImportsTests(SynchronousTestCase):
+    """The test's own eyes."""
+
+    def test_all_kinds(self) -> None:
+        """Plain, from, relative and late imports are seen, and a module is told from a name in it."""
+        source = (
+            "import a.b\nfrom rapida_twisted.web import keys, thing\nfrom . import aio\nfrom .site import x\n"
+            "from ..media import call\ndef f():\n    from rapida_twisted import tap\n"
+        )
+        known = {"rapida_twisted.web.keys", "rapida_twisted.web.aio", "rapida_twisted.media.call", "rapida_twisted.tap"}
+        seen = {
+            "a.b",
+            "rapida_twisted.web",
+            "rapida_twisted.web.site",
+            *known,
+        }
+        self.assertEqual(set(imports_of(source, "rapida_twisted.web.calls", False, known)), seen)
+        self.assertEqual(set(imports_of(source, "rapida_twisted.web", True, known)), seen)
+
+    def test_sees_this_package(self) -> None:
+        """The modules are found, and so are imports that are known to be there."""
+        paths = modules()
+        self.assertIn("rapida_twisted.wire.audiosocket", paths)
+        source = paths["rapida_twisted.service"].read_text("utf-8")
+        imported = set(imports_of(source, "rapida_twisted.service", False, set(paths)))
+        self.assertIn("rapida_twisted.reception", imported)

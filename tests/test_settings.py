@@ -1,0 +1,316 @@
+"""The settings: which word wins, and one sentence for each word that can't be used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.errors import SettingsError
+from rapida_twisted.settings import Settings, default_state_dir, read_env_file, setting_words
+from rapida_twisted.tap import Options
+
+KEY = "a-key-of-the-test"
+
+
+class NamesTests(SynchronousTestCase):
+    """How settings are named."""
+
+    def test_options(self) -> None:
+        """The option is the environment's name in lower case with dashes."""
+        options = {setting.env: setting.option for setting in setting_words()}
+        self.assertEqual(options["AUDIOSOCKET__PORT"], "audiosocket-port")
+        self.assertEqual(options["PUBLIC_ASSISTANT_HOST"], "public-assistant-host")
+        self.assertEqual(options["RAPIDA_API_KEY"], "rapida-api-key")
+        self.assertEqual(len(set(options.values())), len(options))
+
+    def test_names_of_the_issue(self) -> None:
+        """The names that a deployment may rely on are all there."""
+        names = {setting.env for setting in setting_words()}
+        promised = (
+            "AUDIOSOCKET__HOST AUDIOSOCKET__PORT PUBLIC_ASSISTANT_HOST HTTP__HOST HTTP__PORT RAPIDA_API_KEY"
+            " STATE_DIR STORE__URL ASSISTANT DRAIN_S CONTEXT_TTL_S"
+        )
+        self.assertEqual(set(promised.split()) - names, set())
+
+    def test_every_setting_is_explained(self) -> None:
+        """Each has a line for --help, and those that are no secret have an option."""
+        known = Options()
+        for setting in setting_words():
+            self.assertTrue(setting.help)
+            self.assertTrue(setting.secret or setting.option in known or setting.attribute == "assistant")
+
+
+class DefaultsTests(SynchronousTestCase):
+    """What holds when nothing is said."""
+
+    def test_defaults(self) -> None:
+        """AudioSocket on 4573 and HTTP on 8080, both on this machine alone; the greeter answers everybody."""
+        settings = Settings.from_words()
+        self.assertEqual((settings.audiosocket_host, settings.audiosocket_port), ("127.0.0.1", 4573))
+        self.assertEqual((settings.http_host, settings.http_port), ("127.0.0.1", 8080))
+        self.assertEqual((settings.assistant, settings.api_keys), (("*=greeter",), ()))
+        self.assertEqual((settings.store_url, settings.drain_s, settings.context_ttl_s), ("sqlite:", 20.0, 300.0))
+        self.assertEqual(settings, Settings())
+
+    def test_defaults_as_told(self) -> None:
+        """The defaults that --help shows are those that hold."""
+        settings = Settings()
+        for setting in setting_words():
+            if setting.attribute != "state_dir":
+                self.assertEqual(getattr(settings, setting.attribute), setting.parse(setting.default))
+
+    def test_state_dir(self) -> None:
+        """systemd's directory, else the user's XDG state directory, else the usual place in the home."""
+        for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+            self.patch_environment(variable, "")
+        self.patch_environment("HOME", "/home/ada")
+        self.assertEqual(default_state_dir(), Path("/home/ada/.local/state/rapida-media"))
+        self.patch_environment("XDG_STATE_HOME", "/xdg")
+        self.assertEqual(default_state_dir(), Path("/xdg/rapida-media"))
+        self.patch_environment("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
+        self.assertEqual(default_state_dir(), Path("/var/lib/one"))
+        self.assertEqual(Settings().state_dir, Path("/var/lib/one"))
+
+    def patch_environment(self, name: str, value: str) -> None:
+        """Set a variable for this test."""
+        self.patch(os, "environ", {**os.environ, name: value})
+
+
+class PrecedenceTests(SynchronousTestCase):
+    """Options over environment over the env file over defaults."""
+
+    def test_sources(self) -> None:
+        """The earlier source wins; empty words do not count; names that are no setting are left alone."""
+        settings = Settings.from_words(
+            {"HTTP__PORT": "1"},
+            {"HTTP__PORT": "2", "AUDIOSOCKET__PORT": "2", "PATH": "/bin"},
+            {"HTTP__PORT": "3", "AUDIOSOCKET__PORT": "3", "DRAIN_S": "3", "HTTP__HOST": ""},
+        )
+        self.assertEqual((settings.http_port, settings.audiosocket_port, settings.drain_s), (1, 2, 3.0))
+        self.assertEqual(settings.http_host, "127.0.0.1")
+
+    def options(self, environ: dict[str, str], file: str, *argv: str) -> Settings:
+        """What the command line makes of these sources."""
+        path = Path(self.mktemp())
+        path.write_text(file)
+        self.patch(os, "environ", environ)
+        options = Options()
+        options.parseOptions([f"--env-file={path}", *argv])
+        return options.settings
+
+    def test_on_the_command_line(self) -> None:
+        """The same through the options of twistd."""
+        file = "DRAIN_S=1\nCONTEXT_TTL_S=1\nHTTP__PORT=1"
+        settings = self.options({"CONTEXT_TTL_S": "2", "HTTP__PORT": "2"}, file, "--http-port", "3")
+        self.assertEqual((settings.drain_s, settings.context_ttl_s, settings.http_port), (1.0, 2.0, 3))
+        self.assertEqual(settings.audiosocket_port, 4573)
+
+    def test_assistants(self) -> None:
+        """The option may be given several times, and then all of the environment's are out."""
+        environ = {"ASSISTANT": "*=echo"}
+        settings = self.options(environ, "", "--assistant", "1=greeter", "--assistant", "2=play:/a.wav")
+        self.assertEqual(settings.assistant, ("1=greeter", "2=play:/a.wav"))
+        self.assertEqual(self.options(environ, "").assistant, ("*=echo",))
+
+    def test_empty_in_the_environment(self) -> None:
+        """An empty variable, as compose files like to leave, does not hide the env file."""
+        self.assertEqual(self.options({"DRAIN_S": ""}, "DRAIN_S=7").drain_s, 7.0)
+
+
+class GoodWordsTests(SynchronousTestCase):
+    """Words that can be used."""
+
+    def test_lists(self) -> None:
+        """Several keys, or assistants, with commas; blanks around them do not count."""
+        settings = Settings.from_words({"RAPIDA_API_KEY": f" {KEY}, {KEY}-2 ,", "ASSISTANT": "1=echo, *=greeter"})
+        self.assertEqual(settings.api_keys, (KEY, f"{KEY}-2"))
+        self.assertEqual(settings.assistant, ("1=echo", "*=greeter"))
+
+    def test_numbers(self) -> None:
+        """The least and the greatest of each kind."""
+        for env, word, value in (
+            ("HTTP__PORT", "0", 0),
+            ("HTTP__PORT", "65535", 65_535),
+            ("DRAIN_S", "0", 0.0),
+            ("DRAIN_S", "0.5", 0.5),
+            ("KEEP_S", "31536000", 31_536_000.0),
+            ("MAX_CALLS", "1", 1),
+            ("MAX_CALLS", "999999999", 999_999_999),
+            ("WEBSOCKET__LEAD_MS", "20", 20.0),
+            ("WEBSOCKET__LEAD_MS", "10000", 10_000.0),
+        ):
+            settings = Settings.from_words({env: word})
+            attribute = next(setting.attribute for setting in setting_words() if setting.env == env)
+            self.assertEqual(getattr(settings, attribute), value)
+
+    def test_state_dir(self) -> None:
+        """A directory may be there already or not, be relative, or begin at the home."""
+        here = Path(self.mktemp())
+        here.mkdir()
+        for word, path in (
+            (str(here), here.absolute()),
+            (str(here / "new"), (here / "new").absolute()),
+            ("~/state", Path.home() / "state"),
+        ):
+            self.assertEqual(Settings.from_words({"STATE_DIR": word}).state_dir, path)
+
+    def test_public_host(self) -> None:
+        """The dialplan's host is the one that is told, else the one that is listened on, else this machine."""
+        for words, host in (
+            ({}, "127.0.0.1"),
+            ({"AUDIOSOCKET__HOST": "192.0.2.1"}, "192.0.2.1"),
+            ({"AUDIOSOCKET__HOST": "0.0.0.0"}, "127.0.0.1"),
+            ({"AUDIOSOCKET__HOST": "::"}, "127.0.0.1"),
+            ({"AUDIOSOCKET__HOST": "2001:db8::1"}, "[2001:db8::1]"),
+            ({"AUDIOSOCKET__HOST": "0.0.0.0", "PUBLIC_ASSISTANT_HOST": "pbx.example"}, "pbx.example"),
+        ):
+            settings = Settings.from_words(words)
+            self.assertEqual(settings.public_host(settings.audiosocket_host), host)
+
+    def test_public_host_is_a_host(self) -> None:
+        """What would break the dialplan's line is refused."""
+        self.assertRaises(SettingsError, Settings.from_words, {"PUBLIC_ASSISTANT_HOST": "pbx example;x"})
+
+    def test_frozen(self) -> None:
+        """What was checked stays as it is."""
+        self.assertRaises(AttributeError, setattr, Settings(), "http_port", 1)
+
+
+class BadWordsTests(SynchronousTestCase):
+    """Words that can't be used: one sentence that names the setting both ways, shows the word and says why."""
+
+    def assert_refused(self, env: str, option: str, word: str, why: str) -> None:
+        """This word is refused in these words."""
+        error = self.assertRaises(SettingsError, Settings.from_words, {env: word})
+        self.assertEqual(str(error), f"{env} (--{option}) {word!r} can't be used: {why}")
+
+    def test_ports(self) -> None:
+        """A port is a whole number up to 65535, in plain digits."""
+        why = "a port is a number from 0 (any free one) to 65535"
+        for env, option in (("HTTP__PORT", "http-port"), ("AUDIOSOCKET__PORT", "audiosocket-port")):
+            for word in ("x", "-1", "65536", "80.0", "1e3", " 80", "\u0663", "\u00b2", "9" * 5000):
+                self.assert_refused(env, option, word, why)
+
+    def test_seconds(self) -> None:
+        """A time is a finite number of seconds that is not negative."""
+        why = "a time is a number of seconds, not negative and at most a year"
+        for env, option in (("DRAIN_S", "drain-s"), ("CONTEXT_TTL_S", "context-ttl-s"), ("KEEP_S", "keep-s")):
+            for word in ("x", "-1", "nan", "inf", "-inf", "31536001", "1 s"):
+                self.assert_refused(env, option, word, why)
+
+    def test_limits(self) -> None:
+        """A limit lets at least one through."""
+        why = "a limit is a whole number from 1 to 999999999"
+        for env, option in (("MAX_CALLS", "max-calls"), ("MAX_WAITING", "max-waiting")):
+            for word in ("0", "-1", "1.5", "many", "1000000000"):
+                self.assert_refused(env, option, word, why)
+
+    def test_lead(self) -> None:
+        """How far ahead is sent lies between one frame and ten seconds."""
+        why = "a lead is a number of milliseconds from 20 to 10000"
+        for word in ("19", "10001", "x", "-20", "1e3", "nan"):
+            self.assert_refused("WEBSOCKET__LEAD_MS", "websocket-lead-ms", word, why)
+
+    def test_state_dir(self) -> None:
+        """A file is no directory; nobody's home, and a name that is too long, are nowhere."""
+        path = Path(self.mktemp())
+        path.write_text("")
+        self.assert_refused("STATE_DIR", "state-dir", str(path), "that is a file, and a directory is wanted")
+        self.assert_refused("STATE_DIR", "state-dir", "~no-such-user/state", "there is no such user")
+        self.assert_refused("STATE_DIR", "state-dir", "/" + "x" * 300, "File name too long")
+
+    def test_keys(self) -> None:
+        """A key that is short, or can't stand in a header or an address, is refused without being shown."""
+        for word in ("secret", "a secret with blanks", "geheimschl\u00fcssel", "secret\x7fsecret", f"{KEY},secret"):
+            error = self.assertRaises(SettingsError, Settings.from_words, {"RAPIDA_API_KEY": word})
+            self.assertEqual(
+                str(error), "RAPIDA_API_KEY can't be used: a key has 8 or more printable characters, no spaces"
+            )
+
+    def test_one_line_on_the_command_line(self) -> None:
+        """A wrong word on the command line ends the program with that one line."""
+        error = self.assertRaises(SystemExit, Options().parseOptions, ["--http-port", "x"])
+        self.assertEqual(
+            error.code,
+            "rapida-media: HTTP__PORT (--http-port) 'x' can't be used:"
+            " a port is a number from 0 (any free one) to 65535",
+        )
+
+
+class SecretsTests(SynchronousTestCase):
+    """What must not be seen."""
+
+    def test_repr(self) -> None:
+        """The keys are in no text that shows the settings."""
+        settings = Settings.from_words({"RAPIDA_API_KEY": KEY})
+        self.assertEqual(settings.api_keys, (KEY,))
+        self.assertNotIn(KEY, f"{settings} {settings!r}")
+
+    def test_command_line(self) -> None:
+        """A key on the command line, where all users can read it, is refused."""
+        error = self.assertRaises(UsageError, Options().parseOptions, ["--rapida-api-key", KEY])
+        self.assertNotIn(KEY, str(error))
+        self.assertIn("RAPIDA_API_KEY in the environment", str(error))
+
+
+class EnvFileTests(SynchronousTestCase):
+    """Files of NAME=value lines."""
+
+    def read(self, text: str | bytes) -> dict[str, str]:
+        """What a file with this text says."""
+        self.path = Path(self.mktemp())
+        self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_env_file(str(self.path))
+
+    def test_lines(self) -> None:
+        """Comments, blank lines, export, blanks around, and the line ends of Windows."""
+        text = "# a comment\n\n  HTTP__PORT = 81  \r\nexport DRAIN_S=5\n\t# another\nEMPTY=\nURL=a=b"
+        self.assertEqual(self.read(text), {"HTTP__PORT": "81", "DRAIN_S": "5", "EMPTY": "", "URL": "a=b"})
+
+    def test_last_one_wins(self) -> None:
+        """Of two lines with one name the last one counts, as in a shell."""
+        self.assertEqual(self.read("A=1\nA=2"), {"A": "2"})
+
+    def test_values_as_in_a_shell(self) -> None:
+        """Quotes go, and a comment begins at a # that stands behind a blank and outside of quotes."""
+        for value, read in (
+            ("'a b'", "a b"),
+            ('"a # b"', "a # b"),
+            ('"it\'s"', "it's"),
+            ("''", ""),
+            ("a # b", "a"),
+            ("a#b", "a#b"),
+            ("#b", "#b"),
+            (" # nothing", ""),
+            ("a\t# b", "a"),
+            ("'a' # b", "a"),
+            (' "a b"\t# it\'s "b"', "a b"),
+        ):
+            self.assertEqual(self.read(f"NAME={value}\n"), {"NAME": read}, value)
+
+    def test_bad_lines(self) -> None:
+        """A line that is none is named by its number."""
+        for line, why in (
+            ("HTTP__PORT", ": expected NAME=value"),
+            ("=1", ": expected NAME=value"),
+            ("A B=1", ": expected NAME=value"),
+            ("A-B=1", ": expected NAME=value"),
+            ("A='1", ": a quote is not closed"),
+            ('A="', ": a quote is not closed"),
+            ("A='1' 2", ": something stands behind the closing quote"),
+        ):
+            error = self.assertRaises(SettingsError, self.read, f"OK=1\n{line}\n")
+            self.assertEqual(str(error), f"the env file {self.path}, line 2{why}")
+
+    def test_unreadable(self) -> None:
+        """A file that is not there, a directory, and what is no text."""
+        missing = self.mktemp()
+        error = self.assertRaises(SettingsError, read_env_file, missing)
+        self.assertIn(f"the env file {missing} can't be read: ", str(error))
+        self.assertIn("No such file", str(error))
+        Path(missing).mkdir()
+        self.assertIn("directory", str(self.assertRaises(SettingsError, read_env_file, missing)))
+        self.assertIn("can't be read", str(self.assertRaises(SettingsError, self.read, b"A=\xff")))

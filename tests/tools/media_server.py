@@ -1,0 +1,179 @@
+"""A whole media server in process for the phone's tests, with assistants that do as they are told, and with TLS."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet.task import deferLater
+
+from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.interfaces import ICall, IMediaChannel, IMediaSink
+from rapida_twisted.media.assistant import Assistant
+from rapida_twisted.service import RapidaMedia
+from rapida_twisted.settings import Settings
+from tests.tools.echo_server import API_KEY, EchoCall, EchoServer
+
+FRAME = b"\x00\x20" * 160
+
+
+class Heard(Assistant):
+    """Echoes, and remembers what it was told. All that were made are in ``made``."""
+
+    made: list[Heard] = []
+
+    def __init__(self, context: CallContext) -> None:
+        self.context = context
+        self.digits = ""
+        self.sizes: list[int] = []
+        self.heard = b""
+        self.ended: list[EndReason] = []
+        self.made.append(self)
+
+    def audio_received(self, call: ICall, samples: bytes) -> None:
+        """Back with it."""
+        self.sizes.append(len(samples))
+        self.heard += samples
+        call.write(samples)
+
+    def digit_received(self, call: ICall, digit: str) -> None:
+        """Remember it."""
+        self.digits += digit
+
+    def call_ended(self, call: ICall, reason: EndReason) -> None:
+        """Remember why."""
+        self.ended.append(reason)
+
+
+class HangsUp(Assistant):
+    """Says something for half a second, and hangs up."""
+
+    async def answer(self, call: ICall) -> None:
+        """Wait for it to be heard."""
+        await call.say(FRAME * 25)
+        await call.hangup()
+
+
+class Silent(Assistant):
+    """Hangs up without a word."""
+
+    async def answer(self, call: ICall) -> None:
+        """At once."""
+        await call.hangup()
+
+
+class Pauses(Assistant):
+    """Says two things, with 300 ms between them."""
+
+    async def answer(self, call: ICall) -> None:
+        """One after the other."""
+        await call.say(FRAME * 10)
+        await deferLater(call.reactor, 0.3)
+        await call.say(FRAME * 10)
+        await call.hangup()
+
+
+class Stutters(Assistant):
+    """Live speech that stops for 300 ms in the middle."""
+
+    async def answer(self, call: ICall) -> None:
+        """Two parts."""
+        call.write(FRAME * 10)
+        await deferLater(call.reactor, 0.5)
+        call.write(FRAME * 10)
+        await deferLater(call.reactor, 0.5)
+        await call.hangup()
+
+
+class FloodServer(EchoServer):
+    """A reception that says 28 s in a quarter of a second, whatever it is told of flow control."""
+
+    def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
+        """All of it, in messages of 200 frames of ulaw, as fast as a socket takes them."""
+        for number in range(7):
+            self.reactor.callLater(0.04 * number, channel.send_audio, b"\x40" * 160 * 200)
+        return EchoCall(self, channel)
+
+
+def settings_of(state_dir: str, **more: str) -> Settings:
+    """Settings of a server on free ports, with one assistant for each of the above."""
+    rules = [
+        f"{number}=tests.tools.media_server:{kind.__name__}"
+        for number, kind in enumerate((Heard, HangsUp, Silent, Pauses, Stutters), 1)
+    ]
+    return Settings.from_words(
+        {
+            "AUDIOSOCKET__PORT": "0",
+            "HTTP__PORT": "0",
+            "STORE__URL": "memory:",
+            "STATE_DIR": state_dir,
+            "RAPIDA_API_KEY": API_KEY,
+            "ASSISTANT": ",".join(rules),
+            "DRAIN_S": "0",
+            **more,
+        }
+    )
+
+
+async def stop(media: RapidaMedia, reactor: Any) -> None:
+    """Stop it, and wait for its ends of the connections to close."""
+    await media.stopService()
+    await deferLater(reactor, 0.05)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens to now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class TestCA:
+    """A certificate authority of a test's own, with a server's certificate for 127.0.0.1."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "ca.pem"
+        self.server_key = directory / "server-key.pem"
+        self.server_file = directory / "server.pem"
+        directory.mkdir(parents=True)
+        ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"CA of {directory.name}")])
+        ca = _certificate(ca_name, ca_name, ca_key.public_key())
+        ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+        server = _certificate(name, ca_name, key.public_key())
+        loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        server = server.add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
+        for builder, path in ((ca, self.file), (server, self.server_file)):
+            signed = builder.sign(ca_key, hashes.SHA256())
+            path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        self.server_key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+
+    def endpoint(self, port: int) -> str:
+        """A Twisted endpoint string with the server's certificate."""
+        return f"ssl:{port}:interface=127.0.0.1:privateKey={self.server_key}:certKey={self.server_file}"
+
+
+def _certificate(subject: x509.Name, issuer: x509.Name, public_key: Any) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+    )
