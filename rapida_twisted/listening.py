@@ -9,10 +9,11 @@ from typing import Any, cast
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from rapida_twisted.errors import StartError
 
@@ -87,6 +88,7 @@ class _SteadyPort(tcp.Port):
     numberAccepts = property(lambda self: ACCEPTS_A_TURN, lambda self, count: None)  # noqa: N815
 
 
+@implementer(IOpenSSLContextFactory)
 class _Ports:
     """Stands between an endpoint and the reactor: ports are steady, and a certificate can be exchanged."""
 

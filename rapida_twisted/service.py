@@ -117,6 +117,11 @@ class RapidaMedia(Service):
         """The port that AudioSocket listens on, once started."""
         return self._listeners[1].port_number(self.settings.audiosocket_port)
 
+    @property
+    def https_port(self) -> int:
+        """The port with TLS, once started; 0 without one."""
+        return self._listeners[2].port_number() if self.settings.https_endpoint else 0
+
     def _add_listeners(self, keys: ApiKeys) -> None:
         settings, site = self.settings, self._site(keys)
         http = settings.http_endpoint or tcp_endpoint(settings.http_host, settings.http_port)

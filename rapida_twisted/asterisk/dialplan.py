@@ -25,7 +25,7 @@ exten => _X.,1,Answer()
  same => n,Set(CTX=${{CURL(${{RAPIDA_URL}}/v1/talk/asterisk/call/${{ASSISTANT_ID}}?from=${{FROM}}&to=${{EXTEN}}&x-api-key=${{RAPIDA_API_KEY}})}})
  same => n,GotoIf($["${{CTX}}" = ""]?error)
  same => n,AudioSocket(${{CTX}},${{RAPIDA_AS_HOST}}:${{RAPIDA_PORT}})
- same => n,Hangup()
+{transfer} same => n{over},Hangup()
  same => n(error),Playback(an-error-has-occurred)
  same => n,Hangup()
 """  # noqa: E501
@@ -44,10 +44,16 @@ exten => _X.,1,Answer()
  same => n,GotoIf($["${{CTX}}" = ""]?error)
  same => n,Dial(WebSocket/rapida/c(ulaw)v(contextId=${{CTX}},x-api-key=${{RAPIDA_API_KEY}}),,g)
  same => n,GotoIf($["${{DIALSTATUS}}" != "ANSWER"]?error)
- same => n,Hangup()
+{transfer} same => n{over},Hangup()
  same => n(error),Playback(an-error-has-occurred)
  same => n,Hangup()
 """  # noqa: E501
+
+_TRANSFER = """\
+ same => n,Set(NEXT=${CURL(${RAPIDA_URL}/v1/talk/asterisk/ctx/${CTX}/next?x-api-key=${RAPIDA_API_KEY})})
+ same => n,GotoIf($["${NEXT}" = ""]?over)
+ same => n,Dial(${NEXT})
+"""
 
 _OWN_CA = " same => n,Set(CURLOPT(ssl_cainfo)={ca_file})\n"
 
@@ -82,26 +88,34 @@ class DialplanValues:
     assistant_id: str = "123456789"
 
 
-def audiosocket_dialplan(values: DialplanValues) -> str:
-    """The lines of extensions.conf for calls over AudioSocket."""
+def audiosocket_dialplan(values: DialplanValues, *, transfer: bool = False) -> str:
+    """The lines of extensions.conf for calls over AudioSocket.
+
+    :param transfer: with those that ask, when the media is over, where the call goes next.
+    """
     return _AUDIOSOCKET.format(
         api_key=_api_key(values),
         http_url=values.http_url,
         audiosocket_host=values.audiosocket_host,
         audiosocket_port=values.audiosocket_port,
         assistant_id=values.assistant_id,
+        transfer=_TRANSFER if transfer else "",
+        over="(over)" if transfer else "",
     )
 
 
-def websocket_dialplan(values: DialplanValues, ca_file: str = "") -> str:
+def websocket_dialplan(values: DialplanValues, ca_file: str = "", *, transfer: bool = False) -> str:
     """The lines of extensions.conf for calls over WebSocket; they need :func:`websocket_client_conf`.
 
     :param ca_file: on Asterisk's machine, the certificate of the authority of one's own that signed the server's.
+    :param transfer: see :func:`audiosocket_dialplan`.
     """
     return _WEBSOCKET.format(
         api_key=_api_key(values),
         http_url=values.http_url,
         assistant_id=values.assistant_id,
+        transfer=_TRANSFER if transfer else "",
+        over="(over)" if transfer else "",
         own_ca=_OWN_CA.format(ca_file=ca_file) if ca_file else "",
     )
 

@@ -26,6 +26,7 @@ from rapida_twisted.wire.chan_websocket import (
     Command,
     ControlForm,
     DtmfEnd,
+    ErrorEvent,
     Event,
     Hangup,
     MediaStart,
@@ -101,8 +102,11 @@ class AsteriskChannel(QuickWebSocket):
         return self.queue.take()
 
     def send_audio(self, payload: bytes) -> bool:
-        """The caller says something: one packet; whether the application kept up, else it was dropped."""
-        return self.send_binary(payload)
+        """The caller says something: one packet; whether the application kept up, else it was dropped.
+
+        An application that set its direction to ``out`` wants none, and gets none.
+        """
+        return self.queue.direction == "out" or self.send_binary(payload)
 
     def send_digit(self, digit: str) -> None:
         """The caller pressed a key."""
@@ -121,6 +125,8 @@ class AsteriskChannel(QuickWebSocket):
 
     def onOpen(self) -> None:
         """The handshake is done: say what this channel is."""
+        if self.state != self.STATE_OPEN:  # the application did not agree to the subprotocol
+            return
         self.say(self._start)
         self.call_started()
 
@@ -133,6 +139,7 @@ class AsteriskChannel(QuickWebSocket):
         try:
             command = decode_command(payload.decode("utf-8"), self.form)
         except RemoteProtocolError:
+            self.say(ErrorEvent(error_text="Unable to parse JSON command", channel_id=self.channel_id))
             command = UnknownCommand(payload.decode("utf-8"))
         if isinstance(command, Hangup):
             self.sendClose(1000)

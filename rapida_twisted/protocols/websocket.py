@@ -21,7 +21,6 @@ from autobahn.twisted.websocket import (
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -37,6 +36,7 @@ from rapida_twisted.errors import (
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReception
 from rapida_twisted.protocols.addresses import address_text
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
+from rapida_twisted.wire.audiosocket import DIGITS
 from rapida_twisted.wire.chan_websocket import (
     Command,
     ControlForm,
@@ -69,7 +69,8 @@ MAX_MESSAGE_BYTES = 65_536
 """More than a caller's packet ever has, and more than any control message."""
 MAX_SENT_BYTES = 32_000
 """Asterisk takes messages of up to 65,535 bytes; a longer run of frames is sent as several."""
-STALLED_MS = 5_000.0
+STALLED_S = 5.0
+"""A peer that takes nothing for so long is given up."""
 PING_S = 10.0
 """A peer that is gone is noticed within a ping's interval and its timeout, 20 s together."""
 
@@ -97,7 +98,6 @@ class _MediaChannel(QuickWebSocket):
         self._deadline: IDelayedCall | None = None
         self._marks: dict[str, Callable[[], None]] = {}
         self._marks_made = 0
-        self._unsent_ms = 0.0
         self._xoff = False
         self._paused = False
         self._puzzled = False
@@ -108,15 +108,9 @@ class _MediaChannel(QuickWebSocket):
         """One or more whole frames, in the channel's format: all of them go, or none when the peer is behind."""
         step = MAX_SENT_BYTES // self.format.frame_bytes * self.format.frame_bytes
         messages = [payload] if len(payload) <= step else _slices(payload, step)
-        if self.send_binary(*messages):
-            self._unsent_ms = 0.0
-            if self.outbox.full:
-                self._tell_paused()
-            return
-        self._unsent_ms += self.format.ms(len(payload))
-        if self._unsent_ms >= STALLED_MS:
-            self._tell_end(EndReason.PEER_STALLED, f"{self._unsent_ms:.0f} ms of audio could not be sent")
-            self.abort()
+        self.send_binary(*messages)
+        if self.outbox.full:
+            self._tell_paused()
 
     def flush(self) -> None:
         """Have Asterisk drop what it has not played; the marks in it never come."""
@@ -162,16 +156,18 @@ class _MediaChannel(QuickWebSocket):
 
     def onOpen(self) -> None:
         """The handshake is done: MEDIA_START must come now."""
-        self._set_deadline(START_TIMEOUT_S)
+        self._set_deadline(START_TIMEOUT_S, self._start_overdue)
         self.outbox.drained = self._tell_paused
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
         """The connection is gone, or was never open."""
         self._set_deadline(None)
-        if wasClean and code in (1000, 1001, None):
+        if getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
+            # What the peer answers to that, if it does, is 1000 as often as not.
+            said: bytes = getattr(self, "localCloseReason", None) or b""
+            end, detail = EndReason.PROTOCOL_ERROR, said.decode("utf-8", "replace")
+        elif wasClean and code in (1000, 1001, None):
             end, detail = EndReason.CALLER_HANGUP, ""
-        elif getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
-            end, detail = EndReason.PROTOCOL_ERROR, str(getattr(self, "localCloseReason", "") or "")
         else:
             end, detail = EndReason.CONNECTION_LOST, str(reason or "")
         self._tell_end(end, detail)
@@ -204,8 +200,10 @@ class _MediaChannel(QuickWebSocket):
 
     def _event(self, event: Event, sink: IMediaSink) -> None:
         match event:
-            case DtmfEnd(digit=digit):
+            case DtmfEnd(digit=digit) if len(digit) == 1 and digit in DIGITS:
                 sink.digit_received(digit)
+            case DtmfEnd(digit=digit):
+                self._puzzle(f"the digit {digit[:80]!r}")
             case MediaMarkProcessed(correlation_id=name):
                 reached = self._marks.pop(name, None)
                 if reached is not None:
@@ -220,8 +218,14 @@ class _MediaChannel(QuickWebSocket):
 
     def _tell_paused(self) -> None:
         """Tell the call to pause, or to go on: Asterisk's queue is full, or what was sent is still on its way there."""
+        if self._sink is None:
+            return
+        if not self.outbox.full:
+            self._set_deadline(None)
+        elif self._deadline is None:
+            self._set_deadline(STALLED_S, self._stalled)
         paused = self._xoff or self.outbox.full
-        if paused != self._paused and self._sink is not None:
+        if paused != self._paused:
             self._paused = paused
             self._sink.sending_paused(paused)
 
@@ -242,6 +246,10 @@ class _MediaChannel(QuickWebSocket):
         self._abandon(EndReason.PROTOCOL_ERROR, "no MEDIA_START came")
         self.sendClose(1000)
 
+    def _stalled(self) -> None:
+        self._tell_end(EndReason.PEER_STALLED, f"it took nothing for {STALLED_S:g} s")
+        self.abort()
+
     def _abandon(self, reason: EndReason, detail: str) -> None:
         """The claimed call will not start."""
         context, self._context = self._context, None
@@ -260,12 +268,12 @@ class _MediaChannel(QuickWebSocket):
     def _peer_text(self) -> str:
         return address_text(self.transport.getPeer())
 
-    def _set_deadline(self, delay_s: float | None) -> None:
+    def _set_deadline(self, delay_s: float | None, overdue: Callable[[], None] = lambda: None) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
         if delay_s is not None:
-            self._deadline = self._reactor.callLater(delay_s, self._start_overdue)
+            self._deadline = self._reactor.callLater(delay_s, overdue)
 
 
 class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
@@ -275,13 +283,16 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
 
     def __init__(self, reception: IReception, reactor: Any) -> None:
         super().__init__(reception, reactor)
-        self._gone = False
+        self._asked = False
 
     def onConnect(self, request: ConnectionRequest) -> Deferred[str]:
         """Check the handshake and claim the call.
 
         :raises ConnectionDeny: what the peer is answered before the upgrade.
         """
+        if self._asked:
+            raise self._denied(400, "a second handshake while the first is looked at")
+        self._asked = True
         problem = self.factory.door(request)
         if problem is not None:
             raise self._denied(*problem)
@@ -293,14 +304,12 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
         claim = self._reception.claim(context_id, self.transport_name, self._peer_text())
         return claim.addCallbacks(self._claimed, self._claim_failed)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._gone = True
-        super().connectionLost(reason)
-
     def _claimed(self, context: CallContext) -> str:
         self._context = context
-        if self._gone:
+        if self.state != self.STATE_CONNECTING:
             self._abandon(EndReason.CALLER_HANGUP, "its connection closed while it was claimed")
+            # Else Autobahn would open what is closed.
+            raise ConnectionDeny(503, "closed")
         return SUBPROTOCOL
 
     def _claim_failed(self, failure: Failure) -> NoReturn:

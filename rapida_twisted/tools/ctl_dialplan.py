@@ -59,6 +59,9 @@ def add_commands(commands: Any) -> None:
         type=_word(_FILE),
         help="on Asterisk's machine, the certificate of your own authority, which signed the server's",
     )
+    parser.add_argument(
+        "--transfer", action="store_true", help="with the lines that ask where a transferred call goes"
+    )
     parser.add_argument("--credential", metavar="NAME", help="of the vault: the lines for its ARI")
     parser.add_argument("--with-key", action="store_true", help="put the API key in, not where it is to be found")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]")
@@ -69,10 +72,10 @@ def _dialplan(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
     values, ari = _values(words, environ, settings), _ari_values(words, environ)
     if words.transport == "websocket":
         ca_file = words.ca_file or ""
-        parts = [websocket_dialplan(values, ca_file), websocket_client_conf(values, ca_file)]
+        parts = [websocket_dialplan(values, ca_file, transfer=words.transfer), websocket_client_conf(values, ca_file)]
         modules = websocket_modules()
     else:
-        parts, modules = [audiosocket_dialplan(values)], audiosocket_modules()
+        parts, modules = [audiosocket_dialplan(values, transfer=words.transfer)], audiosocket_modules()
     print("\n".join([*parts, http_conf(ari), ari_conf(ari), modules_conf(modules)]), end="")
     return 0
 

@@ -6,11 +6,12 @@ from twisted.logger import Logger
 
 from rapida_twisted import Assistant
 from rapida_twisted.context import CallContext
+from rapida_twisted.errors import TransferRefused
 from rapida_twisted.interfaces import ICall
 from tests.live.recordings import Recording
 from tests.live.sounds import noise, pcm
 
-__all__ = ["EchoUntilDigit", "HangsUp", "Interrupted", "LongSpeech"]
+__all__ = ["EchoUntilDigit", "HangsUp", "Interrupted", "LongSpeech", "Mover"]
 
 SPEECH_HZ = 620.0
 SPEECH_S = 10.0
@@ -42,6 +43,17 @@ class LongSpeech(Assistant):
         """Say it."""
         await call.say(pcm(noise(self._seconds)))
         await call.hangup()
+
+
+class Mover(Assistant):
+    """Hands the caller over to extension 300, after it was refused another that is not allowed."""
+
+    async def answer(self, call: ICall) -> None:
+        """Transfer."""
+        try:
+            await call.transfer("Local/900@party")
+        except TransferRefused:
+            await call.transfer("Local/300@party")
 
 
 class HangsUp(Assistant):

@@ -147,6 +147,30 @@ class PageTests(WebSocketTestCase):
         self.assertEqual(self.dial_status(), "ANSWER 16")
 
 
+class AudioSocketPageTests(LiveTestCase):
+    """The page's dialplan for AudioSocket, as printed."""
+
+    def test_tone_goes_both_ways(self) -> None:
+        """A caller's tone comes back from the echo assistant."""
+        server = self.serve(f"{ASSISTANT_ID}=echo")
+        values = {
+            "127.0.0.1:8080": f"127.0.0.1:{server.http_port}",
+            "4573": str(server.audiosocket_port),
+            "rpd-xxx-your-api-key": API_KEY,
+            "123456789": ASSISTANT_ID,
+        }
+        self.load(from_page("audiosocket-dialplan", values))
+        channel = self.call("100@rapida-inbound", "milliwatt")
+        wait_until("the call is up", server.calls, 5)
+        time.sleep(2)
+        self.asterisk.hang_up(channel)
+
+        (heard,) = self.recordings("call-heard")
+        self.assert_tone(heard, TONE_HZ)
+        (record,) = server.calls()
+        self.assert_ended(server.ended_call(record["context_id"]), "caller_hangup")
+
+
 class FormTests(WebSocketTestCase):
     """What the dial string may say otherwise."""
 

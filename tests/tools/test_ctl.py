@@ -281,6 +281,10 @@ class DialplanTests(CtlTestCase):
         """The key is put in only where that is asked for."""
         self.environ["RAPIDA_API_KEY"] = API_KEY
         self.assertIn("<the key in $RAPIDA_API_KEY>", self.succeeds("dialplan"))
+        self.assertNotIn("/next?", self.succeeds("dialplan"))
+        for transport in ("audiosocket", "websocket"):
+            said = self.succeeds("dialplan", "--transfer", "--transport", transport)
+            self.assertIn("/v1/talk/asterisk/ctx/${CTX}/next?", said)
         self.secrets.remove(API_KEY)
         self.assertIn(f"RAPIDA_API_KEY = {API_KEY}\n", self.succeeds("dialplan", "--with-key"))
         del self.environ["RAPIDA_API_KEY"]
