@@ -17,12 +17,15 @@ from autobahn.websocket.protocol import WebSocketProtocol
 
 from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
 
-__all__ = ["QuickWebSocket"]
+__all__ = ["MAX_CONTROL_BYTES", "QuickWebSocket"]
 
 if TYPE_CHECKING:
     from autobahn.twisted.websocket import WebSocketAdapterProtocol as _Autobahn
 else:
     _Autobahn = object
+
+MAX_CONTROL_BYTES = 65_536
+"""What may wait of texts, pongs and the like for a peer that does not read, before it is given up."""
 
 _BINARY = 0x82
 """FIN, no reserved bits, opcode binary."""
@@ -39,6 +42,7 @@ class QuickWebSocket(_Autobahn):
     state: int
     data: bytes
     outbox: Outbox
+    _control_bytes = 0
 
     def binary_received(self, payload: bytes) -> None:
         """A complete binary message."""
@@ -88,6 +92,13 @@ class QuickWebSocket(_Autobahn):
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
         # All that is written must go one way, or a direct send would land in the middle of a queued frame.
         self.outbox.send_control(data)
+        if not self.outbox.full:
+            self._control_bytes = 0
+            return
+        # Whoever sends pings and does not read the answers costs his connection, not our memory.
+        self._control_bytes += len(data)
+        if self._control_bytes > MAX_CONTROL_BYTES:
+            self.outbox.abort()
 
     def onMessageEnd(self) -> None:  # noqa: N802
         # As Autobahn's, without the Deferred that it makes for listeners that we do not have.
@@ -111,7 +122,7 @@ class QuickWebSocket(_Autobahn):
             self.state == WebSocketProtocol.STATE_OPEN
             and not self.data
             and protocol.current_frame is None
-            and True
+            and not protocol.inside_message
         )
 
     def _read_quickly(self, data: bytes) -> bytes:

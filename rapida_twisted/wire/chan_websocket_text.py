@@ -47,7 +47,7 @@ def decode_event(text: str) -> tuple[Event, ControlForm]:
     """
     if text.startswith("{"):
         fields = _json_object(text)
-        return _event(str(fields.pop("event", "")), fields, text), ControlForm.JSON
+        return _event(_text_or_nothing(fields.pop("event", "")), fields, text), ControlForm.JSON
     name, _, rest = text.strip().partition(" ")
     if EVENTS.get(name) in _ARGUMENT_EVENTS:
         return _event(name, {"correlation_id": rest}, text), ControlForm.PLAIN
@@ -80,16 +80,14 @@ def decode_command(text: str, form: ControlForm) -> Command:
     """
     if form is ControlForm.JSON:
         fields = _json_object(text)
-        name, argument = str(fields.get("command", "")), None
-        kind = COMMANDS.get(name)
-        if kind is not None and kind.ARGUMENT and kind.ARGUMENT in fields:
-            argument = str(fields[kind.ARGUMENT])
+        kind = COMMANDS.get(_text_or_nothing(fields.get("command")))
+        argument = _text_or_nothing(fields.get(kind.ARGUMENT)) if kind is not None else ""
     else:
-        name, space, rest = text.strip().partition(" ")
-        kind, argument = COMMANDS.get(name), rest if space else None
+        name, _, argument = text.strip().partition(" ")
+        kind = COMMANDS.get(name)
     if kind is None:
         return UnknownCommand(text)
-    return kind(argument) if kind.ARGUMENT and argument is not None else kind()  # type: ignore[call-arg]
+    return kind(argument) if kind.ARGUMENT else kind()  # type: ignore[call-arg]
 
 
 def encode_command(command: Command, form: ControlForm) -> str:
@@ -125,12 +123,12 @@ def _json_object(text: str) -> dict[str, Any]:
 def _plain_fields(text: str) -> dict[str, Any]:
     """``name:value`` pairs; the value of error_text is all the rest."""
     fields: dict[str, Any] = {}
-    text, _, error_text = text.partition("error_text:")
+    text, has_error, error_text = text.partition("error_text:")
     for pair in text.split():
         name, colon, value = pair.partition(":")
         if colon:
             fields[name] = value
-    if error_text:
+    if has_error:
         fields["error_text"] = error_text
     return fields
 
@@ -143,7 +141,7 @@ def _event(name: str, fields: dict[str, Any], text: str) -> Event:
     """The event of this name with these fields, each turned into its type."""
     kind = EVENTS.get(name)
     if kind is None:
-        return UnknownEvent(name=name, text=text, channel_id=str(fields.get("channel_id", "")))
+        return UnknownEvent(name=name, text=text, channel_id=_text_or_nothing(fields.get("channel_id")))
     known: dict[str, Any] = {}
     try:
         for field_name, convert in _FIELDS[kind].items():
@@ -154,27 +152,38 @@ def _event(name: str, fields: dict[str, Any], text: str) -> Event:
         raise RemoteProtocolError(f"a {name} event can't be read: {error}") from None
 
 
+def _text_or_nothing(value: Any) -> str:
+    """A text; anything else counts as not said, as in Asterisk."""
+    return value if isinstance(value, str) else ""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__} is no text")
+    return value
+
+
 def _number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"a {type(value).__name__} is no number")
     return int(value)
 
 
 def _flag(value: Any) -> bool:
-    if value in (True, "true"):
+    if value is True or value == "true":
         return True
-    if value in (False, "false"):
+    if value is False or value == "false":
         return False
-    raise ValueError(f"{value!r} is neither true nor false")
+    raise ValueError("a flag is neither true nor false")
 
 
 def _variables(value: Any) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise ValueError("channel_variables is no object")
-    return MappingProxyType({str(name): str(content) for name, content in value.items()})
+    return MappingProxyType({name: _text(content) for name, content in value.items()})
 
 
-_CONVERTERS = {"str": str, "int": _number, "bool": _flag, "Mapping[str, str]": _variables}
+_CONVERTERS = {"str": _text, "int": _number, "bool": _flag, "Mapping[str, str]": _variables}
 _FIELDS: dict[type[Event], dict[str, Any]] = {
     kind: {item.name: _CONVERTERS[str(item.type)] for item in fields_of(kind) if item.name != "extra"}
     for kind in EVENTS.values()
