@@ -131,7 +131,7 @@ def raw_ws_frame(
         length_bytes = 0 if size < 126 else 2 if size <= 0xFFFF else 8
     first = fin << 7 | reserved << 4 | opcode
     short = size if length_bytes == 0 else 126 if length_bytes == 2 else 127
-    header = bytes((first, (mask is not None) << 7 | short)) + size.to_bytes(length_bytes or 1, "big")[: length_bytes]
+    header = bytes((first, (mask is not None) << 7 | short)) + size.to_bytes(length_bytes or 1, "big")[:length_bytes]
     if mask is None:
         return header + payload
     return header + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))

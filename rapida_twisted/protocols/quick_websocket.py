@@ -14,6 +14,8 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 from autobahn.websocket.protocol import WebSocketProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 
 from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
 
@@ -58,7 +60,7 @@ class QuickWebSocket(_Autobahn):
             return False
         if len(payloads) == 1:
             return self.outbox.send(self._binary_message(payloads[0]))
-        return self.outbox.send(b"".join(map(self._binary_message, payloads)))
+        return self.outbox.send(*map(self._binary_message, payloads))
 
     def _binary_message(self, payload: bytes) -> bytes:
         """As it goes over the wire."""
@@ -81,8 +83,16 @@ class QuickWebSocket(_Autobahn):
         # Behind a Site the HTTP channel is still registered as the transport's producer.
         self.transport.unregisterProducer()
         tune_socket(self.transport)
-        self.outbox = make_outbox(self.transport)
+        self.outbox = make_outbox(self.transport, records=True)
         super().connectionMade()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # Autobahn lets this timer run on when the close that it waits for does not come.
+        protocol: Any = self
+        if protocol.closeHandshakeTimeoutCall is not None:
+            protocol.closeHandshakeTimeoutCall.cancel()
+            protocol.closeHandshakeTimeoutCall = None
+        super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         rest = self._read_quickly(data) if self._between_messages() else data

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet import tcp
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 __all__ = ["Outbox", "make_outbox", "tune_socket"]
@@ -42,14 +43,14 @@ class Outbox:
         """Called when :attr:`full` is over."""
         self._transport = transport
 
-    def send(self, data: bytes) -> bool:
-        """Send audio, or drop it when the peer does not keep up; whether it was sent."""
+    def send(self, *messages: bytes) -> bool:
+        """Send audio, or drop all of it when the peer does not keep up; whether it was sent."""
         if self.full:
             self.dropped += 1
             self.dropped_in_row += 1
             return False
         self.dropped_in_row = 0
-        self._write(data)
+        self._write(messages[0] if len(messages) == 1 else b"".join(messages))
         return True
 
     def send_control(self, data: bytes) -> None:
@@ -93,6 +94,28 @@ class _BufferedOutbox(Outbox):
     def stopProducing(self) -> None:
         """The connection is gone."""
         self.full = True
+
+
+class _RecordOutbox(_BufferedOutbox):
+    """TLS: each message in a record of its own.
+
+    Twisted would put those of one turn into one record. Asterisk reads one message whenever its socket has something
+    to read. What its TLS took from there in the same record waits for the next one: a mark or a flush, for seconds.
+    """
+
+    def send(self, *messages: bytes) -> bool:
+        if not super().send(messages[0]):
+            return False
+        for message in messages[1:]:
+            self._write(message)
+        return True
+
+    def send_control(self, data: bytes) -> None:
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        # Not the transport's own write, which aggregates.
+        TLSMemoryBIOProtocol.write(self._transport, data)
 
 
 @implementer(IPullProducer)
@@ -160,8 +183,13 @@ def tune_socket(transport: Any) -> None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
 
-def make_outbox(transport: Any) -> Outbox:
-    """The outbox that suits the transport; to be called once, in ``connectionMade``."""
+def make_outbox(transport: Any, *, records: bool = False) -> Outbox:
+    """The outbox that suits the transport; to be called once, in ``connectionMade``.
+
+    :param records: whether each message leaves in a TLS record of its own, if there is TLS.
+    """
     if isinstance(transport, tcp.Connection) and not transport.TLS:
         return _DirectOutbox(transport)
+    if records and isinstance(transport, TLSMemoryBIOProtocol):
+        return _RecordOutbox(transport)
     return _BufferedOutbox(transport)

@@ -18,13 +18,14 @@ SPEECH_S = 10.0
 
 
 class Interrupted(Assistant):
-    """Says ten seconds of a tone; a digit cuts it short."""
+    """Says ten seconds of a tone, in two parts; a digit cuts it short."""
 
     rate_hz = 8000
 
     async def answer(self, call: ICall) -> None:
         """Say it."""
-        await call.say(pcm(Recording.tone(SPEECH_HZ, SPEECH_S)))
+        call.say(pcm(Recording.tone(SPEECH_HZ, 1.0)))
+        await call.say(pcm(Recording.tone(SPEECH_HZ, SPEECH_S - 1.0)))
 
     def digit_received(self, call: ICall, digit: str) -> None:
         """Be quiet."""

@@ -27,7 +27,10 @@ WENT_ON = r"Executing \[\d+@[\w-]+:7\] Hangup"
 ERROR_BRANCH = r'Executing \[\d+@[\w-]+:8\] Playback\("[^"]+", "an-error-has-occurred"'
 
 # What the dialplan saw, for the log: the page's lines stay as they are.
-STATUS = "exten => h,1,NoOp(the dialplan saw ${DIALSTATUS} ${HANGUPCAUSE})\n"
+SAW = "the dialplan saw"
+STATUS = f"exten => h,1,NoOp({SAW} ${{DIALSTATUS}} ${{HANGUPCAUSE}})\n"
+
+INTERRUPTED = f"{ASSISTANT_ID}=tests.live.assistants:Interrupted"
 
 
 def handshake_status(port: int, path: str, header: str, subprotocol: str = "media") -> int:
@@ -82,7 +85,25 @@ class WebSocketTestCase(LiveTestCase):
 
     def dial_status(self, context: str = "rapida-inbound-ws") -> str:
         """What the dialplan saw in the end."""
-        return self.asterisk.wait_for_log(rf"Executing \[h@{context}:1\] NoOp\(.*saw (\w* \d*)", self.mark)[0][1]
+        return self.asterisk.wait_for_log(rf"Executing \[h@{context}:1\] NoOp\(.*{SAW} (\w* \d*)", self.mark)[0][1]
+
+    def call_and_press(self, recording: str) -> None:
+        """Place a call that presses a key after 3 s, and speaks as soon as it has let the key go."""
+        quiet, speech = self.speech(0, 3.0), self.speech(1500, 2.0)
+        dialled = len(re.findall(DIAL, self.asterisk.log_since(self.mark)))
+        self.call(NUMBER, "presser", recording, SPEECH=quiet, DIGITS="5", SPEECH_AFTER=speech)
+        # Another server's values may take the place of this one's now.
+        self.contexts(dialled + 1)
+
+    def assert_interrupted(self, recording: str) -> None:
+        """In such a call the assistant's speech ended with the key."""
+        heard, said = self.recordings(f"{recording}-heard", f"{recording}-said")
+        silent_s, pressed_s = heard.last_sound_s(), said.first_sound_s()
+        assert silent_s is not None
+        assert pressed_s is not None
+        self.assert_near(heard.part(1.0, 2.0).dominant_hz(), SPEECH_HZ, 1.0, "frequency (Hz)")
+        self.assertGreater(heard.seconds - silent_s, 1.5)
+        self.assert_near(silent_s, pressed_s, 0.100, f"the end of {recording}'s speech (s)")
 
     def program(self, *words: str) -> Path:
         """A Python program that runs until the test is over; gives the file of what it says."""
@@ -314,6 +335,23 @@ class TlsTests(WebSocketTestCase):
         self.assert_tone(heard, TONE_HZ)
         self.assert_ended(server.ended_call(context_id), "caller_hangup")
 
+    def test_commands_are_heard_at_once(self) -> None:
+        """Asterisk heeds a mark and a flush without waiting for more: speech ends, and is cut, as without TLS."""
+        file = self.directory / "played.wav"
+        Recording.tone(620, 2.0).save(file)
+        self.serve_tls("127.0.0.1", f"{ASSISTANT_ID}=play:{file}")
+        self.call(NUMBER, "listener", "played")
+        # The server's next ping, which would bring the mark along, comes after 10 s.
+        self.asterisk.wait_for_log(f"NoOp.*{SAW} ANSWER 16", self.mark, timeout_s=5)
+        self.assert_tone(self.recordings("played-heard")[0], 620, seconds=2.0)
+
+        self.serve_tls("127.0.0.1", INTERRUPTED)
+        self.call_and_press("pressed")
+        time.sleep(5)
+        self.asterisk.hang_up_all()
+        self.asterisk.wait_for_log(self.recorded, self.mark, count=2)
+        self.assert_interrupted("pressed")
+
     def test_certificate_that_is_not_trusted(self) -> None:
         """A certificate of another name, or of another authority, is not taken: the caller hears the error prompt."""
         server = self.serve_tls("another-host")
@@ -326,19 +364,19 @@ class TlsTests(WebSocketTestCase):
         self.asterisk.wait_for_log(r'Playback\("[^"]+", "an-error-has-occurred"', self.mark, count=2)
         self.assertEqual([call["status"] for call in server.calls()], ["pending"] * 2)
 
-    def serve_tls(self, common_name: str) -> Server:
+    def serve_tls(self, common_name: str, assistant: str = f"{ASSISTANT_ID}=echo") -> Server:
         """A server with a certificate, and the page's files with what Asterisk needs for it."""
         authority = Authority(self.directory / "tls")
         authority.certify(common_name)
         port = free_port()
         endpoint = f"ssl:{port}:privateKey={authority.key}:certKey={authority.certificate}:interface=127.0.0.1"
-        server = self.serve(f"{ASSISTANT_ID}=echo", options=("--https", endpoint))
+        server = self.serve(assistant, options=("--https", endpoint), name=f"server{port}")
         authority_file = self.asterisk.directory / "etc/rapida-ca.pem"
         authority_file.write_bytes(authority.authority.read_bytes())
         values = {"your-hostname": f"127.0.0.1:{port}", "/etc/asterisk/rapida": f"{self.asterisk.inside}/etc/rapida"}
         self.clients(from_page("websocket-client-conf-tls", values))
         values |= {"rpd-xxx-your-api-key": API_KEY, "123456789": ASSISTANT_ID}
-        self._dialplan = from_page("websocket-dialplan-tls", values)
+        self._dialplan = from_page("websocket-dialplan-tls", values) + STATUS
         self.load(self._dialplan)
         return server
 
@@ -362,26 +400,13 @@ class DigitTests(WebSocketTestCase):
 
     def test_barge_in(self) -> None:
         """A digit in the middle of 10 s of speech: within 100 ms the caller hears silence, however far ahead we are."""
-        leads = ("200", "10000")
-        rule = f"{ASSISTANT_ID}=tests.live.assistants:Interrupted"
-        quiet, speech = self.speech(0, 3.0), self.speech(1500, 2.0)
-        for lead in leads:
-            self.connect(self.serve(rule, options=("--websocket-lead-ms", lead), name=f"server{lead}"))
-            self.call(NUMBER, "presser", f"call{lead}", SPEECH=quiet, DIGITS="5", SPEECH_AFTER=speech)
-            # The next server's values take their place.
-            self.contexts(1 + leads.index(lead))
+        for lead in ("200", "10000"):
+            self.connect(self.serve(INTERRUPTED, options=("--websocket-lead-ms", lead), name=lead))
+            self.call_and_press(lead)
         time.sleep(5.5)
         self.asterisk.hang_up_all()
-
-        for lead in leads:
-            heard, said = self.recordings(f"call{lead}-heard", f"call{lead}-said")
-            # The caller speaks as soon as he has let the key go.
-            silent_s, pressed_s = heard.last_sound_s(), said.first_sound_s()
-            assert silent_s is not None
-            assert pressed_s is not None
-            self.assert_near(heard.part(1.0, 2.0).dominant_hz(), SPEECH_HZ, 1.0, "frequency (Hz)")
-            self.assertGreater(heard.seconds - silent_s, 1.5)
-            self.assert_near(silent_s, pressed_s, 0.100, f"silence after the digit with a lead of {lead} ms")
+        for lead in ("200", "10000"):
+            self.assert_interrupted(lead)
 
 
 class EndTests(WebSocketTestCase):

@@ -13,6 +13,7 @@ from autobahn.twisted.websocket import (
 )
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
@@ -321,9 +322,30 @@ class SameAsStockTests(QuickTestCase):
         transport.abortConnection()
         transport.settle()
 
+    def test_two_in_one_read(self) -> None:
+        """When the first of two messages in one read aborts, the second is not heard; when it only closes, it is."""
+        first, second = (raw_ws_frame(BINARY, payload, mask=MASK) for payload in (b"abc", b"d"))
+        for habit, heard in (("abort", [b"abc"]), ("hang up", [b"abc", b"d"])):
+            results = [
+                self.run_through(protocol_class, [first + second], habit)
+                for protocol_class in (QuickServer, StockServer)
+            ]
+            self.assertEqual(results[0], results[1])
+            self.assertEqual([event[1] for event in results[0]["heard"] if event[0] == "binary"], heard)
+
+    def test_no_timer_left(self) -> None:
+        """A connection that is lost while its close is waited for leaves no timer behind."""
+        for protocol_class in (QuickServer, QuickClient):
+            protocol, transport = self.open(protocol_class, autoPingInterval=10, autoPingTimeout=10)
+            protocol.sendClose(1000)
+            transport.lose(ConnectionLost())
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_pings_put_off(self) -> None:
         """Binary traffic puts off the pings' deadline, by either way alike; silence lets it run out."""
-        options = {"autoPingInterval": 10, "autoPingTimeout": 10, "autoPingRestartOnAnyTraffic": True}
+        options: dict[str, Any] = {
+            "autoPingInterval": 10, "autoPingTimeout": 10, "autoPingRestartOnAnyTraffic": True,
+        }  # fmt: skip
         for server, protocols in ((True, (QuickServer, StockServer)), (False, (QuickClient, StockClient))):
             frame = raw_ws_frame(BINARY, b"ab", mask=MASK if server else None)
             ages = []

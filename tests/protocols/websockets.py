@@ -1,28 +1,46 @@
-"""WebSockets for tests: handshakes by hand, a transport in memory, and Autobahn on fake time."""
+"""WebSockets for tests: handshakes by hand, transports in memory, Autobahn on fake time, and calls that keep notes."""
 
 from __future__ import annotations
 
 import random
+import time
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha1
 from typing import Any
 
 import txaio
+from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.task import Clock
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from rapida_twisted.context import CallContext
+from rapida_twisted.interfaces import IMediaChannel
+from rapida_twisted.protocols.asterisk_websocket import (
+    AsteriskChannel,
+    AsteriskClientProtocol,
+    AsteriskServerProtocol,
+)
+from rapida_twisted.wire.chan_websocket import Command, Event
+from tests.protocols.fakes import FakeSink
+
 PEER = IPv4Address("TCP", "192.0.2.7", 40312)
 PEER_TEXT = "192.0.2.7:40312"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+CALL = "6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11"
+PATH = f"/v1/talk/asterisk/ctx/{CALL}"
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class MemoryTransport(StringTransport):
     """A TCP transport in memory, which is closed as a real one is: later, by :meth:`settle`."""
+
+    producer: Any = None
 
     def __init__(self) -> None:
         super().__init__(peerAddress=PEER)
@@ -36,10 +54,6 @@ class MemoryTransport(StringTransport):
         if not self.lost and not self.aborted and not self.disconnecting:
             self.writes.append(data)
             super().write(data)
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802
-        """As a real transport."""
-        super().registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:  # noqa: N802
         """As a real transport, which does not mind if there is none."""
@@ -151,3 +165,124 @@ def unframed(data: bytes) -> list[tuple[int, bytes]]:
         frames.append((opcode, payload))
         data = data[at + length :]
     return frames
+
+
+def claimed() -> CallContext:
+    """A context that is claimed."""
+    context = CallContext(context_id=CALL, assistant_id="123", created_at=0.0, expires_at=300.0)
+    return context.claimed(transport="websocket", peer=PEER_TEXT, now=1.0)
+
+
+class PausedSink(FakeSink):
+    """A call that writes down when it is to pause, too."""
+
+    def __init__(self, context: CallContext, channel: IMediaChannel) -> None:
+        super().__init__(context, channel)
+        self.pauses: list[bool] = []
+
+    def sending_paused(self, paused: bool) -> None:
+        """Keep it."""
+        self.pauses.append(paused)
+
+
+class EchoSink(PausedSink):
+    """A call that gives back what it hears."""
+
+    def audio_received(self, payload: bytes) -> None:
+        """Keep it, and say it."""
+        super().audio_received(payload)
+        self.channel.send_audio(payload)
+
+
+class KeptChannel(AsteriskChannel):
+    """Asterisk's side, which writes down what it is told."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.told: list[object] = []
+        """``"started"``, ``"answered"``, ``"hangup"`` and the commands that came, in their order."""
+        self.problems: list[str] = []
+        """How the call ended, once it has."""
+        self.events: list[Event] = []
+        """What it said."""
+        self.lost = False
+
+    def call_started(self) -> None:
+        """Keep it."""
+        self.told.append("started")
+
+    def answered(self) -> None:
+        """Keep it."""
+        self.told.append("answered")
+
+    def hangup_received(self) -> None:
+        """Keep it."""
+        self.told.append("hangup")
+
+    def command_received(self, command: Command) -> None:
+        """Keep it."""
+        self.told.append(command)
+
+    def call_ended(self, problem: str) -> None:
+        """Keep it."""
+        self.problems.append(problem)
+
+    def say(self, event: Event) -> None:
+        """Keep it, and say it."""
+        self.events.append(event)
+        super().say(event)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Keep it."""
+        self.lost = True
+        super().connectionLost(reason)
+
+
+class KeptClient(KeptChannel, AsteriskClientProtocol):
+    """The channel that connects."""
+
+
+class KeptServer(KeptChannel, AsteriskServerProtocol):
+    """The channel that waits."""
+
+
+class Joined:
+    """Two protocols in memory that hear one another."""
+
+    def __init__(self, client: Any, client_factory: Any, server: Any, server_factory: Any) -> None:
+        self.server_transport = connect(server, server_factory)
+        self.client_transport = connect(client, client_factory)
+        self.client, self.server = client, server
+        self.pump()
+
+    def pump(self) -> None:
+        """Carry bytes until there are none, and let go of what was closed."""
+        ends = (
+            (self.client_transport, self.server, self.server_transport),
+            (self.server_transport, self.client, self.client_transport),
+        )
+        moved = True
+        while moved:
+            moved = False
+            for out, protocol, transport in ends:
+                data = out.taken()
+                if data and not transport.lost:
+                    moved = True
+                    protocol.dataReceived(data)
+            for transport, other in (
+                (self.client_transport, self.server_transport),
+                (self.server_transport, self.client_transport),
+            ):
+                if not transport.lost and not transport.value() and transport.settle():
+                    moved = True
+                    if not other.lost:
+                        other.lose(ConnectionDone())
+
+
+async def until(holds: Callable[[], object], longest_s: float = 5.0) -> None:
+    """Wait until something holds, for as long as a test may take."""
+    give_up = time.monotonic() + longest_s
+    while not holds():
+        if time.monotonic() > give_up:
+            raise AssertionError("it never came to be")
+        await deferLater(reactor, 0.002)
