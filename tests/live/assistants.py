@@ -24,8 +24,9 @@ class Interrupted(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """Say it."""
-        call.say(pcm(Recording.tone(SPEECH_HZ, 1.0)))
-        await call.say(pcm(Recording.tone(SPEECH_HZ, SPEECH_S - 1.0)))
+        # The first part's end and the second's beginning leave together.
+        call.say(pcm(Recording.tone(SPEECH_HZ, 1.03)))
+        await call.say(pcm(Recording.tone(SPEECH_HZ, SPEECH_S - 1.03)))
 
     def digit_received(self, call: ICall, digit: str) -> None:
         """Be quiet."""

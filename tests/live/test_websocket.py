@@ -338,12 +338,13 @@ class TlsTests(WebSocketTestCase):
     def test_commands_are_heard_at_once(self) -> None:
         """Asterisk heeds a mark and a flush without waiting for more: speech ends, and is cut, as without TLS."""
         file = self.directory / "played.wav"
-        Recording.tone(620, 2.0).save(file)
+        # Its end and the mark behind it leave together.
+        Recording.tone(620, 2.03).save(file)
         self.serve_tls("127.0.0.1", f"{ASSISTANT_ID}=play:{file}")
         self.call(NUMBER, "listener", "played")
         # The server's next ping, which would bring the mark along, comes after 10 s.
         self.asterisk.wait_for_log(f"NoOp.*{SAW} ANSWER 16", self.mark, timeout_s=5)
-        self.assert_tone(self.recordings("played-heard")[0], 620, seconds=2.0)
+        self.assert_tone(self.recordings("played-heard")[0], 620, seconds=2.03)
 
         self.serve_tls("127.0.0.1", INTERRUPTED)
         self.call_and_press("pressed")
