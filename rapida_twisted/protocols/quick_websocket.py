@@ -59,8 +59,12 @@ class QuickWebSocket(_Autobahn):
         if self.state != WebSocketProtocol.STATE_OPEN:
             return False
         if len(payloads) == 1:
-            return self.outbox.send(self._binary_message(payloads[0]))
-        return self.outbox.send(*map(self._binary_message, payloads))
+            sent = self.outbox.send(self._binary_message(payloads[0]))
+        else:
+            sent = self.outbox.send(*map(self._binary_message, payloads))
+        if sent:
+            self._control_bytes = 0
+        return sent
 
     def _binary_message(self, payload: bytes) -> bytes:
         """As it goes over the wire."""

@@ -219,7 +219,7 @@ class HandshakeTests(MediaTestCase):
             (PATH, {"upgrade": False}, 426, "HTTP Upgrade header missing"),
         ):
             self.connect()
-            self.ask(path, **more)  # type: ignore[arg-type]
+            self.ask(path, **more)
             self.assert_refused(status, reason)
         self.assertEqual(self.reception.claims, [])
 
@@ -781,6 +781,17 @@ class BackPressureTests(MediaTestCase):
         self.assertTrue(len(self.transport.value()) <= MAX_CONTROL_BYTES + 200)
         self.assertTrue(self.transport.settle())
         self.assertEqual([end for end, _ in sink.ended], [EndReason.CONNECTION_LOST])
+
+    def test_pings_read_late(self) -> None:
+        """Whoever reads the answers late, but reads them, is kept, however many they are in all."""
+        sink = self.start()
+        for send in (lambda: self.protocol.send_audio(b"a" * 160), self.protocol.flush) * 3:
+            self.transport.producer.pauseProducing()
+            for _ in range(MAX_CONTROL_BYTES // 127 - 1):
+                self.feed(PING, b"a" * 125)
+            self.transport.producer.resumeProducing()
+            send()
+        self.assertEqual((sink.ended, self.transport.aborted), ([], False))
 
 
 class ClientTests(SynchronousTestCase):
