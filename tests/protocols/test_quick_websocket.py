@@ -229,7 +229,7 @@ class SameAsStockTests(QuickTestCase):
             results.append((heard, result["said"], result["closing"][0]))
         self.assertEqual(results[1:], [results[0]] * 2)
 
-    @given(st.lists(st.binary(max_size=50), max_size=8), st.booleans())
+    @given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.booleans())
     def test_garbage(self, chunks: list[bytes], server: bool) -> None:
         """Bytes that are no frames at all: the same again."""
         if server:
