@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 from rapida_twisted.audio.formats import ULAW, AudioFormat
 from rapida_twisted.errors import RapidaError
-from rapida_twisted.keyfile import KEY_FILE
-from rapida_twisted.settings import default_state_dir
+from rapida_twisted.tools.keys import find_api_key
 from rapida_twisted.tools.phone_call import CallPlan, TimedDigit
 from rapida_twisted.tools.phone_sound import MuteSound, Sound, ToneSound, read_wav, silence
 from rapida_twisted.tools.phone_tls import read_ca
@@ -71,7 +70,7 @@ def parse_options(argv: Sequence[str]) -> PhoneOptions:
         _check_transport(words)
         return PhoneOptions(
             plan=CallPlan(_sound(words), words.digits, words.duration, words.save),
-            api_key=_api_key(words.key_file),
+            api_key=find_api_key(words.key_file, environ=os.environ),
             http_url=words.http,
             audiosocket=words.audiosocket,
             transport=words.transport,
@@ -176,24 +175,6 @@ def _sound(words: argparse.Namespace) -> Sound:
         is_g711 = words.transport == "websocket" and words.codec in (None, "ulaw", "alaw")
         return ToneSound(words.tone, words.ptime, G711_NOISE if is_g711 else 1)
     return read_wav(Path(words.say), words.ptime) if words.say is not None else silence(words.ptime)
-
-
-def _api_key(key_file: Path | None) -> str:
-    """The key: the file's, if one is named, else the environment's, else the server's own."""
-    from_environment = os.environ.get("RAPIDA_API_KEY", "").split(",")[0].strip()
-    if key_file is None and from_environment:
-        return from_environment
-    path = key_file or Path(os.environ.get("STATE_DIR") or default_state_dir()) / KEY_FILE
-    try:
-        key = path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is no text"
-        raise ValueError(
-            f"there is no API key: {path} can't be read ({reason}); set RAPIDA_API_KEY, or name the file (--key-file)"
-        ) from None
-    if not key:
-        raise ValueError(f"there is no API key: {path} is empty")
-    return key
 
 
 def _tone_hz(word: str) -> float:
