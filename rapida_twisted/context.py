@@ -7,11 +7,13 @@ the web that makes it, the call that carries it, the assistant that reads it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
 from types import MappingProxyType
+from typing import Any
 
-__all__ = ["CallContext", "ContextStatus", "Direction", "EndReason"]
+__all__ = ["CallContext", "CallProgress", "CallStatus", "ContextStatus", "Direction", "EndReason", "record_of"]
 
 
 class ContextStatus(StrEnum):
@@ -31,6 +33,34 @@ class Direction(StrEnum):
     OUTBOUND = "outbound"
 
 
+class CallStatus(StrEnum):
+    """How an outbound call goes, in this order; the last three are its ends, and it has one of them."""
+
+    NEW = "new"
+    """Registered, and not given to Asterisk yet."""
+    INITIATED = "initiated"
+    RINGING = "ringing"
+    ANSWERED = "answered"
+    COMPLETED = "completed"
+    """It was answered, and is over."""
+    FAILED = "failed"
+    """It was not answered, or could not be placed."""
+    CANCELLED = "cancelled"
+    """It was taken back before anybody answered."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing comes after it."""
+        return self in (CallStatus.COMPLETED, CallStatus.FAILED, CallStatus.CANCELLED)
+
+    def comes_after(self, other: CallStatus) -> bool:
+        """Whether a call may go from the other to this one. News from an Asterisk may be late, or come twice."""
+        return not other.over and _ORDER.index(self) > _ORDER.index(other)
+
+
+_ORDER = tuple(CallStatus)
+
+
 class EndReason(StrEnum):
     """Why a call ended. ``failed`` says whether the record counts as failed or as completed."""
 
@@ -43,16 +73,53 @@ class EndReason(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     PEER_STALLED = "peer_stalled"
     CONNECTION_LOST = "connection_lost"
+    # Of outbound calls that never had media
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    CONGESTION = "congestion"
+    REJECTED = "rejected"
+    UNAVAILABLE = "unavailable"
+    """Whoever was called can't be reached: not there, not registered, no route."""
+    NOT_PLACED = "not_placed"
+    """Asterisk did not take the call, or could not be asked."""
+    CANCELLED = "cancelled"
+    NO_MEDIA = "no_media"
+    """It was answered, but its media never came."""
+    ASTERISK_GONE = "asterisk_gone"
+    """Asterisk ended or was started anew, and took the call with it."""
 
     @property
     def failed(self) -> bool:
         """Whether something went wrong (the status is then failed, else completed)."""
-        return self in _FAILURES
+        return self not in _SUCCESSES
 
 
-_FAILURES = frozenset(
-    {EndReason.ASSISTANT_FAILED, EndReason.PROTOCOL_ERROR, EndReason.PEER_STALLED, EndReason.CONNECTION_LOST}
+_SUCCESSES = frozenset(
+    {
+        EndReason.CALLER_HANGUP,
+        EndReason.ASSISTANT_HANGUP,
+        EndReason.OPERATOR_HANGUP,
+        EndReason.TRANSFERRED,
+        EndReason.SHUTDOWN,
+    }
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallProgress:
+    """News of an outbound call."""
+
+    status: CallStatus
+    at: float
+    """When it became so (UNIX s)."""
+    dial_status: str = ""
+    """What Asterisk's dialling came to, such as ``BUSY``; empty where not told."""
+    cause: int | None = None
+    """At its end: Asterisk's cause code (Q.850), where told."""
+    cause_text: str = ""
+    """Asterisk's words for the cause, or its answer when it did not take the call."""
+    reason: EndReason | None = None
+    """At its end: what a call that had no media ended for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +157,21 @@ class CallContext:
     """Seconds of audio said to the caller (silence kept on the line not counted)."""
     next_dial: str = ""
     """What the dialplan is to dial when the media is over: where a transfer leads. Empty: nothing, hang up."""
+    credential: str = ""
+    """The name of the vault's credential by which an outbound call is placed."""
+    call_status: CallStatus | None = None
+    """How an outbound call goes, from its registration to the end of its channel; ``None`` for an inbound one.
+
+    The ``status`` tells of its media: that is over, and a transferred call goes on.
+    """
+    answered_at: float | None = None
+    hung_up_at: float | None = None
+    """When an outbound call's channel ended."""
+    dial_status: str = ""
+    """What Asterisk's dialling came to, such as ``ANSWER`` or ``BUSY``."""
+    cause: int | None = None
+    """Asterisk's cause code (Q.850) of an outbound call's end."""
+    cause_text: str = ""
 
     def claimed(self, *, transport: str, peer: str, now: float) -> CallContext:
         """This context in the hands of one media connection."""
@@ -118,6 +200,42 @@ class CallContext:
         self._must_be(ContextStatus.PENDING)
         return replace(self, status=ContextStatus.EXPIRED, reason="expired", ended_at=now)
 
+    def followed(self, progress: CallProgress) -> CallContext:
+        """This context with news of its outbound call; itself where they are none.
+
+        A call that is over before its media came takes its context with it.
+        """
+        if self.call_status is None or not progress.status.comes_after(self.call_status):
+            return self
+        news = replace(self, call_status=progress.status, dial_status=progress.dial_status or self.dial_status)
+        if progress.status is CallStatus.ANSWERED:
+            return replace(news, answered_at=progress.at)
+        if not progress.status.over:
+            return news
+        news = replace(news, hung_up_at=progress.at, cause=progress.cause, cause_text=progress.cause_text)
+        if self.status is not ContextStatus.PENDING:
+            return news
+        reason = progress.reason or EndReason.NO_MEDIA
+        return replace(news, status=ContextStatus.FAILED, reason=reason.value, ended_at=progress.at)
+
     def _must_be(self, status: ContextStatus) -> None:
         if self.status is not status:
             raise ValueError(f"context {self.context_id} is {self.status.value}, not {status.value}")
+
+
+def record_of(context: CallContext) -> dict[str, Any]:
+    """A context as JSON shows it: all its fields, and the times also in ISO 8601 (UTC)."""
+    record: dict[str, Any] = {}
+    for known in fields(context):
+        value = getattr(context, known.name)
+        record[known.name] = value.value if isinstance(value, Enum) else value
+    record["variables"] = dict(context.variables)
+    for name in ("created", "claimed", "ended", "answered", "hung_up"):
+        record[name] = _iso(record[f"{name}_at"])
+    return record
+
+
+def _iso(unix_s: float | None) -> str | None:
+    if unix_s is None:
+        return None
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "CallEnded",
+    "CallNotPlaced",
     "ContextClaimed",
     "ContextError",
     "ContextExpired",
@@ -101,6 +102,22 @@ class PlayoutFull(RapidaError):
 
 class TransferRefused(RapidaError):
     """A call may not be sent there: the settings' whitelist does not name it, or it is no safe dial string."""
+
+
+class CallNotPlaced(RapidaError):
+    """An outbound call was not placed. The text is one sentence, without secrets.
+
+    :param context_id: the call's; empty if it was not registered either.
+    :param refused: the call itself can't be placed (no such endpoint, trunk or credential); if not, what stands between
+        us and Asterisk failed.
+    :param retryable: whether the same call may succeed a little later.
+    """
+
+    def __init__(self, message: str, *, context_id: str = "", refused: bool = False, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.context_id = context_id
+        self.refused = refused
+        self.retryable = retryable
 
 
 class RegistrationRefused(RapidaError):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.audio.formats import AudioFormat
-from rapida_twisted.context import CallContext, ContextStatus, EndReason
+from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
 
 __all__ = [
     "AssistantHouse",
@@ -22,7 +23,10 @@ __all__ = [
     "ICallStore",
     "IMediaChannel",
     "IMediaSink",
+    "IOutbound",
     "IReception",
+    "Notice",
+    "OutboundCall",
     "Sayable",
     "Spoken",
 ]
@@ -213,6 +217,55 @@ class IAssistantFactory(Interface):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A change of an outbound call's status, to be told to somebody, and kept until it was."""
+
+    number: int
+    """Grows with each notice of a store; never used twice."""
+    context_id: str
+    made_at: float
+    """When the change was (UNIX s)."""
+    record: Mapping[str, Any]
+    """The call's record just after the change, as :func:`~rapida_twisted.context.record_of` makes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboundCall:
+    """A call to be placed."""
+
+    assistant_id: str
+    to: str
+    """The number, or with a credential that has no trunk, the endpoint."""
+    caller: str = ""
+    """The caller id that the far end shall see."""
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Variables of the channel, and of the context."""
+    credential: str = ""
+    """The vault's name for the Asterisk and the trunk; empty: the only one, or the one called ``default``."""
+    context: str = ""
+    """Where in the dialplan the answered call goes; empty: as the settings say."""
+    stasis: bool = False
+    """Whether it goes to our Stasis application instead, and needs no dialplan."""
+    answer_timeout_s: float = 0.0
+    """How long it may ring; 0: as the settings say."""
+
+
+class IOutbound(Interface):
+    """Who places calls."""
+
+    def place(call: OutboundCall) -> Deferred[CallContext]:
+        """Register a call and have Asterisk place it.
+
+        :return: fires when Asterisk has taken the call; if it has to wait for its turn, at once, with ``call_status``
+            new. Fails with :class:`~rapida_twisted.errors.CallNotPlaced`, ``TooManyCalls``, ``Draining`` or
+            ``StoreUnavailable``. Cancelling it does not take the call back.
+        """
+
+    def hang_up(context_id: str) -> bool:
+        """Take a call back, or hang it up, whatever became of its media; whether there was one here."""
+
+
 class ICallStore(Interface):
     """Where call contexts are kept. All times are UNIX seconds, given by the caller.
 
@@ -246,6 +299,22 @@ class ICallStore(Interface):
 
     def move_on(context_id: str, *, next_dial: str) -> Deferred[CallContext]:
         """Note where the dialplan is to send a claimed call next. Fails as :meth:`finish` does."""
+
+    def follow(context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
+        """Note news of an outbound call, see :meth:`~rapida_twisted.context.CallContext.followed`; the changed context,
+        or None where they were none. Fails with ``UnknownContext``.
+
+        :param notify: whether a change makes a :class:`Notice`, in the same step.
+        """
+
+    def under_way() -> Deferred[list[CallContext]]:
+        """All outbound calls that are not over, the oldest first."""
+
+    def notices(limit: int, after: int = 0) -> Deferred[list[Notice]]:
+        """The oldest notices with a higher number than ``after``, in the order in which they were made."""
+
+    def drop_notice(number: int) -> Deferred[None]:
+        """Forget a notice: it was delivered, or given up."""
 
     def get(context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""

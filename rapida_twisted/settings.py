@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
 
@@ -65,6 +66,30 @@ def _count(word: str) -> int:
     if number < 1:
         raise ValueError("a limit is a whole number from 1 to 999999999")
     return number
+
+
+def _rate(word: str) -> float:
+    number = float(word) if re.fullmatch(r"\d{1,4}(\.\d{1,3})?", word) else 0.0
+    if not 0.01 <= number <= 1000:
+        raise ValueError("a rate is a number from 0.01 to 1000")
+    return number
+
+
+def _word(word: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,79}", word):
+        raise ValueError("it is a word of letters, digits, '_', '.' and '-'")
+    return word
+
+
+def _url(word: str) -> str:
+    try:
+        parts = urlsplit(word)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if word and (not known or "@" in parts.netloc or "#" in word or not word.isascii() or not word.isprintable()):
+        raise ValueError("it is an address such as https://example.com/calls, without a password in it")
+    return word
 
 
 def _directory(word: str) -> Path:
@@ -163,6 +188,50 @@ class Settings:
     transfer_allow: tuple[str, ...] = _setting(
         "TRANSFER__ALLOW", _list, "", "dial strings that calls may be transferred to, as patterns: PJSIP/2??"
     )
+    outbound_context: str = _setting(
+        "OUTBOUND__CONTEXT", _word, "rapida-outbound", "dialplan context that answered outbound calls go to"
+    )
+    outbound_calls: int = _setting(
+        "OUTBOUND__CALLS", _count, "100", "outbound calls that may be under way at once, for each credential"
+    )
+    outbound_rate: float = _setting(
+        "OUTBOUND__RATE", _rate, "10", "outbound calls that are placed a second at most, for each credential"
+    )
+    outbound_queue: int = _setting(
+        "OUTBOUND__QUEUE", _count, "100", "outbound calls that may wait for their turn, for each credential"
+    )
+    outbound_wait_s: float = _setting(
+        "OUTBOUND__WAIT_S", _seconds, "60", "seconds that an outbound call waits for its turn; then it has failed"
+    )
+    outbound_answer_s: float = _setting(
+        "OUTBOUND__ANSWER_S", _seconds, "60", "seconds that an outbound call rings; then it has failed"
+    )
+    outbound_longest_s: float = _setting(
+        "OUTBOUND__LONGEST_S", _seconds, "3600", "seconds after which an answered outbound call is hung up; 0: never"
+    )
+    ari_timeout_s: float = _setting(
+        "ARI__TIMEOUT_S", _seconds, "10", "seconds after which a request to Asterisk's REST interface is given up"
+    )
+    status_webhook_url: str = _setting(
+        "STATUS_WEBHOOK__URL", _url, "", "http(s) address that each change of an outbound call's status is POSTed to"
+    )
+    status_webhook_secret: str = _setting(
+        "STATUS_WEBHOOK__SECRET", _text, "", "secret that those POSTs are signed with (HMAC-SHA256)", True
+    )
+    tls_ca_file: str = _setting(
+        "TLS__CA_FILE",
+        _text,
+        "",
+        "PEM file of the authorities that servers called by this one are verified against"
+        " (ARI, the webhook), in the place of the public ones",
+    )
+    vault_master_key: str = _setting("VAULT__MASTER_KEY", _text, "", "the vault's master key", True)
+    vault_master_key_file: str = _setting(
+        "VAULT__MASTER_KEY_FILE",
+        _text,
+        "",
+        "file of the vault's master key [default: vault-key in the state directory]",
+    )
     keep_s: float = _setting("KEEP_S", _seconds, "604800", "seconds that the records of ended calls are kept")
 
     @classmethod
@@ -196,6 +265,14 @@ class Settings:
         for key in self.api_keys:
             if len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key:
                 raise SettingsError("RAPIDA_API_KEY can't be used: a key has 8 or more printable characters, no spaces")
+        if self.status_webhook_url and len(self.status_webhook_secret) < 16:
+            raise SettingsError(
+                "STATUS_WEBHOOK__URL needs STATUS_WEBHOOK__SECRET: 16 or more characters, known to the receiver too"
+            )
+        if not 1 <= self.outbound_answer_s <= 600:
+            raise SettingsError("OUTBOUND__ANSWER_S can't be used: calls ring for 1 to 600 seconds")
+        if not 0.1 <= self.ari_timeout_s <= 120:
+            raise SettingsError("ARI__TIMEOUT_S can't be used: it is a number of seconds from 0.1 to 120")
 
 
 def setting_words() -> list[SettingWord]:

@@ -59,9 +59,7 @@ def add_commands(commands: Any) -> None:
         type=_word(_FILE),
         help="on Asterisk's machine, the certificate of your own authority, which signed the server's",
     )
-    parser.add_argument(
-        "--transfer", action="store_true", help="with the lines that ask where a transferred call goes"
-    )
+    parser.add_argument("--transfer", action="store_true", help="with the lines that ask where a transferred call goes")
     parser.add_argument("--credential", metavar="NAME", help="of the vault: the lines for its ARI")
     parser.add_argument("--with-key", action="store_true", help="put the API key in, not where it is to be found")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]")

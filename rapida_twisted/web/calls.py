@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
-from datetime import UTC, datetime
-from enum import Enum
-from typing import Any
 
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
-from rapida_twisted.context import CallContext, ContextStatus
+from rapida_twisted.context import ContextStatus, record_of
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource
 from rapida_twisted.web.answers import Answer, Refusal, json_answer
 from rapida_twisted.web.keys import ApiKeys
 
-__all__ = ["CallPage", "CallsPage", "record_of"]
+__all__ = ["CallPage", "CallsPage"]
 
 DEFAULT_LIMIT = 100
 LARGEST_LIMIT = 1000
-
-
-def record_of(context: CallContext) -> dict[str, Any]:
-    """A context as JSON shows it: all its fields, and the times also in ISO 8601 (UTC)."""
-    record: dict[str, Any] = {}
-    for field in fields(context):
-        value = getattr(context, field.name)
-        record[field.name] = value.value if isinstance(value, Enum) else value
-    record["variables"] = dict(context.variables)
-    record["created"] = _iso(context.created_at)
-    record["claimed"] = _iso(context.claimed_at)
-    record["ended"] = _iso(context.ended_at)
-    return record
-
-
-def _iso(unix_s: float | None) -> str | None:
-    if unix_s is None:
-        return None
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class CallsPage(KeyedResource):
