@@ -209,6 +209,9 @@ class Settings:
     outbound_longest_s: float = _setting(
         "OUTBOUND__LONGEST_S", _seconds, "3600", "seconds after which an answered outbound call is hung up; 0: never"
     )
+    ari_app: str = _setting(
+        "ARI__APP", _word, "rapida-media", "name of our Stasis application; each server at one Asterisk needs its own"
+    )
     ari_timeout_s: float = _setting(
         "ARI__TIMEOUT_S", _seconds, "10", "seconds after which a request to Asterisk's REST interface is given up"
     )

@@ -20,7 +20,7 @@ LAYERS = (
     {"context"},
     {"interfaces"},
     {"media"},
-    {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
+    {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "outgoing", "testing"},
     {"reception", "welcome"},
     {"service"},
     {"tap"},

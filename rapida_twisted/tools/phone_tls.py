@@ -1,34 +1,11 @@
-"""TLS for a phone: whom it trusts, and what to do when it does not. Certificates are always verified."""
+"""TLS for a phone: what to do when a server is not trusted. Certificates are always verified."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
-
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from service_identity import VerificationError
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
-__all__ = ["read_ca", "tls_problem"]
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-
-def read_ca(path: Path) -> Any:
-    """A file with one or several certificates of CAs (PEM), as a trust root of Twisted's.
-
-    :raises ValueError: there is none in it; the text is one sentence.
-    """
-    try:
-        certificates = [Certificate.loadPEM(found) for found in _CERTIFICATE.findall(path.read_bytes())]
-    except OSError as error:
-        raise ValueError(f"the CA's file {path} can't be read: {error.strerror or error}") from None
-    except crypto.Error:
-        raise ValueError(f"the CA's file {path} has a certificate that can't be read") from None
-    if not certificates:
-        raise ValueError(f"the CA's file {path} has no certificate in it (PEM is expected)")
-    return trustRootFromCertificates(certificates)
+__all__ = ["tls_problem"]
 
 
 def tls_problem(error: BaseException | None) -> str:

@@ -1,0 +1,60 @@
+"""What all that this program asks of other HTTP servers has in common: its connections, and whom it trusts.
+
+Certificates are always verified: there is no switch.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import crypto
+from treq.client import HTTPClient
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+
+__all__ = ["make_client", "read_ca", "tls_options"]
+
+CONNECT_TIMEOUT_S = 5.0
+IDLE_S = 10.0
+"""Less than Asterisk's ``session_keep_alive`` (15 s): a POST on a connection that closes just then would be lost, and
+nothing sends it again, since nobody knows whether it was carried out."""
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def read_ca(path: Path) -> Any:
+    """A file with one or several certificates of CAs (PEM), as a trust root of Twisted's.
+
+    :raises ValueError: there is none in it; the text is one sentence.
+    """
+    try:
+        certificates = [Certificate.loadPEM(found) for found in _CERTIFICATE.findall(path.read_bytes())]
+    except OSError as error:
+        raise ValueError(f"the CA's file {path} can't be read: {error.strerror or error}") from None
+    except crypto.Error:
+        raise ValueError(f"the CA's file {path} has a certificate that can't be read") from None
+    if not certificates:
+        raise ValueError(f"the CA's file {path} has no certificate in it (PEM is expected)")
+    return trustRootFromCertificates(certificates)
+
+
+def make_client(reactor: Any, ca_file: str = "") -> tuple[HTTPClient, HTTPConnectionPool]:
+    """A client of HTTP servers, and its connections, to be closed at the end by ``closeCachedConnections()``.
+
+    :param ca_file: the authorities to trust in the place of the public ones.
+    :raises ValueError: there are none in that file; the text is one sentence.
+    """
+    pool = HTTPConnectionPool(reactor)
+    pool.cachedConnectionTimeout = IDLE_S  # type: ignore[assignment]
+    policy = BrowserLikePolicyForHTTPS(read_ca(Path(ca_file))) if ca_file else BrowserLikePolicyForHTTPS()
+    return HTTPClient(Agent(reactor, policy, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)), pool
+
+
+def tls_options(host: str, ca_file: str = "") -> Any:
+    """How a host is verified that is connected to in another way than by :func:`make_client`.
+
+    :raises ValueError: as :func:`make_client`.
+    """
+    return optionsForClientTLS(host, read_ca(Path(ca_file))) if ca_file else optionsForClientTLS(host)
