@@ -7,9 +7,9 @@ from heapq import nlargest
 from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import implementer
 
-from rapida_twisted.context import CallContext, ContextStatus, EndReason
+from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason, record_of
 from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces import ICallStore, Notice
 
 __all__ = ["MemoryStore"]
 
@@ -21,6 +21,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self._contexts: dict[str, CallContext] = {}
         self._pending: dict[str, CallContext] = {}
+        self._notices: dict[int, Notice] = {}
+        self._last_notice = 0
 
     def open(self) -> Deferred[None]:
         """Nothing to do."""
@@ -30,6 +32,7 @@ class MemoryStore:
         """Forget everything."""
         self._contexts.clear()
         self._pending.clear()
+        self._notices.clear()
         return succeed(None)
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
@@ -49,6 +52,24 @@ class MemoryStore:
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
         """Note where a claimed call goes next."""
         return execute(self._move_on, context_id, next_dial)
+
+    def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
+        """Note news of an outbound call."""
+        return execute(self._follow, context_id, progress, notify)
+
+    def under_way(self) -> Deferred[list[CallContext]]:
+        """All outbound calls that are not over."""
+        found = [context for context in self._contexts.values() if context.call_status and not context.call_status.over]
+        return succeed(sorted(found, key=lambda context: context.created_at))
+
+    def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
+        """The oldest notices behind one."""
+        return succeed([notice for notice in self._notices.values() if notice.number > after][: max(0, limit)])
+
+    def drop_notice(self, number: int) -> Deferred[None]:
+        """Forget a notice."""
+        self._notices.pop(number, None)
+        return succeed(None)
 
     def get(self, context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""
@@ -94,6 +115,18 @@ class MemoryStore:
 
     def _move_on(self, context_id: str, next_dial: str) -> CallContext:
         return self._put(self._claimed(context_id).moved_on(next_dial=next_dial))
+
+    def _follow(self, context_id: str, progress: CallProgress, notify: bool) -> CallContext | None:
+        context = self._get(context_id)
+        changed = context.followed(progress)
+        if changed is context:
+            return None
+        if notify:
+            self._last_notice += 1
+            self._notices[self._last_notice] = Notice(
+                number=self._last_notice, context_id=context_id, made_at=progress.at, record=record_of(changed)
+            )
+        return self._put(changed)
 
     def _claimed(self, context_id: str) -> CallContext:
         context = self._get(context_id)

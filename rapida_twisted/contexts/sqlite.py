@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,60 +12,34 @@ from typing import Any
 from twisted.internet.defer import Deferred, execute, fail
 from zope.interface import implementer
 
-from rapida_twisted.context import CallContext, ContextStatus, Direction, EndReason
-from rapida_twisted.contexts.sqlite_thread import BUSY_TIMEOUT_S, SqliteThread
+from rapida_twisted.context import (
+    CallContext,
+    CallProgress,
+    CallStatus,
+    ContextStatus,
+    Direction,
+    EndReason,
+    record_of,
+)
+from rapida_twisted.contexts.sqlite_schema import prepare
+from rapida_twisted.contexts.sqlite_thread import SqliteThread
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
     ContextExpired,
-    StoreUnavailable,
     TooManyCalls,
     UnknownContext,
 )
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces import ICallStore, Notice
 
-__all__ = ["SCHEMA_VERSION", "SqliteStore"]
-
-SCHEMA_VERSION = 2
+__all__ = ["SqliteStore"]
 
 _COLUMNS = (
     "context_id", "assistant_id", "created_at", "expires_at", "direction", "status", "caller", "called", "channel_id",
     "variables", "transport", "peer", "claimed_at", "ended_at", "reason", "audio_in_s", "audio_out_s",
-    "next_dial",
+    "next_dial", "credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text",
 )  # fmt: skip
 _ALL = ", ".join(_COLUMNS)
-
-_SCHEMA = (
-    """
-    CREATE TABLE calls (
-        context_id TEXT NOT NULL PRIMARY KEY,
-        assistant_id TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        expires_at REAL NOT NULL,
-        direction TEXT NOT NULL,
-        status TEXT NOT NULL,
-        caller TEXT NOT NULL,
-        called TEXT NOT NULL,
-        channel_id TEXT NOT NULL,
-        variables TEXT NOT NULL,
-        transport TEXT NOT NULL,
-        peer TEXT NOT NULL,
-        claimed_at REAL,
-        ended_at REAL,
-        reason TEXT NOT NULL,
-        audio_in_s REAL NOT NULL,
-        audio_out_s REAL NOT NULL,
-        next_dial TEXT NOT NULL DEFAULT ''
-    )
-    """,
-    "CREATE INDEX calls_by_creation ON calls (created_at)",
-    "CREATE INDEX calls_waiting ON calls (expires_at) WHERE status = 'pending'",
-    "CREATE INDEX calls_over ON calls (ended_at) WHERE ended_at IS NOT NULL",
-    "CREATE TABLE checks (id INTEGER NOT NULL PRIMARY KEY, checked_at REAL NOT NULL)",
-    "INSERT INTO checks VALUES (1, 0)",
-)
-
-_FROM_VERSION_1 = "ALTER TABLE calls ADD COLUMN next_dial TEXT NOT NULL DEFAULT ''"
 
 _INSERT = f"INSERT INTO calls ({_ALL}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _COUNT_WAITING = "SELECT count(*) FROM calls WHERE status = 'pending' AND expires_at > ?"
@@ -80,6 +52,14 @@ _FINISH = f"""
     WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}
     """
 _MOVE_ON = f"UPDATE calls SET next_dial = ? WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}"
+_FOLLOW = """
+    UPDATE calls SET status = ?, reason = ?, ended_at = ?, call_status = ?, answered_at = ?, hung_up_at = ?,
+        dial_status = ?, cause = ?, cause_text = ?
+    WHERE context_id = ?
+    """
+_UNDER_WAY = f"""
+    SELECT {_ALL} FROM calls WHERE call_status IN ('new', 'initiated', 'ringing', 'answered') ORDER BY created_at
+    """
 _EXPIRE = """
     UPDATE calls SET status = 'expired', reason = 'expired', ended_at = ? WHERE status = 'pending' AND expires_at <= ?
     """
@@ -95,7 +75,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, reactor: Any) -> None:
         self.path = path
-        self._thread = SqliteThread(path, reactor, self._prepare)
+        self._thread = SqliteThread(path, reactor, lambda connection: prepare(connection, path))
 
     def open(self) -> Deferred[None]:
         """Open the file. This is done when the call returns, so that a server can refuse to start without it."""
@@ -135,6 +115,24 @@ class SqliteStore:
         values = (next_dial, context_id)
         return self._thread.write(lambda connection: _change_claimed(connection, context_id, _MOVE_ON, values))
 
+    def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
+        """Note news of an outbound call, and keep a notice of it, in one transaction."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+        return self._thread.write(lambda connection: _follow(connection, context_id, progress, notify))
+
+    def under_way(self) -> Deferred[list[CallContext]]:
+        """All outbound calls that are not over."""
+        return self._thread.read(lambda connection: [_from_row(row) for row in connection.execute(_UNDER_WAY)])
+
+    def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
+        """The oldest notices behind one."""
+        return self._thread.read(lambda connection: _notices(connection, max(0, limit), after))
+
+    def drop_notice(self, number: int) -> Deferred[None]:
+        """Forget a notice."""
+        return self._thread.write(lambda connection: _drop_notice(connection, number))
+
     def get(self, context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""
         if not _storable(context_id):
@@ -152,60 +150,6 @@ class SqliteStore:
     def check(self) -> Deferred[None]:
         """Write something small, and read it again."""
         return self._thread.write(_check)
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Set up a new connection, and the tables of a new file.
-
-        :raises StoreUnavailable: the file is of a newer version, or of somebody else.
-        """
-        # One transaction: else another process may make the tables between the looks at the version and at the tables.
-        with _transaction(connection, "BEGIN"):
-            self._must_be_known(connection)
-        _use_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        # The lock is taken first: of several processes that find no tables, one makes them.
-        with _transaction(connection, "BEGIN IMMEDIATE"):
-            version = self._must_be_known(connection)
-            for statement in _SCHEMA if version == 0 else (_FROM_VERSION_1,) if version == 1 else ():
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _must_be_known(self, connection: sqlite3.Connection) -> int:
-        """The file's schema version: ours, an older one, or 0 (it is new)."""
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise StoreUnavailable(
-                f"the call store {self.path} is of schema version {version}, and this program knows versions up to"
-                f" {SCHEMA_VERSION}: use a newer release, or another file"
-            )
-        if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StoreUnavailable(f"{self.path} is an SQLite database of something else: use another file")
-        return version
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    """All that is done within, or nothing of it."""
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Turn the write-ahead log on. Unlike all else, this does not wait for another process that does the same."""
-    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.01)
 
 
 # What is done in the thread, each within a transaction
@@ -238,6 +182,37 @@ def _change_claimed(
     if rows:
         return _from_row(rows[0])
     raise ContextError(context_id, f"it is {_get(connection, context_id).status.value}, not claimed")
+
+
+def _follow(
+    connection: sqlite3.Connection, context_id: str, progress: CallProgress, notify: bool
+) -> CallContext | None:
+    # Within one transaction, which was begun for writing: nobody changes the row meanwhile.
+    context = _get(connection, context_id)
+    changed = context.followed(progress)
+    if changed is context or changed.call_status is None:
+        return None
+    values = (changed.status.value, changed.reason, changed.ended_at, changed.call_status.value, changed.answered_at)
+    end = (changed.hung_up_at, changed.dial_status, changed.cause, changed.cause_text)
+    connection.execute(_FOLLOW, (*values, *end, context_id))
+    if notify:
+        connection.execute(
+            "INSERT INTO notices (context_id, made_at, record) VALUES (?, ?, ?)",
+            (context_id, progress.at, json.dumps(record_of(changed))),
+        )
+    return changed
+
+
+def _notices(connection: sqlite3.Connection, limit: int, after: int) -> list[Notice]:
+    query = "SELECT number, context_id, made_at, record FROM notices WHERE number > ? ORDER BY number LIMIT ?"
+    return [
+        Notice(number=number, context_id=context_id, made_at=made_at, record=json.loads(record))
+        for number, context_id, made_at, record in connection.execute(query, (after, limit))
+    ]
+
+
+def _drop_notice(connection: sqlite3.Connection, number: int) -> None:
+    connection.execute("DELETE FROM notices WHERE number = ?", (number,))
 
 
 def _get(connection: sqlite3.Connection, context_id: str) -> CallContext:
@@ -277,6 +252,7 @@ def _to_row(context: CallContext) -> tuple[Any, ...]:
     values = {name: getattr(context, name) for name in _COLUMNS}
     values["direction"] = context.direction.value
     values["status"] = context.status.value
+    values["call_status"] = context.call_status and context.call_status.value
     values["variables"] = json.dumps(dict(context.variables))
     return tuple(values.values())
 
@@ -285,5 +261,6 @@ def _from_row(row: tuple[Any, ...]) -> CallContext:
     values = dict(zip(_COLUMNS, row, strict=True))
     values["direction"] = Direction(values["direction"])
     values["status"] = ContextStatus(values["status"])
+    values["call_status"] = CallStatus(values["call_status"]) if values["call_status"] else None
     values["variables"] = MappingProxyType(json.loads(values["variables"]))
     return CallContext(**values)

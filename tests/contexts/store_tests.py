@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from rapida_twisted.context import CallContext, ContextStatus, Direction, EndReason
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
 from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
 from rapida_twisted.interfaces import ICallStore
 
@@ -260,3 +260,105 @@ class StoreTests(TestCase):
         await self.finish(store)
         await self.assertFailure(store.move_on(context().context_id, next_dial="PJSIP/200"), ContextError)
         await self.assertFailure(store.move_on("nobody", next_dial="PJSIP/200"), UnknownContext)
+
+    # Outbound calls
+
+    async def outbound(self, number: int = 1) -> Any:
+        """A store with an outbound call that waits to be placed."""
+        store = await self.opened()
+        await store.add(outbound_context(number), 10)
+        return store
+
+    async def test_followed(self) -> None:
+        """News of an outbound call are kept, each once; what is late or comes twice changes nothing."""
+        store = await self.outbound()
+        context_id = context().context_id
+        expected = outbound_context()
+        for progress in (
+            CallProgress(status=CallStatus.INITIATED, at=NOW + 1),
+            CallProgress(status=CallStatus.ANSWERED, at=NOW + 2, dial_status="ANSWER"),
+        ):
+            expected = expected.followed(progress)
+            self.assertEqual(await store.follow(context_id, progress), expected)
+            self.assertEqual(await store.follow(context_id, progress), None)
+        late = CallProgress(status=CallStatus.RINGING, at=NOW + 3)
+        self.assertEqual(await store.follow(context_id, late, notify=True), None)
+        self.assertEqual(await store.get(context_id), expected)
+        self.assertEqual((expected.answered_at, expected.dial_status), (NOW + 2, "ANSWER"))
+        self.assertEqual(await store.notices(10), [])
+
+    async def test_followed_without_media(self) -> None:
+        """A call that ends before its media came takes its context with it: nobody can claim it any more."""
+        store = await self.outbound()
+        busy = CallProgress(
+            status=CallStatus.FAILED, at=NOW + 5, dial_status="BUSY", cause=17, cause_text="User busy",
+            reason=EndReason.BUSY,
+        )  # fmt: skip
+        ended = await store.follow(context().context_id, busy)
+        self.assertEqual((ended.status, ended.reason, ended.ended_at), (ContextStatus.FAILED, "busy", NOW + 5))
+        self.assertEqual((ended.hung_up_at, ended.cause, ended.cause_text), (NOW + 5, 17, "User busy"))
+        self.assertEqual(await store.get(ended.context_id), ended)
+        await self.refused(self.claim(store), ContextClaimed)
+        self.assertEqual(await store.sweep(now=NOW + 999, forget_before=NOW + 999), 0)
+        await self.refused(store.get(ended.context_id), UnknownContext)
+
+    async def test_followed_with_media(self) -> None:
+        """A call whose media came: the end of the channel leaves its record of the media alone, whichever is first."""
+        store = await self.outbound()
+        await store.follow(context().context_id, CallProgress(status=CallStatus.ANSWERED, at=NOW + 1))
+        await self.claim(store)
+        over = CallProgress(status=CallStatus.COMPLETED, at=NOW + 9, cause=16, cause_text="Normal Clearing")
+        self.assertEqual((await store.follow(context().context_id, over)).status, ContextStatus.CLAIMED)
+        ended = await self.finish(store)
+        self.assertEqual((ended.status, ended.reason), (ContextStatus.COMPLETED, "caller_hangup"))
+        self.assertEqual((ended.call_status, ended.cause, ended.hung_up_at), (CallStatus.COMPLETED, 16, NOW + 9))
+
+    async def test_follow_others(self) -> None:
+        """There are no news of a call that is not known, and none of an inbound one."""
+        store = await self.opened()
+        await store.add(context(), 10)
+        news = CallProgress(status=CallStatus.ANSWERED, at=NOW)
+        self.assertEqual(await store.follow(context().context_id, news, notify=True), None)
+        for stranger in ("nobody", "\ud800"):
+            await self.refused(store.follow(stranger, news), UnknownContext)
+        self.assertEqual(await store.notices(10), [])
+
+    async def test_under_way(self) -> None:
+        """Outbound calls are under way until they are over, also when their media is over, or expired."""
+        store = await self.opened()
+        await store.add(context(9), 10)
+        for number in (3, 2, 1):
+            await store.add(outbound_context(number), 10)
+        await store.follow(context(2).context_id, CallProgress(status=CallStatus.CANCELLED, at=NOW))
+        await self.claim(store, 1)
+        await self.finish(store, 1)
+        await store.sweep(now=NOW + 9999, forget_before=NOW)
+        self.assertEqual([found.context_id for found in await store.under_way()],
+                         [context(number).context_id for number in (1, 3)])  # fmt: skip
+
+    async def test_notices(self) -> None:
+        """Each change makes a notice if asked for: numbered, in order, with the moment's record, until dropped."""
+        store = await self.outbound()
+        changes: list[CallContext] = []
+        for status in (CallStatus.INITIATED, CallStatus.RINGING, CallStatus.ANSWERED):
+            progress = CallProgress(status=status, at=NOW + len(changes))
+            changes.append(await store.follow(context().context_id, progress, notify=True))
+        notices = await store.notices(10)
+        self.assertEqual([notice.record for notice in notices], [record_of(changed) for changed in changes])
+        self.assertEqual([notice.made_at for notice in notices], [NOW, NOW + 1, NOW + 2])
+        self.assertEqual({notice.context_id for notice in notices}, {context().context_id})
+        first, second, third = (notice.number for notice in notices)
+        self.assertLess(first, second)
+        self.assertEqual([notice.number for notice in await store.notices(1)], [first])
+        self.assertEqual([notice.number for notice in await store.notices(9, after=first)], [second, third])
+        for number in (first, third, third):
+            await store.drop_notice(number)
+        self.assertEqual([notice.number for notice in await store.notices(9)], [second])
+        over = CallProgress(status=CallStatus.COMPLETED, at=NOW + 9)
+        await store.follow(context().context_id, over, notify=True)
+        self.assertGreater([notice.number for notice in await store.notices(9)][-1], third)
+
+
+def outbound_context(number: int = 1) -> CallContext:
+    """A pending context of a call that is to be placed."""
+    return context(number, direction=Direction.OUTBOUND, call_status=CallStatus.NEW, credential="office")

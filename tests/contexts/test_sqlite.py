@@ -17,7 +17,8 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rapida_twisted.contexts import sqlite_thread
-from rapida_twisted.contexts.sqlite import SCHEMA_VERSION, SqliteStore
+from rapida_twisted.contexts.sqlite import SqliteStore
+from rapida_twisted.contexts.sqlite_schema import SCHEMA_VERSION
 from rapida_twisted.errors import ContextClaimed, StoreUnavailable, TooManyCalls, UnknownContext
 from tests.contexts.store_tests import NOW, StoreTests, context
 
@@ -92,17 +93,32 @@ class SqliteStoreTests(StoreTests, TestCase):
         error = await self.refused(self.make_store().open(), StoreUnavailable)
         self.assertIn("can't be opened", str(error))
 
-    async def test_first_schema(self) -> None:
-        """A file of the first version is taken over, with what is in it."""
-        store = await self.opened()
-        await store.add(context(), 10)
-        await store.close()
-        other = self.other_connection()
-        other.execute("ALTER TABLE calls DROP COLUMN next_dial")
-        other.execute("PRAGMA user_version = 1")
-        other.close()
-        store = await self.opened()
-        self.assertEqual(await store.get(context().context_id), context())
+    async def test_earlier_schemas(self) -> None:
+        """A file of each earlier version is taken over, with what is in it, and works."""
+        for version in range(1, SCHEMA_VERSION):
+            self.path.unlink(missing_ok=True)
+            store = await self.opened()
+            await store.add(context(), 10)
+            await store.close()
+            other = self.other_connection()
+            self.take_back(other, version)
+            other.close()
+            store = await self.opened()
+            self.assertEqual(await store.get(context().context_id), context())
+            await self.claim(store)
+            await store.move_on(context().context_id, next_dial="PJSIP/200")
+            self.assertEqual(await store.notices(1), [])
+            await store.close()
+
+    def take_back(self, connection: sqlite3.Connection, version: int) -> None:
+        """Make a file of an earlier version of one of today's."""
+        connection.execute("DROP INDEX calls_under_way")
+        connection.execute("DROP TABLE notices")
+        for column in ("credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text"):
+            connection.execute(f"ALTER TABLE calls DROP COLUMN {column}")
+        if version < 2:
+            connection.execute("ALTER TABLE calls DROP COLUMN next_dial")
+        connection.execute(f"PRAGMA user_version = {version}")
 
     async def test_newer_schema(self) -> None:
         """A file of a newer version is refused, and left as it is."""

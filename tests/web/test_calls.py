@@ -68,9 +68,18 @@ class CallsTests(SynchronousTestCase):
                 "audio_in_s": 2.5,
                 "audio_out_s": 1.5,
                 "next_dial": "",
+                "credential": "",
+                "call_status": None,
+                "answered_at": None,
+                "hung_up_at": None,
+                "dial_status": "",
+                "cause": None,
+                "cause_text": "",
                 "created": "2026-11-18T11:06:40.250Z",
                 "claimed": "2026-11-18T11:06:50.250Z",
                 "ended": "2026-11-18T11:07:00.250Z",
+                "answered": None,
+                "hung_up": None,
             },
         )
 
