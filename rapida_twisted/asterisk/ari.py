@@ -6,7 +6,7 @@ the channel can be looked up when the answer to the originate was lost; and Aste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -270,6 +270,14 @@ class AriClient:
         except AriNotFound:
             ping = None
         return self._made(lambda entry: info_from(entry, ping), answer)
+
+    async def filter_events(self, app: str, types: Iterable[str]) -> None:
+        """Have an application be sent events of these types alone.
+
+        :raises AriNotFound: no client is connected under this name.
+        """
+        allowed = [{"type": name} for name in types]
+        await self._http.ask("PUT", f"applications/{quote(app, safe='')}/eventFilter", body={"allowed": allowed})
 
     def _made(self, make: Callable[[Any], Made], answer: Any) -> Made:
         """The value that an answer stands for.

@@ -1,0 +1,118 @@
+"""Asking what became of calls whose events may have been lost: after a gap, and now and then without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from rapida_twisted.asterisk.ari import AriClient
+from rapida_twisted.asterisk.ari_errors import AriError
+from rapida_twisted.asterisk.outgoing_call import OutgoingCall
+from rapida_twisted.asterisk.progress import status_of_state
+from rapida_twisted.context import CallProgress, CallStatus, EndReason
+
+__all__ = ["CatchingUp"]
+
+EVERY_S = 30.0
+"""How often each call's channel is asked for without any reason."""
+ASKED_AT_ONCE = 8
+LAST_EVENTS_S = 2.0
+"""How long the last events of a channel that is gone may be on their way."""
+
+
+class CatchingUp:
+    """Looks after the calls of one Asterisk.
+
+    :param calls: gives the calls that are not over and that Asterisk may have.
+    :param reactor: provides IReactorTime.
+    :param now: wall-clock time in UNIX seconds.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, ari: AriClient, calls: Callable[[], list[OutgoingCall]], *, reactor: Any, now: Callable[[], float]
+    ) -> None:
+        self._ari = ari
+        self._calls = calls
+        self._reactor = reactor
+        self._now = now
+        self._looking: Deferred[Any] | None = None
+        self._looks = LoopingCall(self.look)
+        self._looks.clock = reactor
+
+    def start(self) -> None:
+        """Look now and then."""
+        self._looks.start(EVERY_S, now=False)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._looks.running:
+            self._looks.stop()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def look(self) -> None:
+        """Ask for each call's channel, unless that is being done already."""
+        calls = self._calls()
+        if calls and self._looking is None:
+            self._looking = Deferred.fromCoroutine(self._look(calls))
+            self._looking.addErrback(self._broke)
+            if self._looking.called:
+                self._looking = None
+            else:
+                self._looking.addBoth(self._looked)
+
+    def _looked(self, _: Any) -> None:
+        self._looking = None
+
+    def _broke(self, failure: Failure) -> None:
+        # What could not be asked now is asked the next time.
+        if not failure.check(AriError, CancelledError):
+            self._log.failure("ARI {name}: looking after calls failed", failure, name=self._ari.credential.name)
+
+    async def _look(self, calls: list[OutgoingCall]) -> None:
+        booted_at = await self._booted_at()
+        few = DeferredSemaphore(ASKED_AT_ONCE)
+
+        def ask(outgoing: OutgoingCall) -> Deferred[bool]:
+            return Deferred.fromCoroutine(self._is_there(outgoing))
+
+        there = await gatherResults([few.run(ask, outgoing) for outgoing in calls], consumeErrors=True)
+        missing = [outgoing for outgoing, is_there in zip(calls, there, strict=True) if not is_there]
+        if missing:
+            await deferLater(self._reactor, LAST_EVENTS_S)
+        for outgoing in missing:
+            self._gone(outgoing, booted_at)
+
+    async def _booted_at(self) -> float:
+        """When this Asterisk was started, by our clock; 0 if it does not tell."""
+        info = await self._ari.info()
+        if info.started is None or info.system_time is None:
+            return 0.0
+        return self._now() - (info.system_time - info.started).total_seconds()
+
+    async def _is_there(self, outgoing: OutgoingCall) -> bool:
+        try:
+            channel = await self._ari.channel(outgoing.channel_id)
+        except AriError:
+            return True  # for all that we know
+        if channel is not None:
+            outgoing.reached(status_of_state(channel.state))
+        return channel is not None
+
+    def _gone(self, outgoing: OutgoingCall, booted_at: float) -> None:
+        """It ended, and nobody told us."""
+        if outgoing.status is CallStatus.NEW:
+            why, status, reason = "the server ended before it was placed", CallStatus.CANCELLED, EndReason.CANCELLED
+        elif booted_at > outgoing.created_at + 1:
+            why, status, reason = "Asterisk was restarted", CallStatus.FAILED, EndReason.ASTERISK_GONE
+        else:
+            outgoing.gone(cause_text="it ended while there were no events")
+            return
+        outgoing.end(CallProgress(status=status, at=self._now(), cause_text=why, reason=reason))
