@@ -20,23 +20,35 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rapida_twisted.assistants.registry import Assistants, parse_rules
+from rapida_twisted.asterisk.ari import AriClient
+from rapida_twisted.asterisk.ari_answers import AriChannel
+from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.asterisk.dialplan import DialplanValues
-from rapida_twisted.context import EndReason
+from rapida_twisted.asterisk.line import Line, LineRules
+from rapida_twisted.asterisk.notes import CallNotes
+from rapida_twisted.asterisk.outbound import OutboundCalls
+from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
+from rapida_twisted.asterisk.vault import open_vault
+from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.contexts.url import open_store
-from rapida_twisted.errors import StartError
+from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.interfaces import AssistantHouse, ICallStore
 from rapida_twisted.keyfile import load_or_make_key, make_state_dir
 from rapida_twisted.listening import Listener, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.outgoing import make_client, tls_options
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.reception import Reception
 from rapida_twisted.settings import Settings
 from rapida_twisted.transfers import TransferRules
+from rapida_twisted.upstream.webhook import StatusWebhook
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.next import ContextPages
+from rapida_twisted.web.parameters import CallParameters
+from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.web.websocket import handshake_door, websocket_page
 from rapida_twisted.welcome import welcome_text
@@ -73,11 +85,68 @@ class RapidaMedia(Service):
             self.store, self.assistants.make, self.calls, self.clock, reactor,
             transfers=TransferRules(settings.transfer_allow), lead_ms=settings.lead_ms,
         )  # fmt: skip
+        self.registrar = Registrar(
+            self.store, self.assistants.knows, now=time.time, context_ttl_s=settings.context_ttl_s,
+            max_pending=settings.max_waiting, draining=lambda: self.draining,
+        )  # fmt: skip
+        try:
+            self._http_client, self._http_pool = make_client(reactor, settings.tls_ca_file)
+        except ValueError as error:
+            raise SettingsError(f"TLS__CA_FILE: {error}") from None
+        self.vault = open_vault(settings.state_dir, settings.vault_words)
+        self.webhook = StatusWebhook(
+            self.store, settings.status_webhook_url, settings.status_webhook_secret,
+            treq_client=self._http_client, reactor=reactor,
+        )  # fmt: skip
+        self.outbound = self._make_outbound()
         self._listeners: list[Listener] = []
         self._announce = announce
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = reactor
         self._drained: IDelayedCall | None = None
+
+    def _make_outbound(self) -> OutboundCalls:
+        settings = self.settings
+        notify = bool(settings.status_webhook_url)
+        return OutboundCalls(
+            vault=self.vault,
+            store=self.store,
+            notes=CallNotes(self.store, notify=notify, noted=self.webhook.wake, reactor=self.reactor),
+            make_line=self._make_line,
+            rules=LineRules(
+                context=settings.outbound_context,
+                app=settings.ari_app,
+                calls=settings.outbound_calls,
+                rate=settings.outbound_rate,
+                queue=settings.outbound_queue,
+                wait_s=settings.outbound_wait_s,
+                answer_s=settings.outbound_answer_s,
+                longest_s=settings.outbound_longest_s,
+                ari_timeout_s=settings.ari_timeout_s,
+            ),
+            context_ttl_s=settings.context_ttl_s,
+            max_pending=settings.max_waiting,
+            reactor=self.reactor,
+            now=time.time,
+        )
+
+    def _make_line(self, credential: AriCredential, rules: LineRules, **words: Any) -> Line:
+        return Line(
+            credential, rules, treq_client=self._http_client, make_stasis=self._make_stasis, reactor=self.reactor,
+            tls_options=lambda host: tls_options(host, self.settings.tls_ca_file), now=time.time, **words,
+        )  # fmt: skip
+
+    def _make_stasis(self, ari: AriClient, app: str) -> StasisCalls:
+        host = self.settings.public_host(self.settings.audiosocket_host)
+        return StasisCalls(
+            ari, app, store=self.store, media=StasisMedia(host, self.audiosocket_port),
+            register=self._register_from_stasis, reactor=self.reactor,
+        )  # fmt: skip
+
+    async def _register_from_stasis(self, assistant_id: str, channel: AriChannel) -> CallContext:
+        """A call that its dialplan gave to our Stasis application."""
+        parameters = CallParameters(channel.caller, channel.extension, channel.id, {})
+        return await self.registrar.register(assistant_id, parameters)
 
     # Starting
 
@@ -89,6 +158,7 @@ class RapidaMedia(Service):
         _raise_file_limit()
         make_state_dir(self.settings.state_dir)
         keys, key_is_new = self._keys()
+        self._check_vault()
         outcome_of(self.store.open(), "the call store can't be opened")
         self._add_listeners(ApiKeys(keys))
         try:
@@ -100,12 +170,28 @@ class RapidaMedia(Service):
             raise
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         super().startService()
+        if self.settings.status_webhook_url:
+            self.webhook.start()
+        Deferred.fromCoroutine(self.outbound.start()).addErrback(self._outbound_broke)
         self._log.info(
             "listening: HTTP on port {http}, AudioSocket on port {audiosocket}; state in {state_dir}",
             http=self.http_port, audiosocket=self.audiosocket_port, state_dir=self.settings.state_dir,
         )  # fmt: skip
         welcome = welcome_text(self.settings, self._dialplan_values(keys[0]), key_is_new)
         self.reactor.callWhenRunning(self._announce, welcome)
+
+    def _check_vault(self) -> None:
+        """Better now than with the first call.
+
+        :raises StartError: its key is not the right one, or it is damaged.
+        """
+        try:
+            self.vault.check()
+        except SettingsError as error:
+            raise StartError(str(error)) from None
+
+    def _outbound_broke(self, failure: Failure) -> None:
+        self._log.failure("the outbound calls of before can't be followed", failure)
 
     @property
     def http_port(self) -> int:
@@ -148,12 +234,10 @@ class RapidaMedia(Service):
         return make_site(
             store=self.store,
             keys=keys,
-            knows_assistant=self.assistants.knows,
+            registrar=self.registrar,
+            outbound=self.outbound,
             hangup=self.hang_up,
             draining=lambda: self.draining,
-            context_ttl_s=self.settings.context_ttl_s,
-            max_pending=self.settings.max_waiting,
-            now=time.time,
             extra={
                 b"clock": ClockPage(self.clock, keys),
                 b"talk/asterisk/ctx": ContextPages(
@@ -178,13 +262,15 @@ class RapidaMedia(Service):
     # While running
 
     def hang_up(self, context_id: str) -> bool:
-        """Hang up the call of this context, for an operator; whether it was up here."""
+        """Hang up the call of this context, for an operator, whatever it is at; whether it was here."""
         call = self.calls.get(context_id)
-        return call is not None and call.end(EndReason.OPERATOR_HANGUP)
+        hung_up = call is not None and call.end(EndReason.OPERATOR_HANGUP)
+        return self.outbound.hang_up(context_id) or hung_up
 
     def _keep_house(self) -> Deferred[Any]:
         for listener in self._listeners:
             listener.renew_certificate()
+        self.outbound.refresh()
         now = time.time()
         sweeping = self.store.sweep(now=now, forget_before=now - self.settings.keep_s)
         return sweeping.addCallbacks(self._swept, self._not_swept)
@@ -213,6 +299,7 @@ class RapidaMedia(Service):
 
     async def _stop(self) -> None:
         self.draining = True
+        self.outbound.drain()
         if len(self.calls):
             self._log.info(
                 "stopping: {count} calls have {seconds:g} s to end",
@@ -220,11 +307,14 @@ class RapidaMedia(Service):
             )  # fmt: skip
             await self._drain()
         await self._close_the_door()
+        await self.outbound.stop()
         await self._close_ports()
         if self._housekeeping.running:
             self._housekeeping.stop()
         await self.reception.flush(timeout_s=GOODBYE_S)
+        await self.webhook.stop()
         await self.store.close()
+        await self._http_pool.closeCachedConnections()
         self._log.info("stopped")
 
     async def _close_the_door(self) -> None:

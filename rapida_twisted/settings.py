@@ -257,6 +257,11 @@ class Settings:
         settings._check()
         return settings
 
+    @property
+    def vault_words(self) -> dict[str, str]:
+        """What says where the vault's master key is, by the names that it has in the environment."""
+        return {"VAULT__MASTER_KEY": self.vault_master_key, "VAULT__MASTER_KEY_FILE": self.vault_master_key_file}
+
     def public_host(self, listening_on: str) -> str:
         """The name or address by which the dialplan reaches a port that listens on this address."""
         host = self.public_assistant_host or listening_on

@@ -52,10 +52,15 @@ class Options(usage.Options):
 
     def opt_rapida_api_key(self, _: str) -> None:
         """refused, as every user can read a command line: set $RAPIDA_API_KEY, or put it into the env file"""
-        raise usage.UsageError(
-            "--rapida-api-key is refused, since every user of this machine can read a command line: set RAPIDA_API_KEY"
-            " in the environment or in the env file"
-        )
+        raise _refused("rapida-api-key", "RAPIDA_API_KEY")
+
+    def opt_status_webhook_secret(self, _: str) -> None:
+        """refused likewise: set $STATUS_WEBHOOK__SECRET"""
+        raise _refused("status-webhook-secret", "STATUS_WEBHOOK__SECRET")
+
+    def opt_vault_master_key(self, _: str) -> None:
+        """refused likewise: set $VAULT__MASTER_KEY, or name a file (--vault-master-key-file)"""
+        raise _refused("vault-master-key", "VAULT__MASTER_KEY")
 
     def opt_help_assistants(self) -> None:
         """list the assistants that --assistant knows by name, and exit"""
@@ -78,6 +83,13 @@ class Options(usage.Options):
         except SettingsError as error:
             # Not a UsageError, which would print the whole help above this one sentence.
             sys.exit(f"rapida-media: {error}")
+
+
+def _refused(option: str, env: str) -> usage.UsageError:
+    return usage.UsageError(
+        f"--{option} is refused, since every user of this machine can read a command line: set {env} in the environment"
+        " or in the env file"
+    )
 
 
 class _CannotStart(StartError, SystemExit):

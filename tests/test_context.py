@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.context import CallContext, ContextStatus, Direction, EndReason
+from rapida_twisted.context import (
+    CallContext,
+    CallProgress,
+    CallStatus,
+    ContextStatus,
+    Direction,
+    EndReason,
+    record_of,
+)
 
 
 def context() -> CallContext:
     """A pending context."""
     return CallContext(context_id="c", assistant_id="1", created_at=1.0, expires_at=301.0)
+
+
+NEVER_ANSWERED = (
+    "busy", "no_answer", "congestion", "rejected", "unavailable", "not_placed", "cancelled", "no_media",
+    "asterisk_gone",
+)  # fmt: skip
+"""Why an outbound call may have had no media."""
 
 
 class CallContextTests(SynchronousTestCase):
@@ -56,7 +71,7 @@ class CallContextTests(SynchronousTestCase):
         """A hang-up from either side, a transfer and a shutdown are no failures."""
         self.assertEqual(
             {reason.value for reason in EndReason if reason.failed},
-            {"assistant_failed", "protocol_error", "peer_stalled", "connection_lost"},
+            {"assistant_failed", "protocol_error", "peer_stalled", "connection_lost", *NEVER_ANSWERED},
         )
 
     def test_expired(self) -> None:
@@ -77,3 +92,33 @@ class CallContextTests(SynchronousTestCase):
         for fixed in (context(), over, expired):
             with self.assertRaisesRegex(ValueError, f"c is {fixed.status.value}, not claimed"):
                 fixed.ended(reason=EndReason.SHUTDOWN, audio_in_s=0, audio_out_s=0, now=4.0)
+
+
+class CallStatusTests(SynchronousTestCase):
+    """How an outbound call goes."""
+
+    def outbound(self, status: CallStatus = CallStatus.NEW) -> CallContext:
+        """A context of a call that was placed."""
+        return replace(context(), direction=Direction.OUTBOUND, call_status=status)
+
+    def test_order(self) -> None:
+        """A call goes on only: what is late, comes twice or comes behind its end changes nothing."""
+        steps = list(CallStatus)
+        for now in steps:
+            for news in steps:
+                followed = self.outbound(now).followed(CallProgress(status=news, at=5.0))
+                expected = news if steps.index(news) > steps.index(now) and not now.over else now
+                self.assertIs(followed.call_status, expected, (now, news))
+
+    def test_inbound(self) -> None:
+        """An inbound call is not followed."""
+        self.assertIs(context().followed(CallProgress(status=CallStatus.ANSWERED, at=5.0)).call_status, None)
+
+    def test_record(self) -> None:
+        """A record shows the call's status and its times."""
+        answered = self.outbound().followed(CallProgress(status=CallStatus.ANSWERED, at=5.0, dial_status="ANSWER"))
+        record = record_of(answered.followed(CallProgress(status=CallStatus.COMPLETED, at=6.5, cause=16)))
+        self.assertEqual((record["call_status"], record["cause"], record["dial_status"]), ("completed", 16, "ANSWER"))
+        self.assertEqual(
+            (record["answered"], record["hung_up"]), ("1970-01-01T00:00:05.000Z", "1970-01-01T00:00:06.500Z")
+        )

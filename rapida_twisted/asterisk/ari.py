@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from rapida_twisted.asterisk.ari_answers import AriChannel, AriInfo, channel_from, info_from, modules_from
+from rapida_twisted.asterisk.ari_bridges import AriBridges
 from rapida_twisted.asterisk.ari_errors import AriError, AriMalformed, AriNotFound, AriUnreachable
 from rapida_twisted.asterisk.ari_http import AriHttp
 from rapida_twisted.asterisk.credential import AriCredential
@@ -37,7 +38,7 @@ def channel_id_of(context_id: str) -> str:
     return f"rapida-{context_id.lower()}"
 
 
-class AriClient:
+class AriClient(AriBridges):
     """What can be asked of one Asterisk. Each method raises an :class:`~.ari_errors.AriError` of its kind.
 
     :param treq_client: a :class:`treq.client.HTTPClient`. Its agent decides how TLS is verified; one with a private CA

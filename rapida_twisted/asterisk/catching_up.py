@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
@@ -43,6 +44,9 @@ class CatchingUp:
         self._reactor = reactor
         self._now = now
         self._looking: Deferred[Any] | None = None
+        self._look_again = False
+        self._started: datetime | None = None
+        """When Asterisk was started, by its own clock, as far as it told us."""
         self._looks = LoopingCall(self.look)
         self._looks.clock = reactor
 
@@ -58,26 +62,28 @@ class CatchingUp:
             self._looking.cancel()
 
     def look(self) -> None:
-        """Ask for each call's channel, unless that is being done already."""
-        calls = self._calls()
-        if calls and self._looking is None:
-            self._looking = Deferred.fromCoroutine(self._look(calls))
+        """Ask for each call's channel; once more, if that is being done already."""
+        self._look_again = self._looking is not None
+        if self._looking is None:
+            self._looking = Deferred.fromCoroutine(self._look())
             self._looking.addErrback(self._broke)
-            if self._looking.called:
-                self._looking = None
-            else:
-                self._looking.addBoth(self._looked)
+            self._looking.addCallback(self._looked)
 
     def _looked(self, _: Any) -> None:
         self._looking = None
+        if self._look_again:
+            self.look()
 
     def _broke(self, failure: Failure) -> None:
         # What could not be asked now is asked the next time.
+        self._look_again = False
         if not failure.check(AriError, CancelledError):
             self._log.failure("ARI {name}: looking after calls failed", failure, name=self._ari.credential.name)
 
-    async def _look(self, calls: list[OutgoingCall]) -> None:
-        booted_at = await self._booted_at()
+    async def _look(self) -> None:
+        # Before the calls are counted: those that are placed from now on are not lost.
+        restarted_at = await self._restarted_at()
+        calls = self._calls()
         few = DeferredSemaphore(ASKED_AT_ONCE)
 
         def ask(outgoing: OutgoingCall) -> Deferred[bool]:
@@ -88,14 +94,17 @@ class CatchingUp:
         if missing:
             await deferLater(self._reactor, LAST_EVENTS_S)
         for outgoing in missing:
-            self._gone(outgoing, booted_at)
+            self._gone(outgoing, restarted_at)
 
-    async def _booted_at(self) -> float:
-        """When this Asterisk was started, by our clock; 0 if it does not tell."""
+    async def _restarted_at(self) -> float:
+        """Calls of before this moment (UNIX s, by our clock) are gone with the Asterisk that had them; 0: none are."""
         info = await self._ari.info()
         if info.started is None or info.system_time is None:
             return 0.0
-        return self._now() - (info.system_time - info.started).total_seconds()
+        earlier, self._started = self._started, info.started
+        started_at = self._now() - (info.system_time - info.started).total_seconds()
+        # Who has not seen it start anew goes by the clocks alone, and they may tell different fractions of a second.
+        return started_at if earlier not in (None, info.started) else started_at - 1
 
     async def _is_there(self, outgoing: OutgoingCall) -> bool:
         try:
@@ -106,11 +115,11 @@ class CatchingUp:
             outgoing.reached(status_of_state(channel.state))
         return channel is not None
 
-    def _gone(self, outgoing: OutgoingCall, booted_at: float) -> None:
+    def _gone(self, outgoing: OutgoingCall, restarted_at: float) -> None:
         """It ended, and nobody told us."""
         if outgoing.status is CallStatus.NEW:
             why, status, reason = "the server ended before it was placed", CallStatus.CANCELLED, EndReason.CANCELLED
-        elif booted_at > outgoing.created_at + 1:
+        elif outgoing.created_at < restarted_at:
             why, status, reason = "Asterisk was restarted", CallStatus.FAILED, EndReason.ASTERISK_GONE
         else:
             outgoing.gone(cause_text="it ended while there were no events")

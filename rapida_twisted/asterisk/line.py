@@ -28,7 +28,7 @@ from rapida_twisted.context import CallProgress, CallStatus, EndReason
 from rapida_twisted.errors import CallNotPlaced
 from rapida_twisted.interfaces import OutboundCall
 
-__all__ = ["Line", "LineRules", "StasisSide"]
+__all__ = ["Line", "LineRules", "StasisSide", "app_of"]
 
 LATE_S = 5.0
 """Asterisk ends by itself what is not answered in time; after this we do."""
@@ -44,7 +44,7 @@ class LineRules:
     context: str = "rapida-outbound"
     """Where in the dialplan answered calls go."""
     app: str = "rapida-media"
-    """The name of our Stasis application."""
+    """What the names of our Stasis applications begin with."""
     calls: int = 100
     rate: float = 10.0
     queue: int = 100
@@ -53,6 +53,11 @@ class LineRules:
     longest_s: float = 3600.0
     """After so much an answered call is hung up; 0: never."""
     ari_timeout_s: float = 10.0
+
+
+def app_of(prefix: str, credential: AriCredential) -> str:
+    """The name of a credential's Stasis application: two trunks of one Asterisk shall not take each other's events."""
+    return f"{prefix}-{credential.name}"
 
 
 class StasisSide(Protocol):
@@ -64,8 +69,8 @@ class StasisSide(Protocol):
     def connected(self, again: bool) -> None:
         """Events begin to come; after a gap, if again."""
 
-    def close(self) -> None:
-        """Nothing more is done."""
+    def close(self) -> Deferred[Any]:
+        """Take no more channels; fires when those that are on their way out are."""
 
 
 class Line:
@@ -75,7 +80,7 @@ class Line:
     :param note: called with a contextId and the news of its call, to be kept.
     :param treq_client: for ARI's requests.
     :param tls_options: gives how a host is verified, for ARI's events.
-    :param make_stasis: makes what looks after the channels in our Stasis application.
+    :param make_stasis: makes what looks after the channels in our Stasis application, of its name.
     :param reactor: provides IReactorTime and IReactorTCP.
     :param now: wall-clock time in UNIX seconds.
     """
@@ -90,7 +95,7 @@ class Line:
         note: Callable[[str, CallProgress], None],
         treq_client: Any,
         tls_options: Callable[[str], Any],
-        make_stasis: Callable[[AriClient], StasisSide],
+        make_stasis: Callable[[AriClient, str], StasisSide],
         reactor: Any,
         now: Callable[[], float],
     ) -> None:
@@ -104,11 +109,12 @@ class Line:
         """By the channel's id."""
         self._turns: dict[str, Deferred[None]] = {}
         self.ari = AriClient(credential, treq_client=treq_client, reactor=reactor, timeout_s=rules.ari_timeout_s)
-        self.stasis = make_stasis(self.ari)
         url = urlsplit(credential.ari_url)
+        self.app = app_of(rules.app, credential)
+        self.stasis = make_stasis(self.ari, self.app)
         self.events = AriEvents(
             credential,
-            rules.app,
+            self.app,
             on_event=self._event,
             on_connected=self._connected,
             reactor=reactor,
@@ -132,14 +138,14 @@ class Line:
         self.events.startService()
         self._catching_up.start()
 
-    def stop(self) -> Deferred[Any]:
+    async def stop(self) -> None:
         """Let go of everything; calls go on without us."""
         self.admission.close()
         for outgoing in self.calls:
             outgoing.set_deadline(0)
         self._catching_up.stop()
-        self.stasis.close()
-        return self.events.stopService()
+        await self.stasis.close()
+        await self.events.stopService()
 
     # Placing
 
@@ -204,7 +210,7 @@ class Line:
             caller=call.caller,
             answer_timeout_s=max(1, round(timeout_s)),
             context="" if call.stasis else call.context or self.rules.context,
-            app=self.rules.app if call.stasis else "",
+            app=self.app if call.stasis else "",
             app_args=f"outbound,{outgoing.context_id}" if call.stasis else "",
         )
 
@@ -296,7 +302,7 @@ class Line:
     async def _filter(self) -> None:
         """Have Asterisk send no more than is looked at: each line of each dialplan makes events of its own."""
         try:
-            await self.ari.filter_events(self.rules.app, [*EVENTS, *STASIS_EVENTS])
+            await self.ari.filter_events(self.app, [*EVENTS, *STASIS_EVENTS])
         except AriError as error:
             self._log.info("ARI {credential}: {error}", credential=self.credential.name, error=str(error))
 

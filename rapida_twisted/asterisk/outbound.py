@@ -19,7 +19,7 @@ from rapida_twisted.asterisk.line import Line, LineRules
 from rapida_twisted.asterisk.notes import CallNotes
 from rapida_twisted.asterisk.outgoing_call import OutgoingCall
 from rapida_twisted.asterisk.vault import UnknownCredential, Vault
-from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, EndReason
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason
 from rapida_twisted.errors import CallNotPlaced, Draining, RapidaError, SettingsError, StartError
 from rapida_twisted.interfaces import ICallStore, IOutbound, OutboundCall
 
@@ -82,8 +82,9 @@ class OutboundCalls:
 
         :raises StoreUnavailable: the store does not tell what that is.
         """
+        contexts = await self._store.under_way()
         self.refresh()
-        for context in await self._store.under_way():
+        for context in contexts:
             self._resume(context)
 
     def refresh(self) -> None:
@@ -193,6 +194,7 @@ class OutboundCalls:
         def over(outgoing: OutgoingCall) -> None:
             self._calls.pop(outgoing.context_id, None)
             line.over(outgoing)
+            self._lose_media(context)
 
         outgoing = OutgoingCall(
             context,
@@ -214,9 +216,19 @@ class OutboundCalls:
             )
             line.follow(self._outgoing(context, line))
             return
+        self._lose_media(context)
         why = f"the vault has no credential {context.credential!r} any more"
         end = CallProgress(status=CallStatus.FAILED, at=self._now(), cause_text=why, reason=EndReason.ASTERISK_GONE)
         self._notes.note(context.context_id, end)
+
+    def _lose_media(self, context: CallContext) -> None:
+        """The media of a call that an earlier process had, which could not write down its end."""
+        if context.status is ContextStatus.CLAIMED:
+            finishing = self._store.finish(
+                context.context_id, reason=EndReason.CONNECTION_LOST, audio_in_s=0.0, audio_out_s=0.0, now=self._now()
+            )
+            # ContextError: it could.
+            finishing.addErrback(lambda failure: failure.trap(RapidaError))
 
     # Credentials and their lines
 
@@ -255,7 +267,7 @@ class OutboundCalls:
         return line
 
     def _drop(self, name: str) -> None:
-        stopping = self._lines.pop(name).stop()
+        stopping = Deferred.fromCoroutine(self._lines.pop(name).stop())
         self._stopping.append(stopping)
         stopping.addBoth(lambda _: self._stopping.remove(stopping) if stopping in self._stopping else None)
 

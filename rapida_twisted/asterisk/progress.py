@@ -124,8 +124,11 @@ def end_of(
 
 
 def _why_not_answered(reached: CallStatus, dial_status: str, cause: int | None) -> EndReason:
-    reason = _BY_CAUSE.get(cause or 0) or _BY_DIAL_STATUS.get(dial_status, EndReason.UNAVAILABLE)
-    if reason is EndReason.NO_ANSWER and reached is not CallStatus.RINGING and dial_status != "NOANSWER":
+    rang = reached is CallStatus.RINGING
+    reason = _BY_CAUSE.get(cause or 0) or _BY_DIAL_STATUS.get(dial_status)
+    if reason is None:
+        return EndReason.NO_ANSWER if rang else EndReason.UNAVAILABLE
+    if reason is EndReason.NO_ANSWER and not rang and dial_status != "NOANSWER":
         return EndReason.UNAVAILABLE
     return reason
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.settings import read_env_file
-from rapida_twisted.tools import ctl_calls, ctl_dialplan, ctl_vault
+from rapida_twisted.tools import ctl_calls, ctl_dial, ctl_dialplan, ctl_vault
 from rapida_twisted.tools.ctl_options import GroupedHelp, UsageError
 
 __all__ = ["main", "make_parser"]
@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     ctl_calls.add_commands(commands)
+    ctl_dial.add_commands(commands)
     ctl_vault.add_commands(commands)
     ctl_dialplan.add_commands(commands)
     return parser

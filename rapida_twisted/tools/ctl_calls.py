@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rapida_twisted.context import ContextStatus
-from rapida_twisted.tools.ctl_http import Reply, ServerRefused, ask_server
-from rapida_twisted.tools.ctl_options import UsageError, add_command, context_id, whole_number
+from rapida_twisted.tools.ctl_http import Reply, ServerRefused, ask_server, key_for, refused
+from rapida_twisted.tools.ctl_options import add_command, context_id, whole_number
 from rapida_twisted.tools.ctl_table import table
-from rapida_twisted.tools.keys import find_api_key
 
 __all__ = ["add_commands", "call_text", "calls_text"]
 
 LARGEST_LIMIT = 1000
 DEFAULT_LIMIT = 20
 
-_HEAD = ("CONTEXT ID", "STATUS", "FROM", "TO", "ASSISTANT", "OVER", "REGISTERED", "SECONDS", "REASON")
+_HEAD = ("CONTEXT ID", "STATUS", "FROM", "TO", "ASSISTANT", "OUTBOUND", "OVER", "REGISTERED", "SECONDS", "REASON")
 
 
 def add_commands(commands: Any) -> None:
@@ -45,7 +44,7 @@ def _calls(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
     reply = _ask(words, environ, "/v1/calls", status=words.status, limit=str(words.limit))
     records = reply.content.get("calls") if isinstance(reply.content, dict) else None
     if reply.status != 200 or not isinstance(records, list):
-        raise _refused(reply)
+        raise refused(reply)
     print(json.dumps(reply.content) if words.json else calls_text(records))
     return 0
 
@@ -53,7 +52,7 @@ def _calls(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _call(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
     reply = _ask(words, environ, f"/v1/calls/{words.context_id}")
     if reply.status != 200 or not isinstance(reply.content, dict):
-        raise _refused(reply)
+        raise refused(reply)
     print(json.dumps(reply.content) if words.json else call_text(reply.content))
     return 0
 
@@ -61,7 +60,7 @@ def _call(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _hangup(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
     reply = _ask(words, environ, f"/v1/calls/{words.context_id}", "DELETE")
     if reply.status != 202:
-        raise _refused(reply)
+        raise refused(reply)
     print(f"{words.context_id}: it is being hung up")
     return 0
 
@@ -73,23 +72,13 @@ def _ready(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print("ready")
         return 0
     if reply.status != 503 or content.get("ready") is not False:
-        raise _refused(reply)
+        raise refused(reply)
     why = "it is about to stop" if content.get("draining") else f"its call store is {content.get('store')}"
     raise ServerRefused(f"the server takes no calls now: {why}")
 
 
 def _ask(words: argparse.Namespace, environ: Mapping[str, str], path: str, method: str = "GET", **query: str) -> Reply:
-    try:
-        key = find_api_key(words.key_file, words.state_dir, environ)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return ask_server(words.http, path, key, method, **query)
-
-
-def _refused(reply: Reply) -> ServerRefused:
-    if reply.reason:
-        return ServerRefused(f"{reply.reason} ({reply.status})")
-    return ServerRefused(f"what the server answered ({reply.status}) is not what a rapida-media server answers")
+    return ask_server(words.http, path, key_for(words, environ), method, **query)
 
 
 def calls_text(records: list[Any]) -> str:
@@ -101,6 +90,7 @@ def calls_text(records: list[Any]) -> str:
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
     return (
         *(_word(record.get(name)) for name in ("context_id", "status", "caller", "called", "assistant_id")),
+        _word(record.get("call_status")),
         _word(record.get("transport")),
         _moment(record.get("created")),
         _seconds(record),

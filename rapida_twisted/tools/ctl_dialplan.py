@@ -28,7 +28,7 @@ from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_options import UsageError, add_command, http_url
 from rapida_twisted.tools.keys import find_api_key, state_directory
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "first_assistant"]
 
 DEFAULT_ASSISTANT = "123456789"
 
@@ -90,7 +90,7 @@ def _values(words: argparse.Namespace, environ: Mapping[str, str], settings: Set
         http_url=words.http or _public_url(http_host, settings),
         audiosocket_host=audiosocket_host,
         audiosocket_port=settings.audiosocket_port,
-        assistant_id=words.assistant or _first_assistant(settings),
+        assistant_id=words.assistant or first_assistant(settings),
     )
 
 
@@ -105,7 +105,8 @@ def _public_url(host: str, settings: Settings) -> str:
     return f"https://{host}" if found[1] == "443" else f"https://{host}:{found[1]}"
 
 
-def _first_assistant(settings: Settings) -> str:
+def first_assistant(settings: Settings) -> str:
+    """The first assistant that the settings name, or the one of the examples."""
     ids = (rule.partition("=")[0].strip() for rule in settings.assistant)
     return next((name for name in ids if _ASSISTANT.fullmatch(name)), DEFAULT_ASSISTANT)
 

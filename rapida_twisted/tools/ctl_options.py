@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 __all__ = [
+    "DEFAULT_URL",
     "GroupedHelp",
     "Run",
     "UsageError",

@@ -29,6 +29,8 @@ class AsyncResource(Resource):
     _log = Logger()
     methods: tuple[bytes, ...] = (b"GET", b"HEAD")
     """The methods it knows. HEAD is answered as GET, without the body."""
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
+    """What its answer may take."""
 
     async def respond(self, request: Request) -> Answer:
         """Make the answer. May raise a :class:`~rapida_twisted.web.answers.Refusal` or another library error."""
@@ -57,25 +59,37 @@ class AsyncResource(Resource):
 
         request.notifyFinish().addErrback(client_gone)
         assert request.site is not None
-        answering.addTimeout(ANSWER_TIMEOUT_S, request.site.reactor)
+        answering.addTimeout(self.answer_timeout_s, request.site.reactor)
         answering.addErrback(self._failed, request)
         answering.addCallback(lambda answer: None if gone else send(answer, request))
         answering.addErrback(lambda failure: self._log.failure("an answer could not be sent", failure))
         return NOT_DONE_YET
+
+    def refusal(self, error: BaseException | None) -> Refusal | None:
+        """What an exception means to a client; None for a mistake of ours."""
+        return refusal_of(error)
+
+    def refused(self, refusal: Refusal, request: Request) -> Answer:
+        """The answer to a request that is refused."""
+        return error_answer(refusal, as_json=wants_json(request))
+
+    def broken(self, request: Request) -> Answer:
+        """The answer when something of ours is broken; the log says what."""
+        return Answer(500)
 
     async def _respond(self, request: Request) -> Answer:
         self.check(request)
         return await self.respond(request)
 
     def _failed(self, failure: Failure, request: Request) -> Answer:
-        refusal = refusal_of(failure.value)
+        refusal = self.refusal(failure.value)
         if refusal is None:
             if not failure.check(CancelledError):
                 self._log.failure("{request}: no answer could be made", failure, request=describe(request))
-            return Answer(500)
+            return self.broken(request)
         if refusal.status >= 500:
             self._log.warn("{request}: {error}", request=describe(request), error=failure.getErrorMessage())
-        return error_answer(refusal, as_json=wants_json(request))
+        return self.refused(refusal, request)
 
 
 class KeyedResource(AsyncResource):

@@ -16,7 +16,14 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request
 
-from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls, UnknownContext
+from rapida_twisted.errors import (
+    CallNotPlaced,
+    Draining,
+    RapidaError,
+    StoreUnavailable,
+    TooManyCalls,
+    UnknownContext,
+)
 from rapida_twisted.web.keys import mask_key
 
 __all__ = [
@@ -51,13 +58,19 @@ class Answer:
 
 
 class Refusal(RapidaError):
-    """A request can't be answered as wished: an HTTP status and the reason for it."""
+    """A request can't be answered as wished: an HTTP status and the reason for it.
 
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+    :param context_id: of the call that it is about, for clients that do not know it.
+    """
+
+    def __init__(
+        self, status: int, reason: str, headers: Mapping[str, str] = _NO_HEADERS, *, context_id: str = ""
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.context_id = context_id
 
 
 def text_answer(text: str, status: int = 200) -> Answer:
@@ -70,11 +83,17 @@ def json_answer(content: Any, status: int = 200) -> Answer:
     return Answer(status, json.dumps(content).encode("ascii"), "application/json")
 
 
-def error_answer(refusal: Refusal, *, as_json: bool) -> Answer:
-    """The answer to a request that is refused: an empty body, or JSON for whoever asked for it."""
+def error_answer(refusal: Refusal, *, as_json: bool, **more: Any) -> Answer:
+    """The answer to a request that is refused: an empty body, or JSON for whoever asked for it.
+
+    :param more: further members of the JSON.
+    """
     headers = {**refusal.headers, ERROR_HEADER: header_value(refusal.reason)}
     if as_json:
-        plain = json_answer({"error": refusal.reason}, refusal.status)
+        content = {"error": refusal.reason, **more}
+        if refusal.context_id:
+            content["contextId"] = refusal.context_id
+        plain = json_answer(content, refusal.status)
         return Answer(plain.status, plain.body, plain.content_type, headers)
     return Answer(refusal.status, headers=headers)
 
@@ -87,6 +106,9 @@ def refusal_of(error: BaseException | None) -> Refusal | None:
             return error
         case UnknownContext():
             return Refusal(404, "no such call")
+        case CallNotPlaced():
+            headers = retry if error.retryable else _NO_HEADERS
+            return Refusal(422 if error.refused else 502, str(error), headers, context_id=error.context_id)
         case TooManyCalls():
             return Refusal(429, str(error) or "too many calls", retry)
         case Draining():

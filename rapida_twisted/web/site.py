@@ -14,12 +14,13 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces import ICallStore, IOutbound
 from rapida_twisted.web.aio import Branch
 from rapida_twisted.web.answers import ERROR_HEADER, Answer, describe, send
 from rapida_twisted.web.calls import CallsPage
 from rapida_twisted.web.health import HealthPage, ReadyPage
 from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.outbound import OutboundPages
 from rapida_twisted.web.registration import Registrar, RegistrationsPage
 
 __all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "RapidaSite", "make_root", "make_site"]
@@ -39,10 +40,12 @@ def make_root(
     hangup: Callable[[str], bool],
     draining: Callable[[], bool],
     extra: Mapping[bytes, IResource] | None = None,
+    outbound: IOutbound | None = None,
 ) -> Branch:
     """The tree of resources: see :func:`make_site` for the parameters."""
     v1 = Branch({b"calls": CallsPage(store, keys, hangup)})
-    v1.putChild(b"talk", Branch({b"asterisk": Branch({b"call": RegistrationsPage(registrar, keys)})}))
+    talk = {b"call": RegistrationsPage(registrar, keys), b"outbound": OutboundPages(registrar, keys, outbound)}
+    v1.putChild(b"talk", Branch({b"asterisk": Branch(talk)}))
     for path, resource in (extra or {}).items():
         _graft(v1, path.split(b"/"), resource)
     return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining)})
@@ -52,32 +55,27 @@ def make_site(
     *,
     store: ICallStore,
     keys: ApiKeys,
-    knows_assistant: Callable[[str], bool],
+    registrar: Registrar,
     hangup: Callable[[str], bool],
     draining: Callable[[], bool],
-    context_ttl_s: float,
-    max_pending: int,
-    now: Callable[[], float],
     reactor: Any,
     extra: Mapping[bytes, IResource] | None = None,
+    outbound: IOutbound | None = None,
 ) -> RapidaSite:
     """The whole HTTP face, as a factory that any endpoint can listen with.
 
     :param store: where call contexts are kept.
     :param keys: the API keys that are accepted.
-    :param knows_assistant: whether there is an assistant of this id.
+    :param registrar: registers calls.
     :param hangup: hangs the call of a contextId up; whether it was up.
     :param draining: whether the server is about to stop.
-    :param context_ttl_s: how long a registered call may wait for its media.
-    :param max_pending: how many registered calls may wait for their media at once.
-    :param now: wall-clock time in UNIX seconds.
     :param reactor: provides IReactorTime.
     :param extra: further resources by their paths below ``/v1``, such as ``b"talk/asterisk/ctx"``.
+    :param outbound: places calls; None: this server places none.
     """
-    registrar = Registrar(
-        store, knows_assistant, now=now, context_ttl_s=context_ttl_s, max_pending=max_pending, draining=draining
+    root = make_root(
+        store=store, keys=keys, registrar=registrar, hangup=hangup, draining=draining, extra=extra, outbound=outbound
     )
-    root = make_root(store=store, keys=keys, registrar=registrar, hangup=hangup, draining=draining, extra=extra)
     return RapidaSite(root, reactor)
 
 

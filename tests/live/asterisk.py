@@ -28,7 +28,8 @@ SCRIPT = REPOSITORY / "script" / "asterisk"
 MAKING_S = 900
 BOOT_S = 60
 RTP_PORTS = 200
-ARI_USER, ARI_PASSWORD = "harness", "harness"
+ARI_USER, ARI_PASSWORD = "harness", "ari-4lL3in-Kx92"
+"""The password is like nothing else, to be searched for."""
 
 MODULES = """
     res_timing_timerfd res_curl func_curl res_http_websocket res_websocket_client
@@ -92,6 +93,10 @@ rtpend = {rtp_end}
 type = transport
 protocol = udp
 bind = 127.0.0.1:{sip_port}
+[transport-tcp]
+type = transport
+protocol = tcp
+bind = 127.0.0.1:{sip_port}
 [anonymous]
 type = endpoint
 context = from-phone
@@ -99,6 +104,35 @@ disallow = all
 allow = ulaw,alaw
 media_address = 127.0.0.1
 bind_rtp_to_media_address = yes
+
+; Those who are called, by trunk: phones, nobody (TCP: refused), nobody (UDP: silence), a phone that never registered.
+[called](!)
+type = endpoint
+context = from-phone
+disallow = all
+allow = ulaw,alaw
+media_address = 127.0.0.1
+bind_rtp_to_media_address = yes
+[trunk](called)
+aors = trunk
+[trunk]
+type = aor
+contact = sip:127.0.0.1:{trunk_port}
+[absent](called)
+aors = absent
+[absent]
+type = aor
+contact = sip:127.0.0.1:{nobody_port}\\;transport=tcp
+[silent](called)
+aors = silent
+[silent]
+type = aor
+contact = sip:127.0.0.1:{nobody_port}
+[unregistered](called)
+aors = unregistered
+[unregistered]
+type = aor
+max_contacts = 1
 """,
     "extensions.conf": "[general]\nclearglobalvars = yes\n",
     # Empty, so that what the log calls an error is one.
@@ -119,6 +153,10 @@ class Asterisk:
         self.sip_port = free_port()
         self.http_port = free_port()
         self.rtp_start = free_udp_block(RTP_PORTS)
+        self.trunk_port = free_port(socket.SOCK_DGRAM)
+        """Where the telephones of the trunk ``trunk`` are, see :class:`~tests.live.phones.Exchange`."""
+        self.nobody_port = free_port()
+        """Where nobody is: the trunks ``absent`` (TCP: refused at once) and ``silent`` (UDP: no answer ever)."""
         self.directory = Path(tempfile.mkdtemp(prefix="rapida-", dir=root / "tmp"))
         self.inside = f"/tmp/{self.directory.name}"
         """The same directory, as a process inside the folder names it."""
@@ -140,6 +178,8 @@ class Asterisk:
             "http_port": self.http_port,
             "rtp_start": self.rtp_start,
             "rtp_end": self.rtp_start + RTP_PORTS - 1,
+            "trunk_port": self.trunk_port,
+            "nobody_port": self.nobody_port,
             "ari_user": ARI_USER,
             "ari_password": ARI_PASSWORD,
         }
@@ -223,6 +263,18 @@ class Asterisk:
                 env=self._environment,
                 start_new_session=True,
             )
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
+    def kill(self) -> None:
+        """End it at once, as a crash does; it may be started again."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     # Telling and asking
 

@@ -80,7 +80,12 @@ class LiveTestCase(SynchronousTestCase):
 
     def serve(self, *assistants: str, options: tuple[str, ...] = (), name: str = "server") -> Server:
         """A running server with these assistants; it must end in order after the test."""
-        server = Server(self.directory / name, *assistants, options=["--drain-s", "2", *options]).start()
+        server = Server(self.directory / name, *assistants, options=["--drain-s", "2", *options])
+        return self.run_server(server)
+
+    def run_server(self, server: Server) -> Server:
+        """Start a server that must end in order after the test."""
+        server.start()
         self.addCleanup(server.stop)
         self.addCleanup(self.end_calls)
         return server

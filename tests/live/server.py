@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.live import free_port, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "rapida-media"]
+CONTROL = str(Path(sys.executable).with_name("rapida-media-ctl"))
 API_KEY = "rpd-live-0123456789"
 START_S = 30
 OVER = ("completed", "failed", "expired")
@@ -33,10 +34,22 @@ class Server:
     :param directory: where its state and its log are; made if it is not there.
     :param assistants: its ``--assistant`` rules.
     :param options: further options.
+    :param environment: further variables of its environment, and of the control program's.
     """
 
-    def __init__(self, directory: Path, *assistants: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *assistants: str,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
+        self.said: list[str] = []
+        """What it answered to requests, and what the control program printed."""
+        self._environment = {
+            "PATH": os.environ["PATH"], "HOME": str(directory), "RAPIDA_API_KEY": API_KEY, **(environment or {}),
+        }  # fmt: skip
         self.http_port = free_port()
         self.audiosocket_port = free_port()
         self._command = [
@@ -54,7 +67,6 @@ class Server:
     def start(self) -> Server:
         """Start it and wait until it says that it is ready."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "RAPIDA_API_KEY": API_KEY}
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 # It dies with us, however we die.
@@ -63,7 +75,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=self._environment,
                 start_new_session=True,
             )
         wait_until("the server is ready", self._is_ready, START_S)
@@ -83,6 +95,13 @@ class Server:
         """Send it SIGTERM, and do not wait."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL, and wait for its end."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     def wait(self, timeout_s: float) -> None:
         """Wait for its end, which must be in order: exit code 0, and no traceback in its log."""
@@ -133,7 +152,68 @@ class Server:
         request = urllib.request.Request(f"{self.url}{path}", headers={"x-api-key": API_KEY})
         with _opener.open(request, timeout=5) as answer:
             body: bytes = answer.read()
+            self.said.append(body.decode(errors="replace"))
             return body
+
+    def request(self, method: str, path: str, body: Any = None, timeout_s: float = 15) -> tuple[int, Any]:
+        """Ask with the key, and with a body of JSON if there is one; gives the status and the answer's JSON."""
+        request = urllib.request.Request(f"{self.url}{path}", method=method, headers={"x-api-key": API_KEY})
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        try:
+            with _opener.open(request, timeout=timeout_s) as answer:
+                status, headers, text = answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            status, headers, text = error.code, error.headers, error.read()
+        self.said.append(f"{status} {headers}{text.decode(errors='replace')}")
+        return status, json.loads(text) if text else None
+
+    def control(self, *words: str, typed: str = "", timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run ``rapida-media-ctl`` as the one who runs the server does.
+
+        :param typed: its standard input.
+        """
+        done = subprocess.run(
+            [CONTROL, *words],
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env={**self._environment, "STATE_DIR": str(self.directory / "state")},
+        )
+        self.said.append(done.stdout + done.stderr)
+        return done
+
+    # Outbound
+
+    def keep_credential(self, name: str, url: str, user: str, password: str, trunk: str) -> None:
+        """Put an Asterisk into the vault, by the control program."""
+        done = self.control(
+            *["vault", "set", name, "--ari-url", url, "--ari-user", user, "--trunk", trunk], typed=f"{password}\n"
+        )
+        if done.returncode != 0:
+            raise FailTest(f"vault set {name} ended with code {done.returncode}: {done.stderr}")
+
+    def place(self, assistant_id: str, to: str, **words: Any) -> tuple[int, Any]:
+        """Place a call; gives the status and the answer."""
+        return self.request("POST", f"/v1/talk/asterisk/outbound/{assistant_id}", {"to": to, **words})
+
+    def hang_up(self, context_id: str) -> int:
+        """Hang a call up; gives the status."""
+        return self.request("DELETE", f"/v1/calls/{context_id}")[0]
+
+    def wait_for_status(self, context_id: str, *statuses: str, timeout_s: float = 5) -> dict[str, Any]:
+        """The record of an outbound call, once its call status is one of these."""
+
+        def reached() -> dict[str, Any] | None:
+            record = self.call(context_id)
+            return record if record["call_status"] in statuses else None
+
+        try:
+            return wait_until(f"call {context_id} is {' or '.join(statuses)}", reached, timeout_s, 0.05)
+        except FailTest as error:
+            raise FailTest(f"{error}; its record: {self.call(context_id)}") from None
 
     def calls(self) -> list[dict[str, Any]]:
         """Its records of all calls."""

@@ -8,16 +8,18 @@ from pathlib import Path
 from uuid import UUID
 
 from twisted.internet import reactor
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.utils import getProcessOutputAndValue
 
 from rapida_twisted.asterisk.vault_key import make_master_key
 from rapida_twisted.tools.ctl import make_parser
 from tests.tools.test_ctl_calls import CTL, Phone, ServerTestCase
+from tests.tools.test_ctl_dial import PretendedCalls, pretending_site
 
 PAGE = Path(__file__).parents[2] / "docs" / "control.rst"
 PASSWORD = "Pa55w0rd-of-the-PBX"
 ASKS_SERVER = re.compile(r"rapida-media-ctl (calls|call|hangup|ready)\b.*")
+DIALS = re.compile(r"rapida-media-ctl dial .*")
 
 
 class PageTests(ServerTestCase):
@@ -50,8 +52,17 @@ class PageTests(ServerTestCase):
         }
         if ASKS_SERVER.fullmatch(line):
             line += f" --http {self.url}"
+        if DIALS.fullmatch(line):
+            line += f" --http {await self.dialling_server()}"
         out, error, code = await getProcessOutputAndValue("/bin/sh", ["-c", line], env=environ, path=str(self.folder))
         return code, (out + error).decode()
+
+    async def dialling_server(self) -> str:
+        """The URL of a server that pretends to place one call."""
+        site = pretending_site(PretendedCalls())
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
+        self.addCleanup(port.stopListening)
+        return f"http://127.0.0.1:{port.getHost().port}"
 
     def test_every_command(self) -> None:
         """The page leaves no command out."""

@@ -22,6 +22,7 @@ from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.upstream.registration import register_call
 from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import make_site
 
 CONTEXT_ID = "626162e8-ed7b-44b4-b10d-2f3ca1d457ca"
@@ -162,15 +163,15 @@ class LoopbackTests(TestCase):
     async def listen(self) -> None:
         """A server that knows assistant 1."""
         self.store = MemoryStore()
+        registrar = Registrar(
+            self.store, "1".__eq__, now=time.time, context_ttl_s=300.0, max_pending=10, draining=lambda: False
+        )
         site = make_site(
             store=self.store,
             keys=ApiKeys((KEY,)),
-            knows_assistant="1".__eq__,
+            registrar=registrar,
             hangup=lambda context_id: False,
             draining=lambda: False,
-            context_ttl_s=300.0,
-            max_pending=10,
-            now=time.time,
             reactor=reactor,
         )
         self.url = await self.serve(site)

@@ -16,7 +16,9 @@ from twisted.web.resource import IResource
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.contexts.memory import MemoryStore
+from rapida_twisted.interfaces import IOutbound
 from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 
 NOW = 1_795_000_000.25
@@ -90,7 +92,11 @@ class Face:
     """The HTTP face of a server with one assistant, ``1``."""
 
     def __init__(
-        self, store: Any = None, extra: Mapping[bytes, IResource] | None = None, max_pending: int = 100
+        self,
+        store: Any = None,
+        extra: Mapping[bytes, IResource] | None = None,
+        max_pending: int = 100,
+        outbound: IOutbound | None = None,
     ) -> None:
         self.clock = Clock()
         self.now = NOW
@@ -98,17 +104,23 @@ class Face:
         self.up: set[str] = set()
         self.hung_up: list[str] = []
         self.store = MemoryStore() if store is None else store
+        registrar = Registrar(
+            self.store,
+            lambda assistant_id: assistant_id in ("1", "ü"),
+            now=lambda: self.now,
+            context_ttl_s=300.0,
+            max_pending=max_pending,
+            draining=lambda: self.draining,
+        )
         self.site = make_site(
             store=self.store,
             keys=ApiKeys((KEY, OTHER_KEY)),
-            knows_assistant=lambda assistant_id: assistant_id in ("1", "ü"),
+            registrar=registrar,
             hangup=self._hangup,
             draining=lambda: self.draining,
-            context_ttl_s=300.0,
-            max_pending=max_pending,
-            now=lambda: self.now,
             reactor=self.clock,
             extra=extra,
+            outbound=outbound,
         )
 
     def _hangup(self, context_id: str) -> bool:
