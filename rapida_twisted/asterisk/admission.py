@@ -81,10 +81,12 @@ class Admission:
 
     def _wait_s(self) -> float:
         """How long until the next one may be let in for the rate."""
+        if self._entered and self._entered[-1] > self._reactor.seconds():
+            # The clock was set back.
+            self._entered.clear()
         if len(self._entered) < self._burst:
             return 0.0
-        # The clock may have been set back: nobody waits longer than a window for that.
-        return min(self._window_s, max(0.0, self._entered[0] + self._window_s - self._reactor.seconds()))
+        return max(0.0, self._entered[0] + self._window_s - self._reactor.seconds())
 
     def _let_in(self) -> None:
         self._within += 1

@@ -9,7 +9,15 @@ from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
 
-__all__ = ["AriValues", "ari_conf", "audiosocket_modules", "http_conf", "modules_conf", "websocket_modules"]
+__all__ = [
+    "AriValues",
+    "ari_conf",
+    "audiosocket_modules",
+    "http_conf",
+    "modules_conf",
+    "stasis_modules",
+    "websocket_modules",
+]
 
 _DIALPLAN = ("pbx_config", "app_dial", "app_playback", "res_curl", "func_curl", "func_callerid", "func_uri")
 # Without the first, the third ends Asterisk at its start; ARI needs the third since Asterisk 22.
@@ -80,6 +88,11 @@ def audiosocket_modules() -> tuple[str, ...]:
 def websocket_modules() -> tuple[str, ...]:
     """The modules that the WebSocket dialplan needs."""
     return (*_DIALPLAN, "res_timing_timerfd", *_WEBSOCKET, "chan_websocket")
+
+
+def stasis_modules() -> tuple[str, ...]:
+    """The modules that calls through our Stasis application need."""
+    return (*_DIALPLAN, "bridge_simple", "bridge_softmix", "res_ari_bridges", "res_audiosocket", "chan_audiosocket")
 
 
 def modules_conf(modules: tuple[str, ...]) -> str:

@@ -13,6 +13,8 @@ __all__ = ["AriCredential"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TECHNOLOGY = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}")
 _PART = re.compile(r"[A-Za-z0-9_+*#.:@-]{1,128}")
+_NUMBER = re.compile(r"[A-Za-z0-9_+*#.-]{1,128}")
+"""What is dialled over a trunk: nothing that could name another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +35,19 @@ class AriCredential:
     """The endpoint, peer or trunk that calls leave by; without one, what is dialled is an endpoint itself."""
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.ari_url)
         if not _NAME.fullmatch(self.name):
             raise SettingsError(f"a credential's name is up to 64 letters, digits, '_', '.' and '-', not {self.name!r}")
-        if url.scheme not in ("http", "https") or not url.hostname or url.query or url.username or url.password:
+        if not _is_ari_url(self.ari_url):
             raise SettingsError(
                 f"credential {self.name}: ari_url must be http(s)://host:port, without a password in it"
             )
         if not self.ari_user or not self.ari_password:
             raise SettingsError(f"credential {self.name}: ari_user and ari_password are needed")
+        # HTTP's basic authentication ends the user's name at the first colon (RFC 7617).
+        if ":" in self.ari_user or not self.ari_user.isprintable() or not self.ari_password.isprintable():
+            raise SettingsError(
+                f"credential {self.name}: ari_user holds no ':', and neither it nor ari_password a control character"
+            )
         if not _TECHNOLOGY.fullmatch(self.endpoint_technology):
             raise SettingsError(f"credential {self.name}: endpoint_technology is a word such as PJSIP")
         if self.trunk and not _PART.fullmatch(self.trunk):
@@ -56,10 +62,20 @@ class AriCredential:
 
         :raises ValueError: the number holds a character that has no place in a dial string.
         """
-        if not _PART.fullmatch(to):
+        if not (_NUMBER if self.trunk else _PART).fullmatch(to):
             raise ValueError(f"{to!r} can't be dialled: it holds a character that has no place in a dial string")
         if not self.trunk:
             return f"{self.endpoint_technology}/{to}"
         if self.endpoint_technology.upper() == "PJSIP":
             return f"PJSIP/{to}@{self.trunk}"
         return f"{self.endpoint_technology}/{self.trunk}/{to}"
+
+
+def _is_ari_url(text: str) -> bool:
+    """Whether this is the address of a server, and nothing more."""
+    try:
+        url = urlsplit(text)
+        known = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        return False
+    return bool(known) and text.isprintable() and not (url.query or url.fragment or url.username or url.password)

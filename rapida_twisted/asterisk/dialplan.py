@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-__all__ = ["DialplanValues", "audiosocket_dialplan", "websocket_client_conf", "websocket_dialplan"]
+__all__ = [
+    "DialplanValues",
+    "audiosocket_dialplan",
+    "audiosocket_outbound_dialplan",
+    "stasis_dialplan",
+    "websocket_client_conf",
+    "websocket_dialplan",
+    "websocket_outbound_dialplan",
+]
 
 PUBLIC_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian and others keep the certificates of the public authorities; chan_websocket does not look by itself."""
@@ -49,6 +57,37 @@ exten => _X.,1,Answer()
  same => n,Hangup()
 """  # noqa: E501
 
+_AUDIOSOCKET_OUTBOUND = """\
+[rapida-outbound]
+exten => s,1,Set(CTX=${{RAPIDA_CONTEXT_ID}})
+ same => n,AudioSocket(${{CTX}},${{RAPIDA_AS_HOST}}:${{RAPIDA_PORT}})
+{transfer} same => n{over},Hangup()
+"""
+
+_WEBSOCKET_OUTBOUND = """\
+[rapida-outbound-ws]
+exten => s,1,Set(CTX=${{RAPIDA_CONTEXT_ID}})
+{own_ca} same => n,Dial(WebSocket/rapida/c(ulaw)v(contextId=${{CTX}},x-api-key=${{RAPIDA_API_KEY}}),,g)
+{transfer} same => n{over},Hangup()
+"""
+
+_STASIS = """\
+; /etc/asterisk/extensions.conf
+[rapida-inbound-stasis]
+exten => _X.,1,Answer()
+ same => n,Stasis({app},{assistant_id})
+ same => n,GotoIf($["${{STASISSTATUS}}" = "FAILED"]?error)
+ same => n,GotoIf($["${{RAPIDA_ERROR}}" != ""]?error)
+{transfer} same => n{over},Hangup()
+ same => n(error),Playback(an-error-has-occurred)
+ same => n,Hangup()
+"""
+
+_STASIS_TRANSFER = """\
+ same => n,GotoIf($["${RAPIDA_NEXT}" = ""]?over)
+ same => n,Dial(${RAPIDA_NEXT})
+"""
+
 _TRANSFER = """\
  same => n,Set(NEXT=${CURL(${RAPIDA_URL}/v1/talk/asterisk/ctx/${CTX}/next?x-api-key=${RAPIDA_API_KEY})})
  same => n,GotoIf($["${NEXT}" = ""]?over)
@@ -89,7 +128,7 @@ class DialplanValues:
 
 
 def audiosocket_dialplan(values: DialplanValues, *, transfer: bool = False) -> str:
-    """The lines of extensions.conf for calls over AudioSocket.
+    """The lines of extensions.conf for calls that come in over AudioSocket.
 
     :param transfer: with those that ask, when the media is over, where the call goes next.
     """
@@ -104,8 +143,25 @@ def audiosocket_dialplan(values: DialplanValues, *, transfer: bool = False) -> s
     )
 
 
+def audiosocket_outbound_dialplan(*, transfer: bool = False) -> str:
+    """The lines below those of :func:`audiosocket_dialplan`, whose globals they use, for calls that we place."""
+    return _AUDIOSOCKET_OUTBOUND.format(transfer=_TRANSFER if transfer else "", over="(over)" if transfer else "")
+
+
+def websocket_outbound_dialplan(ca_file: str = "", *, transfer: bool = False) -> str:
+    """The lines below those of :func:`websocket_dialplan`, whose globals they use, for calls that we place.
+
+    :param ca_file: needed with ``transfer`` alone, for its request.
+    """
+    return _WEBSOCKET_OUTBOUND.format(
+        transfer=_TRANSFER if transfer else "",
+        over="(over)" if transfer else "",
+        own_ca=_OWN_CA.format(ca_file=ca_file) if ca_file and transfer else "",
+    )
+
+
 def websocket_dialplan(values: DialplanValues, ca_file: str = "", *, transfer: bool = False) -> str:
-    """The lines of extensions.conf for calls over WebSocket; they need :func:`websocket_client_conf`.
+    """The lines of extensions.conf for calls that come in over WebSocket; they need :func:`websocket_client_conf`.
 
     :param ca_file: on Asterisk's machine, the certificate of the authority of one's own that signed the server's.
     :param transfer: see :func:`audiosocket_dialplan`.
@@ -117,6 +173,20 @@ def websocket_dialplan(values: DialplanValues, ca_file: str = "", *, transfer: b
         transfer=_TRANSFER if transfer else "",
         over="(over)" if transfer else "",
         own_ca=_OWN_CA.format(ca_file=ca_file) if ca_file else "",
+    )
+
+
+def stasis_dialplan(app: str, assistant_id: str, *, transfer: bool = False) -> str:
+    """The lines of extensions.conf that give inbound calls to our Stasis application; outbound ones need none.
+
+    :param app: the application's name, see :func:`~rapida_twisted.asterisk.line.app_name`.
+    :param transfer: with those that dial where the call goes next, when the media is over.
+    """
+    return _STASIS.format(
+        app=app,
+        assistant_id=assistant_id,
+        transfer=_STASIS_TRANSFER if transfer else "",
+        over="(over)" if transfer else "",
     )
 
 

@@ -28,7 +28,7 @@ from rapida_twisted.context import CallProgress, CallStatus, EndReason
 from rapida_twisted.errors import CallNotPlaced
 from rapida_twisted.interfaces import OutboundCall
 
-__all__ = ["Line", "LineRules", "StasisSide", "app_of"]
+__all__ = ["Line", "LineRules", "StasisSide", "app_name"]
 
 LATE_S = 5.0
 """Asterisk ends by itself what is not answered in time; after this we do."""
@@ -55,9 +55,9 @@ class LineRules:
     ari_timeout_s: float = 10.0
 
 
-def app_of(prefix: str, credential: AriCredential) -> str:
+def app_name(prefix: str, credential: str) -> str:
     """The name of a credential's Stasis application: two trunks of one Asterisk shall not take each other's events."""
-    return f"{prefix}-{credential.name}"
+    return f"{prefix}-{credential}"
 
 
 class StasisSide(Protocol):
@@ -110,7 +110,7 @@ class Line:
         self._turns: dict[str, Deferred[None]] = {}
         self.ari = AriClient(credential, treq_client=treq_client, reactor=reactor, timeout_s=rules.ari_timeout_s)
         url = urlsplit(credential.ari_url)
-        self.app = app_of(rules.app, credential)
+        self.app = app_name(rules.app, credential.name)
         self.stasis = make_stasis(self.ari, self.app)
         self.events = AriEvents(
             credential,

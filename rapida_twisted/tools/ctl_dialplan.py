@@ -14,14 +14,19 @@ from rapida_twisted.asterisk.asterisk_conf import (
     audiosocket_modules,
     http_conf,
     modules_conf,
+    stasis_modules,
     websocket_modules,
 )
 from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
+    audiosocket_outbound_dialplan,
+    stasis_dialplan,
     websocket_client_conf,
     websocket_dialplan,
+    websocket_outbound_dialplan,
 )
+from rapida_twisted.asterisk.line import app_name
 from rapida_twisted.asterisk.vault import open_vault
 from rapida_twisted.keyfile import KEY_FILE
 from rapida_twisted.settings import Settings
@@ -60,6 +65,11 @@ def add_commands(commands: Any) -> None:
         help="on Asterisk's machine, the certificate of your own authority, which signed the server's",
     )
     parser.add_argument("--transfer", action="store_true", help="with the lines that ask where a transferred call goes")
+    parser.add_argument(
+        "--stasis",
+        action="store_true",
+        help="calls go to the server's Stasis application instead, and the server needs no API key in the dialplan",
+    )
     parser.add_argument("--credential", metavar="NAME", help="of the vault: the lines for its ARI")
     parser.add_argument("--with-key", action="store_true", help="put the API key in, not where it is to be found")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]")
@@ -67,15 +77,44 @@ def add_commands(commands: Any) -> None:
 
 def _dialplan(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = Settings.from_words(environ)
-    values, ari = _values(words, environ, settings), _ari_values(words, environ)
-    if words.transport == "websocket":
-        ca_file = words.ca_file or ""
-        parts = [websocket_dialplan(values, ca_file, transfer=words.transfer), websocket_client_conf(values, ca_file)]
+    if words.stasis:
+        parts, modules = [_stasis_dialplan(words, environ, settings)], stasis_modules()
+    elif words.transport == "websocket":
+        values, ca_file = _values(words, environ, settings), words.ca_file or ""
+        parts = [
+            websocket_dialplan(values, ca_file, transfer=words.transfer),
+            websocket_outbound_dialplan(ca_file, transfer=words.transfer),
+            websocket_client_conf(values, ca_file),
+        ]
         modules = websocket_modules()
     else:
-        parts, modules = [audiosocket_dialplan(values, transfer=words.transfer)], audiosocket_modules()
+        values = _values(words, environ, settings)
+        parts = [
+            audiosocket_dialplan(values, transfer=words.transfer),
+            audiosocket_outbound_dialplan(transfer=words.transfer),
+        ]
+        modules = audiosocket_modules()
+    ari = _ari_values(words, environ)
     print("\n".join([*parts, http_conf(ari), ari_conf(ari), modules_conf(modules)]), end="")
     return 0
+
+
+def _stasis_dialplan(words: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> str:
+    if words.transport == "websocket":
+        raise UsageError("with --stasis the media is AudioSocket: leave --transport out")
+    credential = words.credential or _only_credential(words, environ)
+    app = app_name(settings.ari_app, credential)
+    return stasis_dialplan(app, words.assistant or first_assistant(settings), transfer=words.transfer)
+
+
+def _only_credential(words: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    entries = open_vault(state_directory(words.state_dir, environ), environ).list()
+    if len(entries) != 1:
+        raise UsageError(
+            "the application's name ends with the name of the credential that this Asterisk has in the vault: name it"
+            " (--credential)"
+        )
+    return entries[0].name
 
 
 def _values(words: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> DialplanValues:

@@ -112,7 +112,7 @@ class EndTests(SynchronousTestCase):
             )
 
     def test_answered_or_taken_back(self) -> None:
-        """An answered call is completed whatever its cause; one that was taken back is cancelled, with the same cause."""
+        """An answered call is completed whatever its cause; one that was taken back is cancelled."""
         for reached, cancelled, status, reason in [
             (CallStatus.ANSWERED, False, "completed", "no_media"),
             (CallStatus.ANSWERED, True, "completed", "no_media"),

@@ -22,19 +22,26 @@ class Post:
     body: bytes
 
     @property
+    def event(self) -> dict[str, Any]:
+        """What it tells."""
+        told: dict[str, Any] = json.loads(self.body)
+        return told
+
+    @property
     def record(self) -> dict[str, Any]:
         """What it tells of the call."""
-        told: dict[str, Any] = json.loads(self.body)["call"]
+        told: dict[str, Any] = self.event["call"]
         return told
 
 
 class Receiver:
-    """Keeps each POST; may be stopped, and started again at the same port."""
+    """Keeps each notice once, as receivers shall; may be stopped, and started again at the same port."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.posts: list[Post] = []
-        """All that came."""
+        """One for each notice, in the order in which they came first."""
+        self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -51,7 +58,7 @@ class Receiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.posts.append(Post({name.lower(): word for name, word in self.headers.items()}, body))
+                receiver.take(Post({name.lower(): word for name, word in self.headers.items()}, body))
                 self.send_response(204)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -70,6 +77,12 @@ class Receiver:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+
+    def take(self, post: Post) -> None:
+        """Keep a POST, unless its notice came before."""
+        with self._lock:
+            if post.event["id"] not in [other.event["id"] for other in self.posts]:
+                self.posts.append(post)
 
     def posts_of(self, context_id: str) -> list[Post]:
         """Those of one call, in the order in which they came."""

@@ -1,0 +1,875 @@
+"""The status webhook: its order, pauses and ends on a clock, then with real receivers over loopback, then its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet import reactor, ssl
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import ResponseFailed
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from rapida_twisted._version import __version__
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, record_of
+from rapida_twisted.contexts.sqlite import SqliteStore
+from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.interfaces import Notice
+from rapida_twisted.outgoing import make_client
+from rapida_twisted.upstream import webhook
+from rapida_twisted.upstream.webhook import StatusWebhook, growing_pause, sign
+from tests.docs.blocks import named_block
+from tests.live.tls import Authority
+
+NOW = 1_795_000_000.25
+SECRET = "a-secret-of-the-webhook"
+TOKEN = "t0ken-in-the-query"
+URL = f"https://hooks.example/calls?token={TOKEN}&x=a%2Fb%20c"
+DAY_S = 86_400.0
+
+
+class Outbox:
+    """The two methods of a store that the webhook knows, in memory; they fail as told."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Notice] = {}
+        self.asked: list[tuple[int, int]] = []
+        self.dropped: list[int] = []
+        self.read_error: Exception | None = None
+        self.drop_error: Exception | None = None
+        self._last = 0
+
+    def note(self, context_id: str, status: str = "ringing", made_at: float = NOW) -> int:
+        """A change of a call. Gives the notice's number."""
+        self._last += 1
+        record = {"context_id": context_id, "call_status": status}
+        self.kept[self._last] = Notice(number=self._last, context_id=context_id, made_at=made_at, record=record)
+        return self._last
+
+    def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
+        """The oldest behind one."""
+        self.asked.append((limit, after))
+        if self.read_error:
+            return fail(self.read_error)
+        return succeed([notice for number, notice in self.kept.items() if number > after][:limit])
+
+    def drop_notice(self, number: int) -> Deferred[None]:
+        """Forget one."""
+        if self.drop_error:
+            return fail(self.drop_error)
+        self.dropped.append(number)
+        self.kept.pop(number, None)
+        return succeed(None)
+
+
+class Response:
+    """An answer whose body, if it has one, is told by the test."""
+
+    def __init__(self, code: int, headers: dict[str, str], has_body: bool) -> None:
+        self.code = code
+        self.headers = Headers({name: [value] for name, value in headers.items()})
+        self.length = 1 if has_body else 0
+        self.body: Any = None
+        self.lost = False
+
+    def deliverBody(self, protocol: Any) -> None:  # noqa: N802
+        """Somebody reads it."""
+        self.body = protocol
+        protocol.makeConnection(self)
+
+    def loseConnection(self) -> None:  # noqa: N802
+        """Nobody wants more of it."""
+        self.lost = True
+        self.body.connectionLost(Failure(connectionDone.value))
+
+
+class Try:
+    """One POST, as it was asked for, to be answered by the test."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        self.url = url
+        self.options = options
+        self.event = json.loads(options["data"])
+        self.call: str = self.event["call"]["context_id"]
+        self.cancelled = False
+        self.response: Deferred[Any] = Deferred(self._cancel)
+
+    def _cancel(self, _: Any) -> None:
+        # As Twisted's Agent tells it.
+        self.cancelled = True
+        self.response.errback(ResponseFailed([Failure(CancelledError())]))
+
+    def answer(self, code: int, headers: dict[str, str] | None = None, has_body: bool = False) -> Response:
+        """It is answered so."""
+        response = Response(code, headers or {}, has_body)
+        self.response.callback(response)
+        return response
+
+    def fail(self, error: Exception) -> None:
+        """There is no answer."""
+        self.response.errback(Failure(error))
+
+
+class FakeTreq:
+    """A treq client that keeps what is asked. ``script`` gives the answer's status; 0: the test answers later."""
+
+    def __init__(self) -> None:
+        self.tries: list[Try] = []
+        self.script: Callable[[Try], int] = lambda one: 0
+
+    def post(self, url: str, **options: Any) -> Deferred[Any]:
+        """Ask."""
+        one = Try(url, options)
+        self.tries.append(one)
+        code = self.script(one)
+        if code:
+            one.answer(code)
+        return one.response
+
+    @property
+    def open(self) -> list[Try]:
+        """What was not answered yet."""
+        return [one for one in self.tries if not one.response.called]
+
+    @property
+    def told(self) -> list[tuple[str, int]]:
+        """Call and number of each try."""
+        return [(one.call, one.event["number"]) for one in self.tries]
+
+
+class ClockTests(SynchronousTestCase):
+    """On a clock, with a client and an outbox that do as told."""
+
+    def setUp(self) -> None:
+        """A webhook that waits 1, 2, 3 ... s after failed tries, not started yet."""
+        self.clock = Clock()
+        self.outbox: Any = Outbox()
+        self.treq = FakeTreq()
+        self.hook = self.make_hook()
+
+    def make_hook(self, **words: Any) -> StatusWebhook:
+        """A webhook on the same outbox."""
+        return StatusWebhook(
+            self.outbox, URL, SECRET, treq_client=self.treq, reactor=self.clock,
+            now=lambda: NOW + self.clock.seconds(), **{"pause": float, **words},
+        )  # fmt: skip
+
+    def logged(self, events: list[Any], level: LogLevel) -> list[str]:
+        """The lines of that level."""
+        return [formatEvent(event) for event in events if event["log_level"] is level]
+
+
+class RequestTests(ClockTests):
+    """What is sent."""
+
+    def test_signature(self) -> None:
+        """The signature is that of OpenSSL: openssl dgst -sha256 -hmac SECRET, over seconds, dot and body."""
+        self.assertEqual(
+            sign("sécret of 16 letters", 1_700_000_000, b'{"a":1}'),
+            "t=1700000000,v1=bd7345417f9c5eee91aefeda47faf533d77551bb06dbb4780f7899fd90d2fd83",
+        )
+
+    def test_request(self) -> None:
+        """One POST to the URL as it stands, signed over its very bytes; no redirect is followed."""
+        self.outbox.note("one", "answered", made_at=NOW - 1)
+        self.hook.start()
+        (one,) = self.treq.tries
+        self.assertEqual(one.url, URL)
+        self.assertIs(one.options["allow_redirects"], False)
+        self.assertEqual(
+            one.event,
+            {
+                "event": "call.status",
+                "id": "one-1",
+                "number": 1,
+                "made_at": "2026-11-18T11:06:39.250Z",
+                "call": {"context_id": "one", "call_status": "answered"},
+            },
+        )
+        self.assertEqual(
+            one.options["headers"],
+            {
+                "Content-Type": "application/json",
+                "User-Agent": f"rapida-media/{__version__}",
+                "X-Rapida-Signature": sign(SECRET, int(NOW), one.options["data"]),
+            },
+        )
+
+    def test_signed_anew(self) -> None:
+        """A second try has the same id and body, and the time of its own in the signature."""
+        self.outbox.note("one")
+        self.hook.start()
+        self.treq.tries[0].answer(500)
+        self.clock.advance(1)
+        first, second = self.treq.tries
+        self.assertEqual(first.options["data"], second.options["data"])
+        self.assertEqual(
+            second.options["headers"]["X-Rapida-Signature"], sign(SECRET, int(NOW + 1), second.options["data"])
+        )
+
+    def test_delivered(self) -> None:
+        """Each 2xx means that it was taken: it is forgotten, once."""
+        for code in (200, 201, 202, 204, 299):
+            number = self.outbox.note(f"call {code}")
+            if code == 200:
+                self.hook.start()
+            else:
+                self.hook.wake()
+            self.treq.tries[-1].answer(code)
+            self.assertEqual(self.outbox.dropped[-1], number)
+        self.clock.advance(1000)
+        self.assertEqual(len(self.treq.tries), 5)
+        self.assertEqual(self.outbox.kept, {})
+
+    def test_body_is_discarded(self) -> None:
+        """64 KiB of an answer's body are read and forgotten; then it is hung up. The status counts."""
+        number = self.outbox.note("one")
+        self.hook.start()
+        response = self.treq.tries[0].answer(200, has_body=True)
+        response.body.dataReceived(b"x" * 65_536)
+        self.assertEqual((response.lost, self.outbox.dropped), (False, []))
+        response.body.dataReceived(b"x")
+        self.assertEqual((response.lost, self.outbox.dropped), (True, [number]))
+
+    def test_endless_body(self) -> None:
+        """A body that does not come is waited for 2 s; the status counts."""
+        self.outbox.note("one")
+        self.outbox.note("two")
+        self.hook.start()
+        fine, bad = (one.answer(code, has_body=True) for one, code in zip(self.treq.tries, (200, 500), strict=True))
+        self.clock.advance(1.9)
+        self.assertEqual((fine.lost, bad.lost), (False, False))
+        self.clock.advance(0.2)
+        self.assertEqual((fine.lost, bad.lost, self.outbox.dropped), (True, True, [1]))
+
+    def test_body_ends(self) -> None:
+        """A body that ends is not hung up on: the connection can be used again."""
+        self.outbox.note("one")
+        self.hook.start()
+        response = self.treq.tries[0].answer(200, has_body=True)
+        response.body.dataReceived(b"OK")
+        response.body.connectionLost(Failure(connectionDone.value))
+        self.assertEqual((response.lost, self.outbox.dropped), (False, [1]))
+
+
+class OrderTests(ClockTests):
+    """Who waits for whom."""
+
+    def test_one_after_another(self) -> None:
+        """The notices of a call go in order, each when the one before was taken, however often that was tried."""
+        for status in ("initiated", "ringing", "answered"):
+            self.outbox.note("one", status)
+        self.hook.start()
+        self.assertEqual(self.treq.told, [("one", 1)])
+        self.treq.tries[0].answer(503)
+        self.clock.advance(1)
+        self.assertEqual(self.treq.told, [("one", 1), ("one", 1)])
+        self.treq.tries[1].answer(200)
+        self.assertEqual(self.treq.told[2:], [("one", 2)])
+        self.treq.tries[2].answer(200)
+        self.treq.tries[3].answer(200)
+        self.assertEqual(self.outbox.dropped, [1, 2, 3])
+
+    def test_calls_do_not_wait(self) -> None:
+        """A call whose notice is not taken, or not answered, holds up no other one."""
+        for call in ("refused", "hanging", "fine"):
+            self.outbox.note(call, "initiated")
+            self.outbox.note(call, "ringing")
+        self.treq.script = lambda one: {"refused": 500, "hanging": 0, "fine": 200}[one.call]
+        self.hook.start()
+        self.assertEqual(self.outbox.dropped, [5, 6])
+        self.assertEqual(sorted(self.treq.told), [("fine", 5), ("fine", 6), ("hanging", 3), ("refused", 1)])
+
+    def test_noted_later(self) -> None:
+        """What is noted while a call's notice is under way, or waits, comes after it."""
+        self.outbox.note("one")
+        self.hook.start()
+        self.outbox.note("one")
+        self.hook.wake()
+        self.treq.tries[0].answer(500)
+        self.outbox.note("one")
+        self.hook.wake()
+        self.assertEqual(self.treq.told, [("one", 1)])
+        self.treq.script = lambda one: 200
+        self.clock.advance(1)
+        self.assertEqual(self.treq.told, [("one", number) for number in (1, 1, 2, 3)])
+
+    def test_eight_at_once(self) -> None:
+        """No more than 8 requests are under way; the others wait for their turn, the oldest first."""
+        for number in range(20):
+            self.outbox.note(f"call {number}")
+        self.hook.start()
+        self.assertEqual(len(self.treq.open), 8)
+        self.treq.open[3].answer(200)
+        self.treq.open[3].answer(500)
+        self.assertEqual(len(self.treq.open), 8)
+        self.assertEqual(self.treq.told[8:], [("call 8", 9), ("call 9", 10)])
+        while self.treq.open:
+            self.assertLessEqual(len(self.treq.open), 8)
+            self.treq.open[0].answer(200)
+        self.assertEqual(len(self.outbox.dropped), 19)
+
+    def test_pages(self) -> None:
+        """The outbox is read in pages; of notices that wait only one at a time is read again, when it is sent."""
+        for number in range(250):
+            self.outbox.note(f"call {number}")
+        self.hook.start()
+        pages = [after for limit, after in self.outbox.asked if limit > 1]
+        self.assertEqual(pages, [0, 100, 200])
+        self.assertEqual({limit for limit, _ in self.outbox.asked}, {1, 100})
+        self.assertEqual([after for limit, after in self.outbox.asked if limit == 1], list(range(8)))
+
+    def test_most_calls(self) -> None:
+        """Of so many calls at most the notices wait in memory; further ones are read when there is room."""
+        self.patch(webhook, "MOST_CALLS", 10)
+        self.patch(webhook, "PAGE", 5)
+        for number in range(40):
+            self.outbox.note(f"call {number}")
+        self.hook.start()
+        self.assertLess(len(self.hook._lines), 15)
+        for _ in range(40):
+            self.assertLess(len(self.hook._lines), 15)
+            self.treq.open[0].answer(200)
+        self.assertEqual(self.outbox.dropped, list(range(1, 41)))
+        self.assertEqual(self.hook._lines, {})
+
+    def test_nothing_is_kept(self) -> None:
+        """A call of which all was told leaves nothing behind in memory, also if it had failed or was given up."""
+        for number in range(6):
+            self.outbox.note(f"call {number}")
+        answers = {0: [200], 1: [500, 200], 2: [410], 3: [500, 410], 4: [500, 500, 200], 5: [200]}
+        self.treq.script = lambda one: answers[one.event["number"] - 1].pop(0)
+        self.hook.start()
+        self.clock.pump([1, 2, 3])
+        self.assertEqual((self.outbox.kept, self.hook._lines, self.hook._receiver_health._parts), ({}, {}, set()))
+
+    def test_looks_by_itself(self) -> None:
+        """A change that nobody told of is found within a minute."""
+        self.hook.start()
+        self.outbox.note("one")
+        self.clock.advance(59)
+        self.assertEqual(self.treq.told, [])
+        self.clock.advance(1)
+        self.assertEqual(self.treq.told, [("one", 1)])
+
+    def test_woken_while_reading(self) -> None:
+        """A change noted while the outbox is being read is not missed, and there is one reader at a time."""
+        reading: list[Deferred[list[Notice]]] = []
+        self.outbox.notices = lambda limit, after=0: reading.append(Deferred()) or reading[-1]
+        self.hook.start()
+        self.hook.wake()
+        self.hook.wake()
+        self.assertEqual(len(reading), 1)
+        reading[0].callback([])
+        self.assertEqual(len(reading), 2)
+        reading[1].callback([])
+        self.assertEqual(len(reading), 2)
+
+    def test_settled_by_somebody_else(self) -> None:
+        """A notice that is not in the store any more is not sent; the call's next one is."""
+        self.outbox.note("one")
+        self.outbox.note("one")
+        self.hook.start()
+        self.treq.tries[0].answer(500)
+        del self.outbox.kept[1]
+        self.clock.advance(1)
+        self.assertEqual(self.treq.told, [("one", 1), ("one", 2)])
+
+
+class RetryTests(ClockTests):
+    """What is tried again, when, and when it is given up."""
+
+    def test_whatever_else(self) -> None:
+        """All but 2xx and 410 is tried again, and kept until it was taken."""
+        failures = [301, 302, 307, 400, 401, 403, 404, 408, 418, 429, 500, 502, 503]
+        for number, code in enumerate(failures, 1):
+            self.outbox.note(f"call {number}")
+            if number == 1:
+                self.hook.start()
+            else:
+                self.hook.wake()
+            self.treq.open[-1].answer(code)
+        self.outbox.note("refused")
+        self.hook.wake()
+        self.treq.open[-1].fail(Refused())
+        self.assertEqual((self.treq.open, self.outbox.dropped), ([], []))
+        self.treq.script = lambda one: 204
+        self.clock.advance(1)
+        self.assertEqual(len(self.treq.tries), 2 * len(failures) + 2)
+        self.assertEqual(self.outbox.kept, {})
+
+    def test_pauses(self) -> None:
+        """The pause depends on the tries of one notice, and begins anew with the next one."""
+        self.outbox.note("one")
+        self.outbox.note("one")
+        self.treq.script = lambda one: 500
+        self.hook.start()
+        for pause_s in (1, 2, 3, 4):
+            before = len(self.treq.tries)
+            self.clock.advance(pause_s - 0.01)
+            self.assertEqual(len(self.treq.tries), before)
+            self.clock.advance(0.01)
+            self.assertEqual(len(self.treq.tries), before + 1)
+        self.treq.script = lambda one: 200 if one.event["number"] == 1 else 500
+        self.clock.advance(5)
+        self.assertEqual(self.treq.told[-2:], [("one", 1), ("one", 2)])
+        self.clock.advance(1)
+        self.assertEqual(self.treq.told[-1], ("one", 2))
+        self.assertEqual(len(self.treq.tries), 8)
+
+    def test_growing_pause(self) -> None:
+        """Pauses double from 1 s to 5 min, jittered to between half and all of it; no number is too large."""
+        for tries, whole_s in ((1, 1.0), (2, 2.0), (3, 4.0), (9, 256.0), (10, 300.0), (10_000, 300.0)):
+            pauses = [growing_pause(tries) for _ in range(500)]
+            self.assertGreaterEqual(min(pauses), whole_s / 2)
+            self.assertLessEqual(max(pauses), whole_s)
+            self.assertLess(min(pauses), whole_s * 0.6)
+            self.assertGreater(max(pauses), whole_s * 0.9)
+
+    def test_its_own_pauses(self) -> None:
+        """Those are the pauses if nobody gives others."""
+        self.hook = StatusWebhook(
+            self.outbox, URL, SECRET, treq_client=self.treq, reactor=self.clock, now=lambda: NOW
+        )  # fmt: skip
+        self.outbox.note("one")
+        self.treq.script = lambda one: 500
+        self.hook.start()
+        for whole_s in (1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300):
+            before = len(self.treq.tries)
+            self.clock.advance(whole_s * 0.49)
+            self.assertEqual(len(self.treq.tries), before)
+            self.skip_to_next_try(before, whole_s)
+
+    def skip_to_next_try(self, before: int, at_most_s: float) -> None:
+        """Let time go by in small steps until there is one more try."""
+        for _ in range(60):
+            if len(self.treq.tries) > before:
+                break
+            self.clock.advance(at_most_s / 100)
+        self.assertEqual(len(self.treq.tries), before + 1)
+
+    def test_no_answer(self) -> None:
+        """A try without an answer is given up after 10 s, and made again."""
+        self.outbox.note("one")
+        self.hook.start()
+        self.clock.advance(9.9)
+        self.assertFalse(self.treq.tries[0].cancelled)
+        self.clock.advance(0.1)
+        self.assertTrue(self.treq.tries[0].cancelled)
+        self.assertEqual(len(self.treq.tries), 1)
+        self.clock.advance(1)
+        self.assertEqual(len(self.treq.tries), 2)
+        self.treq.tries[1].answer(200)
+        self.assertEqual(self.outbox.dropped, [1])
+
+    def pause_after(self, code: int, headers: dict[str, str]) -> int:
+        """The seconds between such an answer and the next try."""
+        self.outbox.note(f"call {len(self.treq.tries)}")
+        self.hook.wake()
+        self.treq.open[0].answer(code, headers)
+        for waited_s in range(1, 1000):
+            self.clock.advance(1)
+            if self.treq.open:
+                self.treq.open[0].answer(200)
+                return waited_s
+        raise AssertionError("it was not tried again")
+
+    def test_retry_after(self) -> None:
+        """The receiver's own word is honoured on 429 and 503, up to 5 min, and never shortens our pause."""
+        self.hook.start()
+        self.assertEqual(self.pause_after(429, {"Retry-After": "17"}), 17)
+        self.assertEqual(self.pause_after(503, {"Retry-After": " 120 "}), 120)
+        self.assertEqual(self.pause_after(503, {"Retry-After": "86400"}), 300)
+        self.assertEqual(self.pause_after(503, {"Retry-After": "0"}), 1)
+        self.assertEqual(self.pause_after(500, {"Retry-After": "17"}), 1)
+        self.assertEqual(self.pause_after(404, {"Retry-After": "17"}), 1)
+
+    def test_strange_retry_after(self) -> None:
+        """What is no number of seconds is not looked at."""
+        self.hook.start()
+        for word in ("", "-5", "1.5", "1e3", "²", "Fri, 31 Dec 1999 23:59:59 GMT", "9" * 5000, "nan", "5, 6"):
+            self.assertEqual(self.pause_after(429, {"Retry-After": word}), 1, word)
+
+    def test_gone(self) -> None:
+        """410 is final: one error line, and the call's next notice has its turn."""
+        self.outbox.note("one", "ringing")
+        self.outbox.note("one", "completed")
+        self.hook.start()
+        with capturedLogs() as events:
+            self.treq.tries[0].answer(410)
+            self.treq.tries[1].answer(200)
+        (line,) = [formatEvent(event) for event in events]
+        self.assertEqual(events[0]["log_level"], LogLevel.error)
+        for word in ("call one", "status ringing", "HTTP status 410"):
+            self.assertIn(word, line)
+        self.assertEqual(self.outbox.dropped, [1, 2])
+
+    def test_a_day(self) -> None:
+        """24 hours after the change a notice is given up, with one error line that has the last answer."""
+        self.outbox.note("one", "ringing")
+        self.treq.script = lambda one: 502
+        self.hook = self.make_hook(pause=lambda tries: 300.0)
+        with capturedLogs() as events:
+            self.hook.start()
+            self.clock.pump([60.0] * (24 * 60))
+            self.assertEqual((len(self.treq.tries), self.outbox.dropped), (24 * 12 + 1, []))
+            self.clock.pump([60.0] * 5)
+        (line,) = self.logged(events, LogLevel.error)
+        self.assertIn("one", line)
+        self.assertIn("HTTP status 502", line)
+        self.assertEqual(self.outbox.dropped, [1])
+        self.clock.advance(1000)
+        self.assertEqual(len(self.treq.tries), 24 * 12 + 2)
+
+    def test_old_ones_get_a_try(self) -> None:
+        """What became old while the server was not there is tried once, and may be taken."""
+        self.outbox.note("taken", made_at=NOW - 2 * DAY_S)
+        self.outbox.note("refused", made_at=NOW - 2 * DAY_S)
+        self.treq.script = lambda one: 200 if one.call == "taken" else 500
+        with capturedLogs() as events:
+            self.hook.start()
+        (line,) = self.logged(events, LogLevel.error)
+        self.assertIn("refused", line)
+        self.assertEqual(self.outbox.dropped, [1, 2])
+
+
+class LogTests(ClockTests):
+    """What the log says, and what it never says."""
+
+    def test_one_line_each(self) -> None:
+        """One warning when the receiver begins to fail, one line when it works again: not one for each try."""
+        for number in range(5):
+            self.outbox.note(f"call {number}")
+        self.treq.script = lambda one: 500
+        with capturedLogs() as events:
+            self.hook.start()
+            self.clock.pump([1] * 20)
+        (line,) = [formatEvent(event) for event in events]
+        self.assertEqual(events[0]["log_level"], LogLevel.warn)
+        self.assertIn("https://hooks.example/calls fails: HTTP status 500", line)
+        self.treq.script = lambda one: 200
+        with capturedLogs() as events:
+            self.clock.pump([1] * 20)
+        (line,) = [formatEvent(event) for event in events]
+        self.assertEqual(events[0]["log_level"], LogLevel.info)
+        self.assertIn("https://hooks.example/calls works again", line)
+        self.assertEqual(self.outbox.kept, {})
+
+    def test_one_bad_call(self) -> None:
+        """A call that is never taken gives one warning, however many others are taken in the meantime."""
+        self.outbox.note("bad")
+        self.treq.script = lambda one: 400 if one.call == "bad" else 200
+        with capturedLogs() as events:
+            self.hook.start()
+            for number in range(50):
+                self.outbox.note(f"fine {number}")
+                self.hook.wake()
+                self.clock.advance(1)
+        self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
+        self.assertEqual(list(self.outbox.kept), [1])
+
+    def test_works_after_giving_up(self) -> None:
+        """When the notice that failed was given up, the next one that is taken says that the receiver works."""
+        self.outbox.note("one")
+        answers = [500, 410, 200]
+        self.treq.script = lambda one: answers.pop(0)
+        with capturedLogs() as events:
+            self.hook.start()
+            self.clock.advance(1)
+            self.outbox.note("two")
+            self.hook.wake()
+        levels = [event["log_level"] for event in events]
+        self.assertEqual(levels, [LogLevel.warn, LogLevel.error, LogLevel.info])
+
+    def test_what_failed(self) -> None:
+        """The warning says what went wrong, also where there was no answer."""
+        cases: list[tuple[Exception | int, str]] = [
+            (Refused(), "Connection was refused"),
+            (ResponseFailed([Failure(Refused())]), "Connection was refused"),
+            (ValueError(f"Invalid URI {URL!r} {SECRET}"), "the request failed (ValueError)"),
+            (302, "HTTP status 302 (not followed)"),
+            (404, "HTTP status 404;"),
+        ]
+        for failed, words in cases:
+            hook, treq = self.hook, self.treq
+            self.outbox.note("one")
+            with capturedLogs() as events:
+                hook.start()
+                if isinstance(failed, int):
+                    treq.open[0].answer(failed)
+                else:
+                    treq.open[0].fail(failed)
+            self.assertIn(words, formatEvent(events[-1]))
+            self.setUp()
+
+    def test_no_secrets(self) -> None:
+        """The secret and the URL's query are in no line, not in an event's values, and in no repr."""
+        calls = ("refused", "gone", "broken", "bad URL", "hanging")
+        for call in calls:
+            self.outbox.note(call)
+        with capturedLogs() as events:
+            self.hook.start()
+            for one, code in zip(self.treq.open[:2], (500, 410), strict=True):
+                one.answer(code)
+            self.treq.open[0].fail(RuntimeError(f"{URL} {SECRET}"))
+            self.treq.open[0].fail(ResponseFailed([Failure(ValueError(URL))]))
+            self.clock.advance(10)
+            self.outbox.read_error = KeyError("a mistake")
+            self.hook.wake()
+            self.clock.pump([1] * 5)
+            self.successResultOf(self.stopped())
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), sum("log_failure" in event for event in events))
+        self.assertGreater(len(events), 3)
+        text = repr(events) + "".join(formatEvent(event) for event in events) + repr(self.hook)
+        text += "".join(event["log_failure"].getTraceback() for event in events if "log_failure" in event)
+        self.assertIn("https://hooks.example/calls", repr(self.hook))
+        for secret in (SECRET, TOKEN, "a%2Fb", "token="):
+            self.assertNotIn(secret, text)
+
+    def stopped(self) -> Deferred[None]:
+        """Stop, and let the grace go by."""
+        stopping = self.hook.stop()
+        self.clock.advance(2)
+        return stopping
+
+
+class StoreTests(ClockTests):
+    """When the store does not answer."""
+
+    def test_not_read(self) -> None:
+        """The outbox is looked into again with the same pauses; one line when it begins, one when it is over."""
+        self.outbox.note("one")
+        self.outbox.read_error = StoreUnavailable("the disk is full")
+        with capturedLogs() as events:
+            self.hook.start()
+            self.clock.pump([1, 2, 3])
+            self.assertEqual(len(self.outbox.asked), 4)
+            self.clock.advance(3.9)
+            self.assertEqual(len(self.outbox.asked), 4)
+            self.outbox.read_error = None
+            self.clock.advance(0.1)
+        self.assertEqual(self.treq.told, [("one", 1)])
+        warning, working = events
+        self.assertIn("the disk is full", formatEvent(warning))
+        self.assertIn("works again", formatEvent(working))
+        self.assertEqual((warning["log_level"], working["log_level"]), (LogLevel.warn, LogLevel.info))
+
+    def test_a_change_is_proof(self) -> None:
+        """Woken while the store failed, it looks at once: who noted a change has seen the store work."""
+        self.outbox.read_error = StoreUnavailable()
+        self.hook.start()
+        self.outbox.read_error = None
+        self.outbox.note("one")
+        self.hook.wake()
+        self.assertEqual(self.treq.told, [("one", 1)])
+
+    def test_not_found_for_now(self) -> None:
+        """A notice that can't be read when its turn comes is tried again later."""
+        self.outbox.note("one")
+        self.hook.start()
+        self.treq.tries[0].answer(500)
+        self.outbox.read_error = StoreUnavailable()
+        self.clock.advance(1)
+        self.assertEqual(len(self.treq.tries), 1)
+        self.outbox.read_error = None
+        self.clock.advance(2)
+        self.assertEqual(len(self.treq.tries), 2)
+        self.treq.tries[1].answer(200)
+        self.assertEqual(self.outbox.dropped, [1])
+
+    def test_not_forgotten(self) -> None:
+        """What was taken, but can't be forgotten yet, is not sent a second time; the log does not fill up."""
+        self.outbox.note("one")
+        self.outbox.note("one")
+        self.outbox.drop_error = StoreUnavailable("the disk is full")
+        self.treq.script = lambda one: 200
+        with capturedLogs() as events:
+            self.hook.start()
+            for number in range(10):
+                self.clock.advance(1)
+                self.outbox.note(f"call {number}")
+                self.hook.wake()
+            self.assertEqual(self.treq.told.count(("one", 1)), 1)
+            self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
+            self.outbox.drop_error = None
+            self.clock.pump([1] * 20)
+        self.assertEqual(sorted(self.outbox.dropped), list(range(1, 13)))
+        self.assertEqual(len(self.treq.tries), 12)
+        self.assertEqual([event["log_level"] for event in events], [LogLevel.warn, LogLevel.info])
+
+    def test_mistakes(self) -> None:
+        """Whatever else a store raises is logged with its traceback, and nothing stands still for it."""
+        self.outbox.read_error = KeyError("a mistake")
+        self.hook.start()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.outbox.read_error = None
+        for number in range(20):
+            self.outbox.note(f"call {number}")
+        self.outbox.drop_error = KeyError("another")
+        self.treq.script = lambda one: 200
+        self.clock.advance(1)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 20)
+        self.outbox.drop_error = None
+        self.clock.advance(1)
+        self.assertEqual(len(self.outbox.dropped), 20)
+
+    def test_cancelled_by_somebody_else(self) -> None:
+        """A store or client that cancels what we asked for ends no worker."""
+        for number in range(20):
+            self.outbox.note(f"call {number}")
+        self.hook.start()
+        for one in self.treq.open:
+            one.fail(CancelledError())
+        self.outbox.read_error = CancelledError()
+        for one in self.treq.open:
+            one.fail(CancelledError())
+        self.hook.wake()
+        self.outbox.read_error = None
+        self.treq.script = lambda one: 200
+        self.clock.pump([1] * 5)
+        self.flushLoggedErrors(CancelledError)
+        for one in self.treq.open:
+            one.answer(200)
+        self.assertEqual(self.outbox.kept, {})
+
+
+class StopTests(ClockTests):
+    """How it ends."""
+
+    def test_idle(self) -> None:
+        """With nothing under way it is over at once, and nothing is left on the clock."""
+        self.hook.start()
+        self.successResultOf(self.hook.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_never_started(self) -> None:
+        """One that was never started stops, too, and does nothing when woken."""
+        self.outbox.note("one")
+        self.hook.wake()
+        self.successResultOf(self.hook.stop())
+        self.assertEqual(self.outbox.asked, [])
+
+    def test_retries_end(self) -> None:
+        """What waits for another try stays in the store, and is not tried any more."""
+        self.outbox.note("one")
+        self.treq.script = lambda one: 500
+        self.hook.start()
+        self.successResultOf(self.hook.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.hook.wake()
+        self.assertEqual(len(self.treq.tries), 1)
+        self.assertEqual(list(self.outbox.kept), [1])
+
+    def test_answered_in_time(self) -> None:
+        """A request under way has 2 s: answered, its notice is forgotten. The call's next one stays."""
+        self.outbox.note("one")
+        self.outbox.note("one")
+        self.hook.start()
+        stopping = self.hook.stop()
+        self.clock.advance(1.9)
+        self.assertNoResult(stopping)
+        self.treq.tries[0].answer(200)
+        self.successResultOf(stopping)
+        self.assertEqual((self.outbox.dropped, len(self.treq.tries)), ([1], 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_refused_in_time(self) -> None:
+        """Answered with something else, it stays."""
+        self.outbox.note("one")
+        self.hook.start()
+        stopping = self.hook.stop()
+        self.treq.tries[0].answer(500)
+        self.successResultOf(stopping)
+        self.assertEqual(list(self.outbox.kept), [1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_not_answered(self) -> None:
+        """After that the requests are cancelled, and their notices stay; those that wait for a turn never get one."""
+        for number in range(20):
+            self.outbox.note(f"call {number}")
+        self.hook.start()
+        with capturedLogs() as events:
+            stopping = self.hook.stop()
+            self.clock.advance(2)
+            self.successResultOf(stopping)
+        self.assertTrue(all(one.cancelled for one in self.treq.tries))
+        self.assertEqual((len(self.treq.tries), len(self.outbox.kept), events), (8, 20, []))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_taken_but_endless(self) -> None:
+        """A notice that was taken is forgotten also if the answer's body is cut off by the stop."""
+        self.outbox.note("one")
+        self.hook.start()
+        self.clock.advance(5)
+        stopping = self.hook.stop()
+        self.clock.advance(1)
+        response = self.treq.tries[0].answer(200, has_body=True)
+        self.assertNoResult(stopping)
+        self.clock.advance(1)
+        self.successResultOf(stopping)
+        self.assertEqual((response.lost, self.outbox.dropped), (True, [1]))
+
+    def test_store_hangs(self) -> None:
+        """A store that does not answer does not hold up the stop."""
+        self.outbox.notices = lambda limit, after=0: Deferred()
+        self.hook.start()
+        stopping = self.hook.stop()
+        self.assertNoResult(stopping)
+        self.clock.advance(2)
+        self.successResultOf(stopping)
+
+    def test_read_while_stopping(self) -> None:
+        """What the store gives while all stops is not sent."""
+        self.outbox.note("one")
+        found = self.successResultOf(self.outbox.notices(1))
+        reading: Deferred[list[Notice]] = Deferred()
+        answers: list[Any] = [succeed(found), reading]
+        self.outbox.notices = lambda limit, after=0: answers.pop(0)
+        self.hook.start()
+        stopping = self.hook.stop()
+        reading.callback(found)
+        self.successResultOf(stopping)
+        self.assertEqual((self.treq.tries, self.outbox.dropped), ([], []))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_twice(self) -> None:
+        """Stopping twice is no mistake: both fire."""
+        self.outbox.note("one")
+        self.hook.start()
+        first, second = self.hook.stop(), self.hook.stop()
+        self.clock.advance(2)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_restart(self) -> None:
+        """A new one on the same store sends what the former one did not get rid of, under the same ids."""
+        for number in range(10):
+            self.outbox.note(f"call {number}")
+        self.hook.start()
+        self.treq.tries[0].answer(200)
+        stopping = self.hook.stop()
+        self.clock.advance(2)
+        self.successResultOf(stopping)
+        ids = {one.event["id"] for one in self.treq.tries[1:]}
+        self.treq.tries.clear()
+        self.treq.script = lambda one: 200
+        self.make_hook().start()
+        self.assertEqual(self.treq.told, [(f"call {number}", number + 1) for number in range(1, 10)])
+        self.assertLess(ids, {one.event["id"] for one in self.treq.tries} | {"call 9-10"})
+        self.assertEqual(self.outbox.kept, {})
