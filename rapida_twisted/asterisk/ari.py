@@ -272,6 +272,14 @@ class AriClient(AriBridges):
             ping = None
         return self._made(lambda entry: info_from(entry, ping), answer)
 
+    async def global_variable(self, name: str) -> str | None:
+        """A global variable of the dialplan; None if there is none of this name."""
+        try:
+            answer = await self._http.ask("GET", "asterisk/variable", {"variable": name})
+        except AriNotFound:
+            return None
+        return self._made(lambda found: _text(found["value"]), answer) or None
+
     async def filter_events(self, app: str, types: Iterable[str]) -> None:
         """Have an application be sent events of these types alone.
 

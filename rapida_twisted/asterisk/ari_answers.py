@@ -29,6 +29,8 @@ class AriChannel:
     priority: int = 0
     application: str = ""
     """What the channel runs now, such as ``AudioSocket``."""
+    application_data: str = ""
+    """Its arguments, as the dialplan writes them."""
     created: datetime | None = None
     variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Those that Asterisk shows by itself (``channelvars`` in ari.conf)."""
@@ -63,6 +65,7 @@ def channel_from(entry: Any) -> AriChannel:
         extension=_word(place.get("exten")),
         priority=place["priority"] if isinstance(place.get("priority"), int) else 0,
         application=_word(place.get("app_name")),
+        application_data=_word(place.get("app_data")),
         created=ari_time(entry.get("creationtime")),
         variables=MappingProxyType({key: _word(value) for key, value in (entry.get("channelvars") or {}).items()}),
     )

@@ -33,7 +33,7 @@ class AriBridges:
         query = {
             "app": app,
             "channelId": channel_id,
-            "external_host": f"{host}:{port}",
+            "external_host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "encapsulation": "audiosocket",
             "transport": "tcp",
             "connection_type": "client",
@@ -47,13 +47,16 @@ class AriBridges:
             raise AriMalformed(self._http.credential.name, "JSON of another form than expected", status=200) from None
 
     async def create_bridge(self, bridge_id: str, name: str) -> None:
-        """Make a bridge that mixes; with two channels Asterisk just passes the audio on."""
+        """Make a bridge that mixes; with two channels Asterisk just passes the audio on.
+
+        :raises AriConflict: there is a bridge of that id already.
+        """
         await self._http.ask("POST", f"bridges/{quote(bridge_id, safe='')}", {"type": "mixing", "name": name})
 
     async def add_to_bridge(self, bridge_id: str, *channel_ids: str) -> None:
         """Put channels that are in a Stasis application into a bridge.
 
-        :raises AriConflict: one is in none.
+        :raises AriRejected: one is in none, or is gone.
         """
         path = f"bridges/{quote(bridge_id, safe='')}/addChannel"
         await self._http.ask("POST", path, {"channel": ",".join(channel_ids)})
@@ -70,18 +73,6 @@ class AriBridges:
         """The ids of the bridges of this name."""
         answer = await self._http.ask("GET", "bridges")
         return [entry["id"] for entry in _entries(answer) if entry.get("name") == name]
-
-    async def application_channels(self, app: str) -> list[str]:
-        """The ids of the channels in a Stasis application; none if there is no such application.
-
-        Those that an application with all events has to do with are all there are: it is asked for its own alone.
-        """
-        try:
-            answer = await self._http.ask("GET", f"applications/{quote(app, safe='')}")
-        except AriNotFound:
-            return []
-        found = answer.get("channel_ids") if isinstance(answer, dict) else None
-        return [channel_id for channel_id in found or [] if isinstance(channel_id, str)]
 
 
 def _entries(answer: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.settings import read_env_file
-from rapida_twisted.tools import ctl_calls, ctl_dial, ctl_dialplan, ctl_vault
+from rapida_twisted.tools import ctl_calls, ctl_dial, ctl_dialplan, ctl_doctor, ctl_vault
 from rapida_twisted.tools.ctl_options import GroupedHelp, UsageError
 
 __all__ = ["main", "make_parser"]
@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     ctl_dial.add_commands(commands)
     ctl_vault.add_commands(commands)
     ctl_dialplan.add_commands(commands)
+    ctl_doctor.add_commands(commands)
     return parser
 
 

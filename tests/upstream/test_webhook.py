@@ -866,10 +866,483 @@ class StopTests(ClockTests):
         stopping = self.hook.stop()
         self.clock.advance(2)
         self.successResultOf(stopping)
-        ids = {one.event["id"] for one in self.treq.tries[1:]}
+        asked_before = {one.event["id"] for one in self.treq.tries[1:]}
         self.treq.tries.clear()
         self.treq.script = lambda one: 200
         self.make_hook().start()
         self.assertEqual(self.treq.told, [(f"call {number}", number + 1) for number in range(1, 10)])
-        self.assertLess(ids, {one.event["id"] for one in self.treq.tries} | {"call 9-10"})
+        self.assertEqual(asked_before - {one.event["id"] for one in self.treq.tries}, set())
         self.assertEqual(self.outbox.kept, {})
+
+
+class Received:
+    """A notice as a receiver got it."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.body: bytes = request.content.read()
+        self.event = json.loads(self.body)
+        self.call: str = self.event["call"]["context_id"]
+        self.status: str = self.event["call"]["call_status"]
+        self.signature: str = request.getHeader("X-Rapida-Signature")
+
+
+class Receiver(Resource):
+    """A receiver that answers as ``answer`` says: with a status, or with None, and then the test answers, or nobody."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: list[Received] = []
+        self.answer: Callable[[Received], int | None] = lambda received: 204
+        self.headers: dict[str, str] = {}
+
+    def render_POST(self, request: Request) -> Any:
+        """Take a notice."""
+        received = Received(request)
+        self.received.append(received)
+        code = self.answer(received)
+        if code is None:
+            # The client may be gone before anybody answers.
+            request.notifyFinish().addErrback(lambda _: None)
+            return NOT_DONE_YET
+        request.setResponseCode(code)
+        for name, value in self.headers.items():
+            request.setHeader(name, value)
+        return b""
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Call and status of all that came."""
+        return [(received.call, received.status) for received in self.received]
+
+
+class Endless(Resource):
+    """Takes a notice, and answers with a body that never ends, as fast as it is read."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent_bytes = 0
+        self.gone: Deferred[None] = Deferred()
+
+    def render_POST(self, request: Request) -> int:
+        """Begin."""
+        request.notifyFinish().addErrback(lambda _: self.gone.callback(None))
+        request.registerProducer(self, False)
+        self.request = request
+        return NOT_DONE_YET
+
+    def resumeProducing(self) -> None:
+        """More of it."""
+        self.sent_bytes += 65_536
+        self.request.write(bytes(65_536))
+
+    def stopProducing(self) -> None:
+        """Nobody is there any more."""
+
+
+def verify_with_the_page(secret: str, received: Received) -> None:
+    """What the docs' receiver makes of a notice's signature: nothing, or ValueError."""
+    page_code()["verify"](secret, received.signature, received.body)
+
+
+def page_code() -> dict[str, Any]:
+    """The names of the page's receiver."""
+    os.environ.setdefault("STATUS_WEBHOOK__SECRET", SECRET)
+    names: dict[str, Any] = {"__name__": "receiver"}
+    exec(named_block("webhook.rst", "receiver"), names)
+    return names
+
+
+class LoopbackTestCase(TestCase):
+    """A call store in a file, the program's own HTTP client, and receivers on loopback."""
+
+    def setUp(self) -> Deferred[None]:
+        """Open the store."""
+        self.hooks: list[StatusWebhook] = []
+        self.path = Path(self.mktemp()).absolute() / "calls.sqlite3"
+        self.store = SqliteStore(self.path, reactor)
+        return self.store.open()
+
+    def tearDown(self) -> Deferred[None]:
+        """Stop what runs."""
+        return Deferred.fromCoroutine(self.end())
+
+    async def end(self) -> None:
+        """Stop the webhooks, then the store."""
+        for hook in self.hooks:
+            await hook.stop()
+        await self.store.close()
+
+    def start_hook(self, url: str, ca_file: str = "", pause_s: float = 0.01) -> StatusWebhook:
+        """A webhook that runs until the test is over, with short pauses."""
+        client, pool = make_client(reactor, ca_file)
+        self.addCleanup(pool.closeCachedConnections)
+        hook = StatusWebhook(
+            self.store, url, SECRET, treq_client=client, reactor=reactor, pause=lambda tries: pause_s
+        )  # fmt: skip
+        self.hooks.append(hook)
+        hook.start()
+        return hook
+
+    async def serve(self, resource: Resource, port: int = 0) -> str:
+        """The address of a receiver that runs until the test is over."""
+        site = Site(resource)
+        site.noisy = False
+        listening = await TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(site)
+        self.addCleanup(listening.stopListening)
+        return f"http://127.0.0.1:{listening.getHost().port}/calls"
+
+    async def serve_tls(self, resource: Resource) -> tuple[str, str]:
+        """The address of one with TLS, and the file of its authority."""
+        authority = Authority(Path(self.mktemp()))
+        authority.certify("127.0.0.1")
+        context = ssl.DefaultOpenSSLContextFactory(str(authority.key), str(authority.certificate))
+        site = Site(resource)
+        site.noisy = False
+        listening = await SSL4ServerEndpoint(reactor, 0, context, interface="127.0.0.1").listen(site)
+        self.addCleanup(listening.stopListening)
+        return f"https://127.0.0.1:{listening.getHost().port}/calls", str(authority.authority)
+
+    async def change(self, call: str, *statuses: str) -> None:
+        """A call's status becomes so, one after another."""
+        now = time.time()
+        if not any(known.context_id == call for known in await self.store.recent(1000)):
+            context = CallContext(
+                context_id=call, assistant_id="1", created_at=now, expires_at=now + 300,
+                direction=Direction.OUTBOUND, call_status=CallStatus.NEW, called="200",
+            )  # fmt: skip
+            await self.store.add(context, 1000)
+        for status in statuses:
+            await self.store.follow(call, CallProgress(status=CallStatus(status), at=time.time()), notify=True)
+
+    async def until(self, done: Callable[[], Any], at_most_s: float = 5.0) -> None:
+        """Wait for something."""
+        until_s = time.monotonic() + at_most_s
+        while not done():
+            self.assertLess(time.monotonic(), until_s, "it did not come to that")
+            await deferLater(reactor, 0.005)
+
+    async def until_empty(self) -> None:
+        """Wait until the outbox is empty."""
+        until_s = time.monotonic() + 5
+        while await self.store.notices(1):
+            self.assertLess(time.monotonic(), until_s, "the outbox did not get empty")
+            await deferLater(reactor, 0.005)
+
+
+class LoopbackTests(LoopbackTestCase):
+    """With real receivers."""
+
+    async def test_a_call(self) -> None:
+        """Each change of a call comes, in order, signed, as the store showed it just after the change."""
+        receiver = Receiver()
+        hook = self.start_hook(f"{await self.serve(receiver)}?token={TOKEN}&x=a%2Fb%20c+d")
+        for status in ("initiated", "ringing", "answered", "completed"):
+            await self.change("one", status)
+            hook.wake()
+        await self.until_empty()
+        statuses = ["initiated", "ringing", "answered", "completed"]
+        self.assertEqual(receiver.told, [("one", status) for status in statuses])
+        for received in receiver.received:
+            verify_with_the_page(SECRET, received)
+            self.assertEqual(received.request.uri, f"/calls?token={TOKEN}&x=a%2Fb%20c+d".encode())
+            self.assertEqual(received.request.getHeader("User-Agent"), f"rapida-media/{__version__}")
+            self.assertEqual(received.request.getHeader("Content-Type"), "application/json")
+        self.assertEqual(receiver.received[-1].event["call"], record_of(await self.store.get("one")))
+
+    async def test_order_of_a_call(self) -> None:
+        """A receiver that fails every other time gets each call's changes in order all the same."""
+        receiver = Receiver()
+        receiver.answer = lambda received: 503 if len(receiver.received) % 2 else 204
+        statuses = ("initiated", "ringing", "answered", "completed")
+        for number in range(12):
+            await self.change(f"call {number}", *statuses)
+        self.start_hook(await self.serve(receiver))
+        await self.until_empty()
+        for number in range(12):
+            told = [status for call, status in receiver.told if call == f"call {number}"]
+            self.assertEqual(sorted(told, key=statuses.index), told)
+            self.assertEqual(tuple(dict.fromkeys(told)), statuses)
+        self.assertGreater(len(receiver.told), 48)
+
+    async def test_restart(self) -> None:
+        """What nobody took survives the end of the program, in the file, and is sent by the next one."""
+        await self.change("one", "initiated", "ringing")
+        await self.change("two", "initiated")
+        refusing, taking = Receiver(), Receiver()
+        refusing.answer = lambda received: 204 if received.status == "ringing" or received.call == "two" else 500
+        hook = self.start_hook(await self.serve(refusing))
+        await self.until(lambda: len(refusing.received) > 4)
+        await hook.stop()
+        await self.store.close()
+        self.store = SqliteStore(self.path, reactor)
+        await self.store.open()
+        self.start_hook(await self.serve(taking))
+        await self.until_empty()
+        self.assertEqual(taking.told, [("one", "initiated"), ("one", "ringing")])
+        self.assertEqual(refusing.told.count(("two", "initiated")), 1)
+        self.assertEqual(taking.received[0].event["id"], refusing.received[0].event["id"])
+
+    async def test_slow_for_one_call(self) -> None:
+        """A receiver that takes its time for one call delays no other one."""
+        receiver = Receiver()
+        receiver.answer = lambda received: None if received.call == "slow" else 204
+        await self.change("slow", "initiated", "ringing")
+        for number in range(20):
+            await self.change(f"call {number}", "initiated", "ringing")
+        self.start_hook(await self.serve(receiver))
+        await self.until(lambda: len(receiver.received) == 41)
+        self.assertEqual([status for call, status in receiver.told if call == "slow"], ["initiated"])
+        slow = next(received for received in receiver.received if received.call == "slow")
+        receiver.answer = lambda received: 204
+        slow.request.setResponseCode(200)
+        slow.request.finish()
+        await self.until_empty()
+        self.assertEqual(receiver.told[-1], ("slow", "ringing"))
+
+    async def test_hanging(self) -> None:
+        """A receiver that never answers is given up after the timeout, its connection closed, and tried again."""
+        self.patch(webhook, "TRY_S", 0.1)
+        receiver, closed = Receiver(), []
+        receiver.answer = lambda received: None
+        await self.change("one", "initiated")
+        self.start_hook(await self.serve(receiver))
+        await self.until(lambda: receiver.received)
+        receiver.received[0].request.notifyFinish().addErrback(closed.append)
+        await self.until(lambda: closed)
+        receiver.answer = lambda received: 204
+        await self.until_empty()
+        self.assertGreater(len(receiver.received), 1)
+
+    async def test_redirect(self) -> None:
+        """A redirect is not followed: nothing comes where it leads."""
+        elsewhere, receiver = Receiver(), Receiver()
+        receiver.headers = {"Location": await self.serve(elsewhere)}
+        codes = iter((301, 302, 303, 307, 308))
+        receiver.answer = lambda received: next(codes, 204)
+        await self.change("one", "initiated")
+        self.start_hook(await self.serve(receiver))
+        await self.until_empty()
+        self.assertEqual((len(receiver.received), elsewhere.received), (6, []))
+
+    async def test_not_there_yet(self) -> None:
+        """A receiver that is started later gets what was noted before; the log has two lines."""
+        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory.forProtocol(Protocol))
+        port = listening.getHost().port
+        await listening.stopListening()
+        await self.change("one", "initiated", "ringing")
+        with capturedLogs() as events:
+            self.start_hook(f"http://127.0.0.1:{port}/calls?token={TOKEN}")
+            await deferLater(reactor, 0.2)
+            receiver = Receiver()
+            await self.serve(receiver, port)
+            await self.until_empty()
+        self.assertEqual(receiver.told, [("one", "initiated"), ("one", "ringing")])
+        lines = [formatEvent(event) for event in events if event["log_namespace"].endswith("StatusWebhook")]
+        self.assertEqual(len(lines), 2, lines)
+        self.assertIn("Connection was refused", lines[0])
+        self.assertIn("works again", lines[1])
+        for secret in (SECRET, TOKEN):
+            self.assertNotIn(secret, repr(events) + "".join(formatEvent(event) for event in events))
+
+    async def test_no_http(self) -> None:
+        """What speaks something else, or hangs up in the middle, is tried again."""
+        connections: list[Protocol] = []
+
+        class Broken(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                connections.append(self)
+                beginnings = (b"", b"220 mail.example.com\r\n", b"HTTP/1.1 200 OK\r\nContent-Le", b"\xff" * 10_000)
+                self.transport.write(beginnings[len(connections) % 4])
+                self.transport.loseConnection()
+
+        factory = Factory.forProtocol(Broken)
+        factory.noisy = False
+        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(listening.stopListening)
+        await self.change("one", "initiated")
+        self.start_hook(f"http://127.0.0.1:{listening.getHost().port}/calls")
+        await self.until(lambda: len(connections) > 12)
+        self.assertEqual(len(await self.store.notices(10)), 1)
+
+    async def test_endless_body(self) -> None:
+        """A body without end is cut off soon; the notice counts as taken."""
+        endless = Endless()
+        await self.change("one", "initiated")
+        self.start_hook(await self.serve(endless))
+        await self.until_empty()
+        await endless.gone
+        self.assertLess(endless.sent_bytes, 20_000_000)
+
+    async def test_stop(self) -> None:
+        """With a receiver that never answers, all is over after the grace, and the connections are closed."""
+        self.patch(webhook, "GRACE_S", 0.3)
+        receiver, closed = Receiver(), []
+
+        def hang(received: Received) -> None:
+            received.request.notifyFinish().addErrback(closed.append)
+
+        receiver.answer = hang
+        for number in range(20):
+            await self.change(f"call {number}", "initiated")
+        hook = self.start_hook(await self.serve(receiver))
+        await self.until(lambda: len(receiver.received) == 8)
+        before_s = time.monotonic()
+        await hook.stop()
+        self.assertApproximates(time.monotonic() - before_s, 0.4, 0.2)
+        await self.until(lambda: len(closed) == 8)
+        self.assertEqual(len(await self.store.notices(100)), 20)
+        self.assertEqual(len(receiver.received), 8)
+
+
+class TlsTests(LoopbackTestCase):
+    """With real receivers over TLS."""
+
+    async def test_private_authority(self) -> None:
+        """With the file of its authority, a receiver is believed."""
+        receiver = Receiver()
+        url, ca_file = await self.serve_tls(receiver)
+        await self.change("one", "initiated", "ringing")
+        self.start_hook(url, ca_file)
+        await self.until_empty()
+        self.assertEqual(receiver.told, [("one", "initiated"), ("one", "ringing")])
+        verify_with_the_page(SECRET, receiver.received[0])
+
+    async def test_stranger(self) -> None:
+        """A receiver whose certificate is not trusted gets nothing, and the notice stays."""
+        receiver = Receiver()
+        url, _ = await self.serve_tls(receiver)
+        _, other_ca = await self.serve_tls(Receiver())
+        await self.change("one", "initiated")
+        for ca_file in ("", other_ca):
+            with capturedLogs() as events:
+                hook = self.start_hook(f"{url}?token={TOKEN}", ca_file)
+                await self.until(lambda: any("TLS failed" in formatEvent(event) for event in events))
+                await hook.stop()
+            text = repr(events) + "".join(formatEvent(event) for event in events)
+            self.assertIn("certificate verify failed", text)
+            self.assertNotIn(TOKEN, text)
+        self.assertEqual(receiver.received, [])
+        self.assertEqual(len(await self.store.notices(10)), 1)
+
+    async def test_endless_body(self) -> None:
+        """A body without end is cut off over TLS, too."""
+        endless = Endless()
+        url, ca_file = await self.serve_tls(endless)
+        await self.change("one", "initiated")
+        self.start_hook(url, ca_file)
+        await self.until_empty()
+        await endless.gone
+        self.assertLess(endless.sent_bytes, 20_000_000)
+
+
+class PageTests(SynchronousTestCase):
+    """The page's code, used as it stands there."""
+
+    BODY = b'{"event":"call.status"}'
+
+    def setUp(self) -> None:
+        """Read it."""
+        self.verify = page_code()["verify"]
+
+    def test_good(self) -> None:
+        """What we sign is believed."""
+        self.verify(SECRET, sign(SECRET, int(time.time()), self.BODY), self.BODY)
+        self.verify("sécret", sign("sécret", int(time.time()) - 290, b""), b"")
+
+    def test_bad(self) -> None:
+        """Another body, secret or time is refused; so is what is no signature. All by ValueError."""
+        now = int(time.time())
+        good = sign(SECRET, now, self.BODY)
+        for secret, header, body in (
+            (SECRET, good, self.BODY + b" "),
+            ("another secret", good, self.BODY),
+            (SECRET, good.replace(str(now), str(now + 1)), self.BODY),
+            (SECRET, good[:-1] + ("0" if good[-1] != "0" else "1"), self.BODY),
+            (SECRET, sign(SECRET, now - 310, self.BODY), self.BODY),
+            (SECRET, sign(SECRET, now + 310, self.BODY), self.BODY),
+            *(
+                (SECRET, header, self.BODY)
+                for header in ("", "t=1", "v1=", "v1", "t=,v1=ü", f"t={now},v1=", "=,=", ",")
+            ),
+        ):
+            self.assertRaises(ValueError, self.verify, secret, header, body)
+
+    def test_notice(self) -> None:
+        """The notice that the page shows has the form of ours, and fields that a record has."""
+        shown = json.loads(named_block("webhook.rst", "notice"))
+        treq, outbox = FakeTreq(), Outbox()
+        outbox.note("one")
+        hook: Any = StatusWebhook(outbox, URL, SECRET, treq_client=treq, reactor=Clock())  # type: ignore[arg-type]
+        hook.start()
+        self.assertEqual(list(shown), list(treq.tries[0].event))
+        self.assertEqual(shown["id"], f"{shown['call']['context_id']}-{shown['number']}")
+        record = record_of(CallContext(context_id="one", assistant_id="1", created_at=0, expires_at=1))
+        self.assertEqual(set(shown["call"]) - set(record), set())
+
+
+class _Script(ProcessProtocol):
+    """A program and what it prints."""
+
+    def __init__(self) -> None:
+        self.out = self.err = ""
+        self.over: Deferred[None] = Deferred()
+
+    def outReceived(self, data: bytes) -> None:  # noqa: N802
+        """It prints."""
+        self.out += data.decode()
+
+    def errReceived(self, data: bytes) -> None:  # noqa: N802
+        """It complains, or logs."""
+        self.err += data.decode()
+
+    def processEnded(self, reason: Failure) -> None:  # noqa: N802
+        """It is gone."""
+        self.over.callback(None)
+
+
+class PageReceiverTests(LoopbackTestCase):
+    """The page's receiver, as a program of its own."""
+
+    async def run_receiver(self, secret: str) -> tuple[_Script, str]:
+        """Start it on a free port. The program and its address."""
+        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory.forProtocol(Protocol))
+        port = listening.getHost().port
+        await listening.stopListening()
+        code = named_block("webhook.rst", "receiver")
+        self.assertEqual(code.count('("127.0.0.1", 9000)'), 1)
+        script = Path(self.mktemp())
+        script.write_text(code.replace("9000", str(port)))
+        program = _Script()
+        process = reactor.spawnProcess(
+            program, sys.executable, [sys.executable, str(script)], {"STATUS_WEBHOOK__SECRET": secret}
+        )  # fmt: skip
+
+        def end() -> Deferred[None]:
+            process.signalProcess("KILL")
+            return program.over
+
+        self.addCleanup(end)
+        return program, f"http://127.0.0.1:{port}/calls"
+
+    async def test_prints_each_once(self) -> None:
+        """It prints each change of a call."""
+        program, url = await self.run_receiver(SECRET)
+        await self.change("one", "initiated", "ringing", "failed")
+        self.start_hook(url, pause_s=0.1)
+        await self.until_empty()
+        await self.until(lambda: program.out.count("\n") >= 3)
+        self.assertEqual(program.out, "one initiated\none ringing\none failed\n")
+
+    async def test_another_secret(self) -> None:
+        """With another secret it refuses all, and prints nothing."""
+        program, url = await self.run_receiver("another-secret-of-the-webhook")
+        await self.change("one", "initiated")
+        self.start_hook(url, pause_s=0.1)
+        await self.until(lambda: "401" in program.err)
+        self.assertEqual(program.out, "")
+        self.assertEqual(len(await self.store.notices(10)), 1)
