@@ -314,3 +314,42 @@ class EnvFileTests(SynchronousTestCase):
         Path(missing).mkdir()
         self.assertIn("directory", str(self.assertRaises(SettingsError, read_env_file, missing)))
         self.assertIn("can't be read", str(self.assertRaises(SettingsError, self.read, b"A=\xff")))
+
+
+class OutboundSettingsTests(SynchronousTestCase):
+    """What is said of calls that are placed."""
+
+    def refused(self, **words: str) -> str:
+        """The sentence about a word that can't be used."""
+        return str(self.assertRaises(SettingsError, Settings.from_words, words))
+
+    def test_good(self) -> None:
+        """Words of each kind."""
+        settings = Settings.from_words(
+            {
+                "OUTBOUND__CONTEXT": "rapida-outbound-ws", "OUTBOUND__RATE": "0.5", "OUTBOUND__LONGEST_S": "0",
+                "STATUS_WEBHOOK__URL": "https://example.com/calls?x=1", "STATUS_WEBHOOK__SECRET": "s" * 16,
+                "VAULT__MASTER_KEY_FILE": "/run/key",
+            }
+        )  # fmt: skip
+        self.assertEqual((settings.outbound_context, settings.outbound_rate), ("rapida-outbound-ws", 0.5))
+        self.assertEqual(settings.vault_words, {"VAULT__MASTER_KEY": "", "VAULT__MASTER_KEY_FILE": "/run/key"})
+        self.assertNotIn("s" * 16, repr(settings))
+
+    def test_bad(self) -> None:
+        """Each is told by its name, and a secret is not repeated."""
+        for name, word in [
+            ("OUTBOUND__CONTEXT", "a,b"), ("OUTBOUND__CONTEXT", "x" * 80), ("OUTBOUND__RATE", "0"),
+            ("OUTBOUND__RATE", "inf"), ("OUTBOUND__CALLS", "0"), ("OUTBOUND__ANSWER_S", "0"),
+            ("OUTBOUND__ANSWER_S", "601"), ("ARI__TIMEOUT_S", "0"), ("ARI__APP", "a b"),
+            ("STATUS_WEBHOOK__URL", "ftp://x"), ("STATUS_WEBHOOK__URL", "https://user:word@x/"),
+            ("STATUS_WEBHOOK__URL", "http://[x"), ("STATUS_WEBHOOK__URL", "https://x/\n"),
+        ]:  # fmt: skip
+            self.assertIn(name, self.refused(**{name: word}), word)
+
+    def test_webhook_needs_a_secret(self) -> None:
+        """A webhook whose POSTs anybody could forge is refused, and so is a secret that can be guessed."""
+        for words in ({}, {"STATUS_WEBHOOK__SECRET": "tooshort-secret"}):
+            said = self.refused(STATUS_WEBHOOK__URL="https://example.com", **words)
+            self.assertIn("needs STATUS_WEBHOOK__SECRET", said)
+            self.assertNotIn("tooshort", said)

@@ -160,6 +160,38 @@ class TwistdTests(SynchronousTestCase):
         self.assertIn("set RAPIDA_API_KEY in the environment", said)
         self.assertNotIn("very-secret", said)
 
+    def test_other_secrets_on_the_command_line(self) -> None:
+        """So are the vault's master key and the webhook's secret."""
+        for option, env in [
+            ("--vault-master-key", "VAULT__MASTER_KEY"), ("--status-webhook-secret", "STATUS_WEBHOOK__SECRET"),
+        ]:  # fmt: skip
+            said = self.fails(option, "very-secret-key-1")
+            self.assertIn(f"set {env} in the environment", said)
+            self.assertNotIn("very-secret", said)
+
+    def test_wrong_master_key(self) -> None:
+        """A vault that can't be opened is one sentence at the start, not a call's failure later; no key is shown."""
+        password = self.folder / "password"
+        password.write_text("a-password-1")
+        words = ["--ari-url", "http://127.0.0.1:8088", "--ari-user", "rapida", "--password-file", str(password)]
+        control = Path(sys.executable).with_name("rapida-media-ctl")
+        subprocess.run(
+            [control, "vault", "set", "pbx", "--state-dir", self.state, *words], check=True, capture_output=True
+        )
+        other = self.folder / "other-key"
+        other.write_text("A" * 43 + "=")
+        said = self.fails("--vault-master-key-file", str(other))
+        self.assertIn("the master key does not open the vault", said)
+        self.assertNotIn("AAAA", said)
+        (self.state / "vault-key").unlink()
+        self.assertIn("vault", self.fails())
+        other.write_text("nonsense")
+        self.assertIn("is no master key", self.fails("--vault-master-key-file", str(other)))
+
+    def test_authorities_that_are_not_there(self) -> None:
+        """A file of authorities that can't be read is one sentence."""
+        self.assertIn("TLS__CA_FILE: the CA's file /no/such.pem", self.fails("--tls-ca-file", "/no/such.pem"))
+
     def test_taken_port(self) -> None:
         """A port that somebody else has is one sentence, and nothing stays behind."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
