@@ -410,8 +410,10 @@ class _Discarded(Protocol):
     def _hang_up(self) -> None:
         if not self.over.called:
             self.over.callback(None)
-            if self.transport is not None:
-                self.transport.loseConnection()
+            transport: Any = self.transport
+            if transport is not None:
+                # Over TLS loseConnection() waits for the peer's farewell, and reads on as long as that takes.
+                transport.stopProducing()
 
 
 def _body(notice: Notice) -> bytes:
