@@ -6,15 +6,17 @@ Certificates are always verified: there is no switch.
 from __future__ import annotations
 
 import re
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
 from OpenSSL import crypto
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, _HTTP11ClientFactory
 
-__all__ = ["make_client", "read_ca", "tls_options"]
+__all__ = ["causes_of", "make_client", "read_ca", "tls_options"]
 
 CONNECT_TIMEOUT_S = 5.0
 IDLE_S = 10.0
@@ -41,15 +43,27 @@ def read_ca(path: Path) -> Any:
 
 
 def make_client(reactor: Any, ca_file: str = "") -> tuple[HTTPClient, HTTPConnectionPool]:
-    """A client of HTTP servers, and its connections, to be closed at the end by ``closeCachedConnections()``.
+    """A client of HTTP servers, which keeps no cookies, and its connections.
+
+    These are to be closed at the end, by ``closeCachedConnections()``.
 
     :param ca_file: the authorities to trust in the place of the public ones.
     :raises ValueError: there are none in that file; the text is one sentence.
     """
-    pool = HTTPConnectionPool(reactor)
+    pool = _Pool(reactor)
     pool.cachedConnectionTimeout = IDLE_S  # type: ignore[assignment]
     policy = BrowserLikePolicyForHTTPS(read_ca(Path(ca_file))) if ca_file else BrowserLikePolicyForHTTPS()
-    return HTTPClient(Agent(reactor, policy, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)), pool
+    agent = Agent(reactor, policy, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)
+    return HTTPClient(agent, IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))), pool
+
+
+class _Factory(_HTTP11ClientFactory):
+    # Two lines in the log for each connection say nothing.
+    noisy = False
+
+
+class _Pool(HTTPConnectionPool):
+    _factory = _Factory
 
 
 def tls_options(host: str, ca_file: str = "") -> Any:
@@ -58,3 +72,11 @@ def tls_options(host: str, ca_file: str = "") -> Any:
     :raises ValueError: as :func:`make_client`.
     """
     return optionsForClientTLS(host, read_ca(Path(ca_file))) if ca_file else optionsForClientTLS(host)
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The innermost errors of Twisted's nested ones."""
+    reasons = getattr(error, "reasons", None)
+    if not reasons:
+        return [error]
+    return [cause for reason in reasons for cause in causes_of(reason.value)]

@@ -28,6 +28,7 @@ from rapida_twisted.asterisk.ari_errors import (
     AriUnreachable,
 )
 from rapida_twisted.asterisk.credential import AriCredential
+from rapida_twisted.outgoing import causes_of
 
 __all__ = ["AriHttp", "ari_base", "authorization"]
 
@@ -97,7 +98,7 @@ class AriHttp:
         except DeferredTimeout:
             raise AriUnreachable(self.credential.name, f"no answer within {limit_s:g} s") from None
         except Exception as error:
-            causes = _causes(error)
+            causes = causes_of(error)
             placed = False if any(_never_sent(cause) for cause in causes) else None
             raise AriUnreachable(self.credential.name, self._clean(_sentence(causes)), placed=placed) from None
         return self._read(status, answer)
@@ -120,7 +121,7 @@ class AriHttp:
             return response.code, await self._body(response)
         except Exception as error:
             # So does Agent tell that it was cancelled.
-            if any(isinstance(cause, CancelledError) for cause in _causes(error)):
+            if any(isinstance(cause, CancelledError) for cause in causes_of(error)):
                 raise CancelledError from None
             raise
 
@@ -186,8 +187,10 @@ class _Body(Protocol):
             self.complete.errback(reason)
 
     def _hang_up(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
+        transport: Any = self.transport
+        if transport is not None:
+            # Over TLS loseConnection() waits for the peer's farewell, and reads on as long as that takes.
+            transport.stopProducing()
 
 
 def _message(body: bytes) -> str:
@@ -200,14 +203,6 @@ def _message(body: bytes) -> str:
         return ""
     message = answer.get("message") or answer.get("error") or ""
     return message if isinstance(message, str) else ""
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The innermost errors of Twisted's nested ones."""
-    reasons = getattr(error, "reasons", None)
-    if not reasons:
-        return [error]
-    return [cause for reason in reasons for cause in _causes(reason.value)]
 
 
 def _never_sent(cause: BaseException) -> bool:

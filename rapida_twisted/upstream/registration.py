@@ -127,8 +127,10 @@ class _Beginning(Protocol):
             self.done.errback(reason)
 
     def _hang_up(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
+        transport: Any = self.transport
+        if transport is not None:
+            # Over TLS loseConnection() waits for the peer's farewell, and reads on as long as that takes.
+            transport.stopProducing()
 
 
 def _reason(response: IResponse) -> str:

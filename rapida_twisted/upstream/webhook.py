@@ -6,41 +6,27 @@ the server was started anew), and none is left out unless it was given up, which
 
 from __future__ import annotations
 
-import hmac
 import json
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-from OpenSSL.SSL import Error as TlsError
-from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredQueue, succeed
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.iweb import IResponse
 
-from rapida_twisted._version import __version__
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore, Notice
+from rapida_twisted.upstream.webhook_receiver import Answer, Receiver
 
-__all__ = ["StatusWebhook", "growing_pause", "sign"]
+__all__ = ["StatusWebhook", "growing_pause"]
 
 MOST_REQUESTS = 8
-TRY_S = 10.0
-"""How long an answer's status may take, connecting included."""
-BODY_S = 2.0
-"""How long an answer's body is read, which only lets the connection be used again."""
-MOST_BODY_BYTES = 65_536
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 300.0
 KEEP_TRYING_S = 86_400.0
@@ -59,15 +45,6 @@ def growing_pause(tries: int) -> float:
     """How long to wait after so many failed tries, in seconds: up to 5 min; jittered, lest all come back at once."""
     pause_s: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries - 1, 20))
     return pause_s * random.uniform(0.5, 1.0)
-
-
-def sign(secret: str, timestamp: int, body: bytes) -> str:
-    """The value of ``X-Rapida-Signature``: ``t=<timestamp>,v1=<HMAC-SHA256 of "<timestamp>." and the body, in hex>``.
-
-    :param timestamp: when this try is made (UNIX s). Signed too, so that a stranger can't send an old request again.
-    """
-    digest = hmac.digest(secret.encode(), b"%d." % timestamp + body, "sha256")
-    return f"t={timestamp},v1={digest.hex()}"
 
 
 class StatusWebhook:
@@ -95,7 +72,7 @@ class StatusWebhook:
         pause: Callable[[int], float] = growing_pause,
     ) -> None:
         self._store = store
-        self._receiver = _Receiver(url, secret, treq_client, reactor, now)
+        self._receiver = Receiver(url, secret, treq_client, reactor, now)
         self._reactor = reactor
         self._now = now
         self._pause = pause
@@ -260,7 +237,7 @@ class StatusWebhook:
         line.tries += 1
         return max(self._pause(line.tries), answer.retry_after_s)
 
-    def _give_up(self, notice: Notice, answer: _Answer) -> None:
+    def _give_up(self, notice: Notice, answer: Answer) -> None:
         self._log.error(
             "call {context_id}: its status {status} was not told to the status webhook {where}, and never will be:"
             " the last answer was {answer}",
@@ -330,92 +307,6 @@ class _Health:
         self._parts.discard(part)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What came of one try."""
-
-    status: int
-    """0: there was no answer."""
-    words: str
-    retry_after_s: float = 0.0
-
-
-class _Receiver:
-    """Where the notices go: one POST, bounded in time and size, and what came of it."""
-
-    def __init__(self, url: str, secret: str, treq_client: Any, reactor: Any, now: Callable[[], float]) -> None:
-        self.where = _where(url)
-        self._url = url
-        self._secret = secret
-        self._treq = treq_client
-        self._reactor = reactor
-        self._now = now
-
-    async def post(self, body: bytes) -> _Answer:
-        """Try once. Raises nothing but CancelledError."""
-        asking = Deferred.fromCoroutine(self._request(body))
-        try:
-            response = await asking.addTimeout(TRY_S, self._reactor)
-        except CancelledError:
-            raise
-        except DeferredTimeout:
-            return _Answer(0, f"no answer within {TRY_S:g} s")
-        except Exception as error:
-            return _Answer(0, _sentence(error))
-        await self._discard(response)
-        words = f"HTTP status {response.code}" + (" (not followed)" if 300 <= response.code < 400 else "")
-        return _Answer(response.code, words, _retry_after_s(response))
-
-    async def _request(self, body: bytes) -> IResponse:
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": f"rapida-media/{__version__}",
-            "X-Rapida-Signature": sign(self._secret, int(self._now()), body),
-        }
-        try:
-            # A redirect could send what is said of a call to anybody.
-            response: IResponse = await self._treq.post(
-                self._url, data=body, headers=headers, allow_redirects=False, unbuffered=True
-            )
-        except Exception as error:
-            # So does Agent tell that it was cancelled.
-            if any(isinstance(cause, CancelledError) for cause in _causes(error)):
-                raise CancelledError from None
-            raise
-        return response
-
-    async def _discard(self, response: IResponse) -> None:
-        if response.length != 0:
-            body = _Discarded()
-            response.deliverBody(body)
-            await body.over.addTimeout(BODY_S, self._reactor)
-
-
-class _Discarded(Protocol):
-    """Reads a body to its end, for a while; nobody wants it. ``over`` does not fail: the status has said all."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self.over: Deferred[None] = Deferred(lambda _: self._hang_up())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._bytes += len(data)
-        if self._bytes > MOST_BODY_BYTES:
-            self._hang_up()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.over.called:
-            self.over.callback(None)
-
-    def _hang_up(self) -> None:
-        if not self.over.called:
-            self.over.callback(None)
-            transport: Any = self.transport
-            if transport is not None:
-                # Over TLS loseConnection() waits for the peer's farewell, and reads on as long as that takes.
-                transport.stopProducing()
-
-
 def _body(notice: Notice) -> bytes:
     made_at = datetime.fromtimestamp(notice.made_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     event = {
@@ -426,39 +317,6 @@ def _body(notice: Notice) -> bytes:
         "call": dict(notice.record),
     }
     return json.dumps(event, separators=(",", ":")).encode()
-
-
-def _where(url: str) -> str:
-    """A URL without what may be a secret in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _retry_after_s(response: IResponse) -> float:
-    """The pause that a receiver wants; a date, which it may also be, is not looked at."""
-    values = response.headers.getRawHeaders(b"Retry-After", [])
-    if response.code not in (429, 503) or not values or not re.fullmatch(rb"[0-9]{1,9}", values[0].strip()):
-        return 0.0
-    return min(float(values[0]), LONGEST_PAUSE_S)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The innermost errors of Twisted's nested ones."""
-    reasons = getattr(error, "reasons", None)
-    if not reasons:
-        return [error]
-    return [cause for reason in reasons for cause in _causes(reason.value)]
-
-
-def _sentence(error: BaseException) -> str:
-    """What went wrong. Only errors that never quote the URL speak for themselves."""
-    causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, TlsError | VerificationError):
-            return f"TLS failed: {cause!r}"
-    if isinstance(causes[0], ConnectError | ConnectionClosed | DNSLookupError):
-        return str(causes[0])
-    return f"the request failed ({type(causes[0]).__name__})"
 
 
 def _cancel(timer: IDelayedCall | None) -> None:

@@ -30,8 +30,9 @@ from rapida_twisted.contexts.sqlite import SqliteStore
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import Notice
 from rapida_twisted.outgoing import make_client
-from rapida_twisted.upstream import webhook
-from rapida_twisted.upstream.webhook import StatusWebhook, growing_pause, sign
+from rapida_twisted.upstream import webhook, webhook_receiver
+from rapida_twisted.upstream.webhook import StatusWebhook, growing_pause
+from rapida_twisted.upstream.webhook_receiver import sign
 from tests.docs.blocks import named_block
 from tests.live.tls import Authority
 
@@ -1112,7 +1113,7 @@ class LoopbackTests(LoopbackTestCase):
 
     async def test_hanging(self) -> None:
         """A receiver that never answers is given up after the timeout, its connection closed, and tried again."""
-        self.patch(webhook, "TRY_S", 0.1)
+        self.patch(webhook_receiver, "TRY_S", 0.1)
         receiver, closed = Receiver(), []
         receiver.answer = lambda received: None
         await self.change("one", "initiated")
