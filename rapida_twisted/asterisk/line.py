@@ -238,6 +238,10 @@ class Line:
         lasted_s = self._now() - (outgoing.answered_at or self._now())
         outgoing.set_deadline(self.rules.longest_s - lasted_s, self._overdue)
 
+    def refuse(self, outgoing: OutgoingCall, why: str) -> None:
+        """Take a call back that was never placed."""
+        self._end(outgoing, why, EndReason.CANCELLED, cancelled=True)
+
     def over(self, outgoing: OutgoingCall) -> None:
         """A call of this line is over: there is room for another."""
         if self._calls.pop(outgoing.channel_id, None) is not None and outgoing.admitted:

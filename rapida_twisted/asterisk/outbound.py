@@ -156,6 +156,12 @@ class OutboundCalls:
             outcome.errback(error)
             return
         outgoing = self._outgoing(context, line)
+        if self.draining:
+            # It began to stop while the store was busy: what waits for its turn was taken back before.
+            _give_back(line, turn)
+            line.refuse(outgoing, "the server is about to stop")
+            outcome.errback(Draining("the server is about to stop and places no calls"))
+            return
         if not at_once:
             outcome.callback(context)
         try:
