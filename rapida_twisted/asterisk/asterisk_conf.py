@@ -19,7 +19,13 @@ __all__ = [
     "websocket_modules",
 ]
 
-_DIALPLAN = ("pbx_config", "app_dial", "app_playback", "res_curl", "func_curl", "func_callerid", "func_uri")
+_DIALPLAN = ("pbx_config", "app_dial", "app_playback")
+_REGISTRATION = (*_DIALPLAN, "res_curl", "func_curl", "func_callerid", "func_uri")
+# Between phones, prompts and us. Which of them a call really needs depends on the phone; the bridge is for Dial().
+_AUDIO = (
+    "res_timing_timerfd", "bridge_simple", "codec_ulaw", "codec_alaw", "codec_gsm", "codec_resample", "format_gsm",
+    "format_pcm", "format_wav",
+)  # fmt: skip
 # Without the first, the third ends Asterisk at its start; ARI needs the third since Asterisk 22.
 _WEBSOCKET = ("res_sorcery_config", "res_http_websocket", "res_websocket_client")
 _ARI = (
@@ -82,22 +88,22 @@ class AriValues:
 
 def audiosocket_modules() -> tuple[str, ...]:
     """The modules that the AudioSocket dialplan needs."""
-    return (*_DIALPLAN, "res_audiosocket", "app_audiosocket")
+    return (*_REGISTRATION, "res_audiosocket", "app_audiosocket")
 
 
 def websocket_modules() -> tuple[str, ...]:
     """The modules that the WebSocket dialplan needs."""
-    return (*_DIALPLAN, "res_timing_timerfd", *_WEBSOCKET, "chan_websocket")
+    return (*_REGISTRATION, "res_timing_timerfd", "bridge_simple", "codec_ulaw", *_WEBSOCKET, "chan_websocket")
 
 
 def stasis_modules() -> tuple[str, ...]:
     """The modules that calls through our Stasis application need."""
-    return (*_DIALPLAN, "bridge_simple", "bridge_softmix", "res_ari_bridges", "res_audiosocket", "chan_audiosocket")
+    return (*_DIALPLAN, "bridge_simple", "res_ari_bridges", "res_audiosocket", "chan_audiosocket")
 
 
 def modules_conf(modules: tuple[str, ...]) -> str:
-    """The lines of modules.conf that load some modules, and those of ARI."""
-    lines = "\n".join(f"load = {module}.so" for module in dict.fromkeys((*modules, *_ARI)))
+    """The lines of modules.conf that load some modules, those of ARI, and those for the audio of all."""
+    lines = "\n".join(f"load = {module}.so" for module in dict.fromkeys((*modules, *_AUDIO, *_ARI)))
     return _MODULES.format(example=modules[-1], lines=lines)
 
 

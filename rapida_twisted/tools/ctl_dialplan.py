@@ -68,7 +68,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--stasis",
         action="store_true",
-        help="calls go to the server's Stasis application instead, and the server needs no API key in the dialplan",
+        help="calls go to the server's Stasis application instead: there is no API key in the dialplan",
     )
     parser.add_argument("--credential", metavar="NAME", help="of the vault: the lines for its ARI")
     parser.add_argument("--with-key", action="store_true", help="put the API key in, not where it is to be found")
@@ -102,8 +102,8 @@ def _dialplan(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _stasis_dialplan(words: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> str:
     if words.transport == "websocket":
         raise UsageError("with --stasis the media is AudioSocket: leave --transport out")
-    credential = words.credential or _only_credential(words, environ)
-    app = app_name(settings.ari_app, credential)
+    words.credential = words.credential or _only_credential(words, environ)
+    app = app_name(settings.ari_app, words.credential)
     return stasis_dialplan(app, words.assistant or first_assistant(settings), transfer=words.transfer)
 
 

@@ -12,6 +12,7 @@ from rapida_twisted.asterisk.asterisk_conf import (
     audiosocket_modules,
     http_conf,
     modules_conf,
+    stasis_modules,
     websocket_modules,
 )
 from rapida_twisted.errors import SettingsError
@@ -54,7 +55,18 @@ class AsteriskConfTests(SynchronousTestCase):
 
     def test_modules(self) -> None:
         """Each module is loaded once, and what websocket_client needs comes before it."""
-        for modules in (audiosocket_modules(), websocket_modules()):
+        for modules in (audiosocket_modules(), websocket_modules(), stasis_modules()):
             lines = [line for line in modules_conf(modules).splitlines() if not line.startswith(";")]
             self.assertEqual(len(lines), len(set(lines)))
             self.assertLess(lines.index("load = res_sorcery_config.so"), lines.index("load = res_websocket_client.so"))
+
+    def test_modules_of_each_way(self) -> None:
+        """Each way has the modules of its own media, and no other's."""
+        self.assertIn("app_audiosocket", audiosocket_modules())
+        self.assertIn("chan_websocket", websocket_modules())
+        self.assertIn("chan_audiosocket", stasis_modules())
+        self.assertNotIn("app_audiosocket", (*websocket_modules(), *stasis_modules()))
+        self.assertIn("func_curl", audiosocket_modules())
+        self.assertIn("func_curl", websocket_modules())
+        self.assertNotIn("func_curl", stasis_modules())
+        self.assertIn("load = app_stasis.so\n", modules_conf(stasis_modules()))

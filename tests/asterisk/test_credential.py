@@ -35,7 +35,15 @@ class CredentialTests(SynchronousTestCase):
             ("ari_url", "http://"),
             ("ari_url", f"http://rapida:{PASSWORD}@pbx:8088"),
             ("ari_url", "http://pbx:8088/?api_key=x"),
+            ("ari_url", "http://pbx:8088/#x"),
+            ("ari_url", "http://[::1"),  # urlsplit() raises ValueError
+            ("ari_url", "http://pbx:99999"),
+            ("ari_url", "http://pbx:x"),
+            ("ari_url", "http://pbx:0"),
+            ("ari_url", "http://p\x00bx:8088"),
             ("ari_user", ""),
+            ("ari_user", "rapida:x"),
+            ("ari_user", "rapida\n"),
             ("ari_password", ""),
             ("endpoint_technology", "PJSIP/"),
             ("endpoint_technology", ""),
@@ -54,6 +62,19 @@ class CredentialTests(SynchronousTestCase):
     def test_endpoint_without_a_trunk(self) -> None:
         """Without a trunk the number is an endpoint itself."""
         self.assertEqual(credential().endpoint("200"), "PJSIP/200")
+
+    def test_number_that_names_a_trunk(self) -> None:
+        """Over a trunk a number names no other; without one, an endpoint may be of the form NUMBER@TRUNK."""
+        for technology in ("PJSIP", "IAX2"):
+            through_trunk = credential(trunk="trunk", endpoint_technology=technology)
+            for to in ("200@other", "other/200", "200@", "@", "sip:200", "200:5060"):
+                self.assertRaises(ValueError, through_trunk.endpoint, to)
+        self.assertEqual(credential().endpoint("200@trunk"), "PJSIP/200@trunk")
+
+    def test_passwords(self) -> None:
+        """What HTTP can carry is taken as it is, a colon in the password too."""
+        for password in ("a:b c", "pässwörd", "€"):
+            self.assertEqual(credential(ari_password=password).ari_password, password)
 
     def test_number_that_breaks_out(self) -> None:
         """A character that means something to the dialplan is refused in a number."""

@@ -12,8 +12,11 @@ from rapida_twisted.asterisk.dialplan import (
     PUBLIC_CA_FILE,
     DialplanValues,
     audiosocket_dialplan,
+    audiosocket_outbound_dialplan,
+    stasis_dialplan,
     websocket_client_conf,
     websocket_dialplan,
+    websocket_outbound_dialplan,
 )
 
 VALUES = DialplanValues("rpd-0123-_abc", "http://pbx.example:8080", "pbx.example", 4573, "123")
@@ -23,9 +26,29 @@ REGISTRATION = (
 )
 
 
+SEED_OUTBOUND = """\
+[rapida-outbound]
+exten => s,1,Set(CHANNEL(audioreadformat)=slin)
+ same => n,Set(CHANNEL(audiowriteformat)=slin)
+ ; RAPIDA_CONTEXT_ID is set by Rapida ARI when originating the call
+ same => n,AudioSocket(${RAPIDA_CONTEXT_ID},${RAPIDA_AS_HOST}:${RAPIDA_PORT})
+ same => n,Hangup()
+"""
+"""Rapida's own lines for calls that are placed; the live suite runs them."""
+
+
+def steps_of(text: str) -> list[str]:
+    """The applications of a dialplan, in their order, with what they are given."""
+    return re.findall(r"^(?:exten => [^,]+,1| same => n(?:\(\w+\))?),(.*)$", text, re.MULTILINE)
+
+
 def globals_of(text: str) -> dict[str, str]:
     """The [globals] of a dialplan."""
     return dict(re.findall(r"^(\w+) = (.*)$", text, re.MULTILINE))
+
+
+OUTBOUND = (audiosocket_outbound_dialplan, websocket_outbound_dialplan)
+ON_OFF = (False, True)
 
 
 class AudioSocketTests(SynchronousTestCase):
@@ -63,7 +86,15 @@ class AudioSocketTests(SynchronousTestCase):
 
     def test_braces_are_balanced(self) -> None:
         """No brace is left over from the making of the text."""
-        for text in (audiosocket_dialplan(VALUES), websocket_dialplan(VALUES)):
+        for text in (
+            *[
+                way(VALUES, transfer=transfer)
+                for way in (audiosocket_dialplan, websocket_dialplan)
+                for transfer in ON_OFF
+            ],
+            *[way(transfer=transfer) for way in OUTBOUND for transfer in ON_OFF],
+            *[stasis_dialplan("rapida-media-pbx", "42", transfer=transfer) for transfer in ON_OFF],
+        ):
             for line in text.splitlines():
                 self.assertEqual((line.count("{"), line.count("(")), (line.count("}"), line.count(")")), line)
             self.assertNotIn("{{", text)
@@ -115,3 +146,80 @@ class WebSocketTests(SynchronousTestCase):
         self.assertIn("\nuri = wss://pbx.example/v1/talk/asterisk/ctx\n", text)
         self.assertIn(f"\ntls_enabled = yes\nca_list_file = {PUBLIC_CA_FILE}\n", text)
         self.assertIn("\nca_list_file = /etc/own.pem\n", websocket_client_conf(values, "/etc/own.pem"))
+
+
+class OutboundTests(SynchronousTestCase):
+    """Calls that we place, once they are answered."""
+
+    def test_audiosocket(self) -> None:
+        """They do what Rapida's own lines do, but for those that Asterisk only warns of."""
+        text = audiosocket_outbound_dialplan()
+        self.assertEqual(text.splitlines()[0], SEED_OUTBOUND.splitlines()[0])
+        first, *steps = [step.replace("${CTX}", "${RAPIDA_CONTEXT_ID}") for step in steps_of(text)]
+        self.assertEqual(first, "Set(CTX=${RAPIDA_CONTEXT_ID})")
+        self.assertEqual(steps, [step for step in steps_of(SEED_OUTBOUND) if "CHANNEL(" not in step])
+
+    def test_websocket(self) -> None:
+        """Over WebSocket likewise; the context's name is the one of Rapida's page."""
+        text = websocket_outbound_dialplan()
+        self.assertTrue(text.startswith("[rapida-outbound-ws]\nexten => s,1,"))
+        self.assertEqual(
+            steps_of(text),
+            [
+                "Set(CTX=${RAPIDA_CONTEXT_ID})",
+                "Dial(WebSocket/rapida/c(ulaw)v(contextId=${CTX},x-api-key=${RAPIDA_API_KEY}),,g)",
+                "Hangup()",
+            ],
+        )
+
+    def test_globals(self) -> None:
+        """The lines use no global variable that those of the inbound calls do not set."""
+        for inbound, outbound in zip((audiosocket_dialplan, websocket_dialplan), OUTBOUND, strict=True):
+            used = set(re.findall(r"\$\{(\w+)\}", outbound(transfer=True)))
+            self.assertLessEqual(used - {"CTX", "NEXT", "RAPIDA_CONTEXT_ID"}, set(globals_of(inbound(VALUES))))
+
+    def test_transfer(self) -> None:
+        """The lines of a transfer are those of the inbound calls, after the media."""
+        for inbound, outbound in zip((audiosocket_dialplan, websocket_dialplan), OUTBOUND, strict=True):
+            self.assertNotIn("NEXT", outbound())
+            moving = steps_of(outbound(transfer=True))[2:]
+            self.assertEqual(len(moving), 4)
+            self.assertTrue(moving[0].startswith("Set(NEXT=${CURL("))
+            self.assertIn("\n".join(moving), "\n".join(steps_of(inbound(VALUES, transfer=True))))
+            self.assertIn(" same => n(over),Hangup()\n", outbound(transfer=True))
+
+    def test_own_authority(self) -> None:
+        """An authority of one's own is named where there is a request, which is that of a transfer."""
+        own = "Set(CURLOPT(ssl_cainfo)=/etc/own.pem)"
+        self.assertEqual(steps_of(websocket_outbound_dialplan("/etc/own.pem", transfer=True))[1], own)
+        self.assertNotIn("ssl_cainfo", websocket_outbound_dialplan("/etc/own.pem"))
+
+
+class StasisTests(SynchronousTestCase):
+    """Calls that are given to the Stasis application."""
+
+    def test_steps(self) -> None:
+        """Answer, give the call away, and the prompt where it was not taken, or got no media. No key is needed."""
+        text = stasis_dialplan("rapida-media-pbx", "42")
+        self.assertEqual(
+            steps_of(text),
+            [
+                "Answer()",
+                "Stasis(rapida-media-pbx,42)",
+                'GotoIf($["${STASISSTATUS}" = "FAILED"]?error)',
+                'GotoIf($["${RAPIDA_ERROR}" != ""]?error)',
+                "Hangup()",
+                "Playback(an-error-has-occurred)",
+                "Hangup()",
+            ],
+        )
+        self.assertIn(" same => n(error),Playback(", text)
+        self.assertNotIn("API_KEY", text)
+
+    def test_transfer(self) -> None:
+        """Where the call goes next is known already: nobody is asked."""
+        text = stasis_dialplan("rapida-media-pbx", "42", transfer=True)
+        self.assertEqual(
+            steps_of(text)[4:7], ['GotoIf($["${RAPIDA_NEXT}" = ""]?over)', "Dial(${RAPIDA_NEXT})", "Hangup()"]
+        )
+        self.assertIn(" same => n(over),Hangup()\n", text)

@@ -8,6 +8,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rapida_twisted.asterisk.dialplan import (
+    DialplanValues,
+    audiosocket_dialplan,
+    audiosocket_outbound_dialplan,
+    websocket_client_conf,
+    websocket_outbound_dialplan,
+)
 from tests.live import phones, wait_until
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER, Asterisk
 from tests.live.case import ASSISTANT_ID, LiveTestCase
@@ -25,14 +32,6 @@ SAID_HZ = 620.0
 MOVES = "tests.live.assistants:Mover"
 SECOND_HZ = 850.0
 """What the second party says."""
-
-GLOBALS = """
-[globals]
-RAPIDA_API_KEY = {api_key}
-RAPIDA_URL = {url}
-RAPIDA_AS_HOST = 127.0.0.1
-RAPIDA_PORT = {port}
-"""
 
 # The seed's own lines, unchanged.
 SEED = """
@@ -54,28 +53,6 @@ exten => s,1,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-said.wav)t(${RECORDI
 exten => 300,1,Answer()
  same => n,Playback({speech})
  same => n,Hangup()
-"""
-
-NEXT = """\
- same => n,Set(NEXT=${CURL(${RAPIDA_URL}/v1/talk/asterisk/ctx/${RAPIDA_CONTEXT_ID}/next?x-api-key=${RAPIDA_API_KEY})})
- same => n,GotoIf($["${NEXT}" = ""]?over)
- same => n,Dial(${NEXT})
- same => n(over),Hangup()
-"""
-OUTBOUND = f"""
-[rapida-outbound]
-exten => s,1,AudioSocket(${{RAPIDA_CONTEXT_ID}},${{RAPIDA_AS_HOST}}:${{RAPIDA_PORT}})
-{NEXT}
-[rapida-outbound-ws]
-exten => s,1,Dial(WebSocket/rapida/c(ulaw)v(contextId=${{RAPIDA_CONTEXT_ID}},x-api-key=${{RAPIDA_API_KEY}}),,g)
-{NEXT}"""
-CLIENT = """
-[rapida]
-type = websocket_client
-connection_type = per_call_config
-uri = {url}/v1/talk/asterisk/ctx
-protocols = media
-reconnect_attempts = 1
 """
 
 ANSWERED = ["initiated", "ringing", "answered", "completed"]
@@ -115,15 +92,23 @@ class OutboundTestCase(LiveTestCase):
         # Cleanups run backwards: this is the last.
         self.addCleanup(self.assert_no_secrets, server)
         self.keep_credential(server, "phones", asterisk, "trunk")
-        self.tell(asterisk, server, OUTBOUND)
+        self.tell(asterisk, server)
         return server
 
-    def tell(self, asterisk: Asterisk, server: Server, dialplan: str) -> None:
-        """Have an Asterisk know the server."""
-        values = GLOBALS.format(api_key=API_KEY, url=server.url, port=server.audiosocket_port)
-        speech = RECORDED.replace("{speech}", self.speech(SECOND_HZ, 2.5))
-        asterisk.write_config("extensions.conf", f"[general]\nclearglobalvars = yes\n{values}{dialplan}{speech}")
-        asterisk.write_config("websocket_client.conf", CLIENT.format(url=server.url.replace("http", "ws", 1)))
+    def tell(self, asterisk: Asterisk, server: Server, outbound: str = "") -> None:
+        """Have an Asterisk know the server.
+
+        :param outbound: lines for answered calls in the place of those that the program prints.
+        """
+        values = DialplanValues(
+            api_key=API_KEY, http_url=server.url, audiosocket_host="127.0.0.1",
+            audiosocket_port=server.audiosocket_port, assistant_id=ASSISTANT_ID,
+        )  # fmt: skip
+        printed = audiosocket_outbound_dialplan(transfer=True) + websocket_outbound_dialplan(transfer=True)
+        ours = RECORDED.replace("{speech}", self.speech(SECOND_HZ, 2.5))
+        dialplan = audiosocket_dialplan(values) + (outbound or printed) + ours
+        asterisk.write_config("extensions.conf", f"[general]\nclearglobalvars = yes\n{dialplan}")
+        asterisk.write_config("websocket_client.conf", websocket_client_conf(values))
         if asterisk.running:
             asterisk.reload()
             asterisk.reload("res_websocket_client.so")

@@ -298,6 +298,44 @@ class DialplanTests(CtlTestCase):
             self.assertIn(line, lines)
         self.assertIn("no credential", self.fails(1, "dialplan", "--credential", "other"))
 
+    def test_outbound(self) -> None:
+        """The lines for calls that are placed stand below, in the same file."""
+        for transport, context in (("audiosocket", "[rapida-outbound]"), ("websocket", "[rapida-outbound-ws]")):
+            said = self.succeeds("dialplan", "--transport", transport)
+            extensions = said.partition("; /etc/asterisk/extensions.conf")[2].partition("; /etc/asterisk/")[0]
+            self.assertIn(f"\n\n{context}\nexten => s,1,", extensions)
+            self.assertNotIn("/next?", extensions)
+            said = self.succeeds("dialplan", "--transport", transport, "--transfer", "--ca-file", "/etc/own.pem")
+            self.assertEqual(said.count("/v1/talk/asterisk/ctx/${CTX}/next?"), 2)
+            self.assertEqual(said.count("ssl_cainfo"), 2 if transport == "websocket" else 0)
+
+    def test_stasis(self) -> None:
+        """Calls for Stasis: the application of the vault's credential, its ARI, no key, and the modules."""
+        self.environ |= {"RAPIDA_API_KEY": API_KEY, "ARI__APP": "other", "AUDIOSOCKET__PORT": "0"}
+        self.succeeds(*SET, given=PASSWORD)
+        said = self.succeeds("dialplan", "--stasis", "--assistant", "42")
+        for line in (
+            "[rapida-inbound-stasis]", " same => n,Stasis(other-pbx,42)", "bindport = 8088", "[rapida]",
+            "password = <the ari_password of credential pbx>", "load = app_stasis.so", "load = chan_audiosocket.so",
+        ):  # fmt: skip
+            self.assertIn(line, said.splitlines())
+        for word in ("CURL(", "API_KEY", "RAPIDA_NEXT", "websocket_client.conf"):
+            self.assertNotIn(word, said)
+        self.assertIn(" same => n,Dial(${RAPIDA_NEXT})\n", self.succeeds("dialplan", "--stasis", "--transfer"))
+
+    def test_stasis_of_which_credential(self) -> None:
+        """Where the vault has none, or several, one must be named."""
+        self.assertIn("--credential", self.fails(2, "dialplan", "--stasis"))
+        for name in ("one", "two"):
+            self.succeeds("vault", "set", name, *SET[3:], given=PASSWORD)
+        self.assertIn("--credential", self.fails(2, "dialplan", "--stasis"))
+        self.assertIn("Stasis(rapida-media-two,", self.succeeds("dialplan", "--stasis", "--credential", "two"))
+        self.assertIn("no credential", self.fails(1, "dialplan", "--stasis", "--credential", "three"))
+
+    def test_stasis_over_websocket(self) -> None:
+        """There is no such thing."""
+        self.assertIn("AudioSocket", self.fails(2, "dialplan", "--stasis", "--transport", "websocket"))
+
     def test_ipv6(self) -> None:
         """An IPv6 address stands in brackets."""
         for host in ("2001:db8::1", "[2001:db8::1]"):

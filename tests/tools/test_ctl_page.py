@@ -18,7 +18,7 @@ from tests.tools.test_ctl_dial import PretendedCalls, pretending_site
 
 PAGE = Path(__file__).parents[2] / "docs" / "control.rst"
 PASSWORD = "Pa55w0rd-of-the-PBX"
-ASKS_SERVER = re.compile(r"rapida-media-ctl (calls|call|hangup|ready)\b.*")
+ASKS_SERVER = re.compile(r"rapida-media-ctl (calls|call|hangup|ready|doctor)\b.*")
 DIALS = re.compile(r"rapida-media-ctl dial .*")
 
 
