@@ -6,7 +6,7 @@ then without one, the channel of each call is asked for: no call stays "ringing"
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -108,6 +108,8 @@ class Line:
         self._calls: dict[str, OutgoingCall] = {}
         """By the channel's id."""
         self._turns: dict[str, Deferred[None]] = {}
+        self._background: set[Deferred[Any]] = set()
+        self._stopped = False
         self.ari = AriClient(credential, treq_client=treq_client, reactor=reactor, timeout_s=rules.ari_timeout_s)
         url = urlsplit(credential.ari_url)
         self.app = app_name(rules.app, credential.name)
@@ -140,10 +142,13 @@ class Line:
 
     async def stop(self) -> None:
         """Let go of everything; calls go on without us."""
+        self._stopped = True
         self.admission.close()
         for outgoing in self.calls:
             outgoing.set_deadline(0)
         self._catching_up.stop()
+        for doing in list(self._background):
+            doing.cancel()
         await self.stasis.close()
         await self.events.stopService()
 
@@ -282,12 +287,20 @@ class Line:
     def _hopeless(self, outgoing: OutgoingCall) -> None:
         outgoing.gone(cause_text="there are no news of it from Asterisk")
 
-    def _in_background(self, doing: Any, outgoing: OutgoingCall) -> None:
+    def _in_background(self, asking: Coroutine[Any, Any, Any], outgoing: OutgoingCall) -> None:
+        """Ask something of Asterisk that nobody waits for."""
+
         def failed(failure: Failure) -> None:
-            failure.trap(AriError, CancelledError)
+            failure.trap(AriError)
             self._log.warn("call {id}: {error}", id=outgoing.context_id, error=failure.getErrorMessage())
 
-        Deferred.fromCoroutine(doing).addErrback(failed).addErrback(self._broke)
+        self._spawn(Deferred.fromCoroutine(asking).addErrback(failed))
+
+    def _spawn(self, doing: Deferred[Any]) -> None:
+        """Have something done, until the line stops."""
+        self._background.add(doing)
+        doing.addErrback(self._broke)
+        doing.addBoth(lambda _: self._background.discard(doing))
 
     # Following
 
@@ -299,8 +312,10 @@ class Line:
         self.stasis.event(event)
 
     def _connected(self, again: bool) -> None:
+        if self._stopped:
+            return
         self.stasis.connected(again)
-        Deferred.fromCoroutine(self._filter()).addErrback(self._broke)
+        self._spawn(Deferred.fromCoroutine(self._filter()))
         self._catching_up.look()
 
     async def _filter(self) -> None:
@@ -311,4 +326,5 @@ class Line:
             self._log.info("ARI {credential}: {error}", credential=self.credential.name, error=str(error))
 
     def _broke(self, failure: Failure) -> None:
-        self._log.failure("line {name}: something broke", failure, name=self.credential.name)
+        if not failure.check(CancelledError):
+            self._log.failure("line {name}: something broke", failure, name=self.credential.name)

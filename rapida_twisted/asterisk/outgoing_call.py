@@ -72,9 +72,11 @@ class OutgoingCall:
 
     def reached(self, status: CallStatus, dial_status: str = "") -> None:
         """It is so far, or was; what is late or comes twice changes nothing."""
-        self._dial_status = dial_status or self._dial_status
+        if status is self.status:
+            self._dial_status = dial_status or self._dial_status
         if not status.comes_after(self.status):
             return
+        self._dial_status = dial_status or self._dial_status
         self.status = status
         self._note(self.context_id, CallProgress(status=status, at=self._now(), dial_status=self._dial_status))
         if status is CallStatus.ANSWERED:

@@ -125,12 +125,11 @@ def end_of(
 
 def _why_not_answered(reached: CallStatus, dial_status: str, cause: int | None) -> EndReason:
     rang = reached is CallStatus.RINGING
-    reason = _BY_CAUSE.get(cause or 0) or _BY_DIAL_STATUS.get(dial_status)
-    if reason is None:
-        return EndReason.NO_ANSWER if rang else EndReason.UNAVAILABLE
-    if reason is EndReason.NO_ANSWER and not rang and dial_status != "NOANSWER":
+    by_cause = _BY_CAUSE.get(cause or 0)
+    if by_cause is EndReason.NO_ANSWER and not rang:
         return EndReason.UNAVAILABLE
-    return reason
+    otherwise = EndReason.NO_ANSWER if rang else EndReason.UNAVAILABLE
+    return by_cause or _BY_DIAL_STATUS.get(dial_status, otherwise)
 
 
 def _text(value: Any) -> str:

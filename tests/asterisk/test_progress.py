@@ -92,6 +92,7 @@ class EndTests(SynchronousTestCase):
             ("ringing", "RINGING", 19, "no_answer"),
             ("ringing", "", 19, "no_answer"),
             ("initiated", "", 19, "unavailable"),
+            ("initiated", "NOANSWER", 18, "unavailable"),
         ]:
             self.assertEqual(
                 self.reason(CallStatus(reached), dial_status, cause), reason, (reached, dial_status, cause)
