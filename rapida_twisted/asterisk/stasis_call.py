@@ -82,6 +82,8 @@ class StasisCall:
         """Whether the caller's channel has left the application, or is gone."""
         self.media_here = False
         self.media_over = False
+        self.dropped = False
+        """Whether we want no more of it."""
         self._assistant_id = assistant_id
         self._registered = registered
         self._changed: Deferred[None] = Deferred()
@@ -123,9 +125,19 @@ class StasisCall:
         self.media_over = True
         self._tell()
 
+    def drop(self) -> None:
+        """End it, whoever is still there."""
+        self.dropped = True
+        self._tell()
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to wait for."""
+        return self.left or self.media_over or self.dropped
+
     def _tell(self) -> None:
-        changed, self._changed = self._changed, Deferred()
-        changed.callback(None)
+        if not self._changed.called:
+            self._changed.callback(None)
 
     async def until(self, reached: Callable[[], bool], limit_s: float | None = None) -> bool:
         """Wait until something is so, or for some seconds; whether it is."""
@@ -140,6 +152,8 @@ class StasisCall:
 
     async def _watch(self, reached: Callable[[], bool]) -> None:
         while not reached():
+            # A new one each time: one that was cancelled, for it took too long, would fire at once.
+            self._changed = Deferred()
             await self._changed
 
     # Its way
@@ -173,10 +187,10 @@ class StasisCall:
         await ari.add_to_bridge(self.bridge_id, self.channel.id)
         self._stay()
         await self._make(self.media_id, self._open_media())
-        if not await self.until(lambda: self.media_here or self.media_over or self.left, MEDIA_S):
+        if not await self.until(lambda: self.media_here or self.over, MEDIA_S):
             raise DeferredTimeout(f"the media's channel did not come into the application within {MEDIA_S:g} s")
         self._stay()
-        if not self.media_over:
+        if not self.over:
             await ari.add_to_bridge(self.bridge_id, self.media_id)
 
     async def _prepare(self) -> None:
@@ -225,8 +239,8 @@ class StasisCall:
             self._log.info("call {id}: the caller hung up before there was media", id=self.name)
             return
         self._log.warn(
-            "call {id}: no media for {channel} in Stasis application {app}: {error}; {what}",
-            id=self.name, channel=self.channel.name, app=self.kit.app, error=str(error),
+            "call {id}: channel {channel} in Stasis gets no media: {error}; {what}",
+            id=self.name, channel=self.channel.name, error=str(error),
             what="the dialplan goes on with RAPIDA_ERROR=1" if self.inbound else "it is hung up",
         )  # fmt: skip
 
@@ -240,29 +254,33 @@ class StasisCall:
             removing.append(self._remove(self.media_id, lambda: ari.hang_up(self.media_id)))
         if self.bridge_id in self._made:
             removing.append(self._remove(self.bridge_id, lambda: ari.destroy_bridge(self.bridge_id)))
-        return all([await outcome for outcome in [Deferred.fromCoroutine(step) for step in removing]])
+        removed = [Deferred.fromCoroutine(step) for step in removing]
+        return all([outcome is True for _, outcome in await DeferredList(removed, consumeErrors=True)])
 
     async def _remove(self, thing_id: str, remove: Callable[[], Awaitable[bool]]) -> bool:
-        """Remove something, for 30 s again and again while ARI fails, or while it may still come."""
-        trying = Deferred.fromCoroutine(self._try_to_remove(remove, may_come=self._made[thing_id]))
+        """Remove something; for 30 s again and again, while ARI fails or it may still come. Whether it is gone."""
+        trying = Deferred.fromCoroutine(self._try_to_remove(thing_id, remove))
         try:
             await trying.addTimeout(REMOVING_S, self.kit.reactor)
         except DeferredTimeout:
-            self._log.warn(
-                "call {id}: {thing} could not be removed from Asterisk within {seconds:g} s; trying again later",
-                id=self.name, thing=thing_id, seconds=REMOVING_S,
-            )  # fmt: skip
-            return False
-        return True
+            if thing_id in self._made:
+                self._log.warn(
+                    "call {id}: {thing} could not be removed from Asterisk within {seconds:g} s; trying again later",
+                    id=self.name, thing=thing_id, seconds=REMOVING_S,
+                )  # fmt: skip
+        return thing_id not in self._made
 
-    async def _try_to_remove(self, remove: Callable[[], Awaitable[bool]], *, may_come: bool) -> None:
-        pause_s = FIRST_PAUSE_S
+    async def _try_to_remove(self, thing_id: str, remove: Callable[[], Awaitable[bool]]) -> None:
+        may_come, pause_s = self._made[thing_id], FIRST_PAUSE_S
         while True:
             try:
-                if await remove() or not may_come:
-                    return
+                removed = await remove()
             except AriError as error:
                 self._log.debug("call {id}: {error}", id=self.name, error=str(error))
+            else:
+                self._made.pop(thing_id, None)
+                if removed or not may_come:
+                    return
             await deferLater(self.kit.reactor, pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

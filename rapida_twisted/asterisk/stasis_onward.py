@@ -21,6 +21,9 @@ REDIRECT_S = 10.0
 PAUSES_S = (0.5, 2.0)
 """Before ARI is asked again what it could not be asked just now."""
 
+_ROUTED = re.compile(r"PJSIP/(?!sips?:)[^/]*@.*", re.IGNORECASE)
+"""A number and the trunk to it: Asterisk would send it to the far end as it is, who knows nothing of our trunks
+(``channels/chan_pjsip.c``: ``transfer()``). A URI can be sent, and an endpoint by its name, for its contact's URI."""
 _LOCAL = re.compile(r"Local/([^@/]+)@([^@/]+)(/[a-z]+)?", re.IGNORECASE)
 _log = Logger()
 
@@ -88,14 +91,15 @@ async def _outbound(call: StasisCall, next_dial: str, failed: bool) -> None:
 
 async def _redirected(call: StasisCall, next_dial: str) -> bool:
     """Tell the far end to call elsewhere; whether it left. Asterisk does not tell what the far end thinks of it."""
-    ari = call.kit.ari
+    ari, why = call.kit.ari, "the far end knows nothing of our trunks"
     try:
-        # Asterisk waits for the far end's answer on the channel itself: in a bridge two would read from it.
-        await ari.destroy_bridge(call.bridge_id)
-        await ari.redirect(call.channel.id, next_dial)
-        if await call.until(lambda: call.left, REDIRECT_S):
-            return True
-        why = f"its far end did not go there within {REDIRECT_S:g} s"
+        if not _ROUTED.fullmatch(next_dial):
+            # Asterisk waits for the far end's answer on the channel itself: in a bridge two would read from it.
+            await ari.destroy_bridge(call.bridge_id)
+            await ari.redirect(call.channel.id, next_dial)
+            if await call.until(lambda: call.left, REDIRECT_S):
+                return True
+            why = f"the far end is still here after {REDIRECT_S:g} s: it refused, or Asterisk has no res_pjsip_refer"
     except (AriNotFound, AriConflict):
         raise
     except AriError as error:

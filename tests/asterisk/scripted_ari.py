@@ -96,6 +96,9 @@ class ScriptedAri(Resource):
         self.asked: list[Asked] = []
         self.channels: dict[str, dict[str, Any]] = {}
         self.variables: dict[str, dict[str, str]] = {}
+        self.bridges: dict[str, dict[str, Any]] = {}
+        self.on_stasis: Callable[[dict[str, Any]], None] = lambda event: None
+        """Called with what happens to channels in applications, as events tell it."""
         self.hung_up: list[tuple[str, str]] = []
         """The id of each channel that was hung up by request, and the reason given."""
         self.modules: dict[str, str] = {"res_ari.so": "Running", "chan_websocket.so": "Running"}
@@ -153,6 +156,34 @@ class ScriptedAri(Resource):
     def requests(self, method: str, path: str = "") -> list[Asked]:
         """What was asked with this method, below this path."""
         return [asked for asked in self.asked if asked.method == method and asked.path.startswith(path)]
+
+    # Its Stasis applications
+
+    def enter(self, channel_id: str, app: str, *args: str, state: str = "Up", **changes: Any) -> dict[str, Any]:
+        """Have a channel come into an application; gives the event that tells of it."""
+        place = {"context": "in", "exten": "100", "priority": 1, "app_name": "Stasis"}
+        place["app_data"] = ",".join([app, *args])
+        self.channels[channel_id] = channel(channel_id, state, dialplan=place, **changes)
+        return {"type": "StasisStart", "application": app, "args": list(args), "channel": self.channels[channel_id]}
+
+    def destroy(self, channel_id: str) -> None:
+        """Have a channel end."""
+        self.leave(channel_id)
+        self.on_stasis({"type": "ChannelDestroyed", "cause": 16, "channel": self.channels.pop(channel_id)})
+
+    def is_in_application(self, channel_id: str) -> bool:
+        """Whether a channel is in an application."""
+        return channel_id in self.channels and self.channels[channel_id]["dialplan"]["app_name"] == "Stasis"
+
+    def leave(self, channel_id: str, **place: Any) -> None:
+        """Have a channel leave its application and its bridge, if it is in one."""
+        if self.is_in_application(channel_id):
+            dialplan = self.channels[channel_id]["dialplan"]
+            app = dialplan["app_data"].partition(",")[0]
+            dialplan.update(app_name="Wait", app_data="60", **place)
+            self.on_stasis({"type": "StasisEnd", "application": app, "channel": self.channels[channel_id]})
+        for bridge in self.bridges.values():
+            bridge["channels"] = [inside for inside in bridge["channels"] if inside != channel_id]
 
     # Its events
 
@@ -239,6 +270,8 @@ class ScriptedAri(Resource):
         words = asked.path.split("/")
         if words[0] == "asterisk":
             return self._tell_of_itself(words[1])
+        if words[0] == "bridges":
+            return self._bridge(asked, *words[1:])
         if asked.path in ("channels", "channels/externalMedia"):
             return self._make(asked) if asked.method == "POST" else (200, list(self.channels.values()))
         found = self.channels.get(words[1])
@@ -246,9 +279,14 @@ class ScriptedAri(Resource):
             what = "Provided channel was not found" if words[2:] == ["variable"] else "Channel not found"
             return 404, {"message": what}
         if asked.method == "DELETE":
-            del self.channels[words[1]]
+            self.destroy(words[1])
             self.hung_up.append((words[1], asked.query.get("reason", "")))
             return 204, None
+        if words[2:] == ["answer"]:
+            found["state"] = "Up"
+        if words[2:] == ["continue"]:
+            query = asked.query
+            self.leave(words[1], **({"context": query["context"], "exten": query["extension"]} if query else {}))
         if words[2:] == ["variable"]:
             return self._variable(asked, words[1])
         return (204, None) if asked.method == "POST" else (200, found)
@@ -257,9 +295,33 @@ class ScriptedAri(Resource):
         channel_id = asked.query["channelId"]
         if channel_id in self.channels:
             return 409, {"message": "Channel with given unique ID already exists"}
-        self.channels[channel_id] = channel(channel_id)
-        self.variables[channel_id] = dict(asked.body["variables"])
+        if asked.query.get("encapsulation") == "audiosocket":
+            self.on_stasis(self.enter(channel_id, asked.query["app"], asked.query["data"]))
+        else:
+            self.channels[channel_id] = channel(channel_id)
+        self.variables[channel_id] = dict((asked.body or {}).get("variables", {}))
         return 200, self.channels[channel_id]
+
+    def _bridge(self, asked: Asked, bridge_id: str = "", action: str = "") -> tuple[int, Any]:
+        if not bridge_id:
+            return 200, list(self.bridges.values())
+        if asked.method == "POST" and not action:
+            if bridge_id in self.bridges:
+                return 409, {"message": f"Bridge with id '{bridge_id}' already exists"}
+            self.bridges[bridge_id] = {"id": bridge_id, "name": asked.query["name"], "channels": []}
+            return 200, self.bridges[bridge_id]
+        if bridge_id not in self.bridges:
+            return 404, {"message": "Bridge not found"}
+        if asked.method == "DELETE":
+            del self.bridges[bridge_id]
+            return 204, None
+        for channel_id in asked.query["channel"].split(","):
+            if channel_id not in self.channels:
+                return 400, {"message": "Channel not found"}
+            if not self.is_in_application(channel_id):
+                return 422, {"message": "Channel not in Stasis application"}
+            self.bridges[bridge_id]["channels"].append(channel_id)
+        return 204, None
 
     def _variable(self, asked: Asked, channel_id: str) -> tuple[int, Any]:
         variables = self.variables.setdefault(channel_id, {})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from rapida_twisted import Assistant
@@ -11,7 +14,7 @@ from rapida_twisted.interfaces import ICall
 from tests.live.recordings import Recording
 from tests.live.sounds import noise, pcm
 
-__all__ = ["EchoUntilDigit", "HangsUp", "Interrupted", "LongSpeech", "Mover"]
+__all__ = ["EchoUntilDigit", "HangsUp", "HearsItself", "Interrupted", "LongSpeech", "Mover"]
 
 SPEECH_HZ = 620.0
 SPEECH_S = 10.0
@@ -64,6 +67,30 @@ class HangsUp(Assistant):
     def digit_received(self, call: ICall, digit: str) -> None:
         """Hang up."""
         call.hangup()
+
+
+class HearsItself(Assistant):
+    """Says a tone to a caller who says everything back, logs after how long it hears it, and hangs up."""
+
+    _log = Logger()
+    rate_hz = 8000
+
+    def __init__(self) -> None:
+        self._said_at = 0.0
+
+    async def answer(self, call: ICall) -> None:
+        """Say it, once all is calm."""
+        await deferLater(call.reactor, 1.0)
+        self._said_at = time.monotonic()
+        await call.say(pcm(Recording.tone(SPEECH_HZ, 0.2)))
+        await deferLater(call.reactor, 2.0)
+
+    def audio_received(self, call: ICall, samples: bytes) -> None:
+        """Listen."""
+        if self._said_at and max(memoryview(samples).cast("h")) > 1000:
+            self._log.info("heard itself after {ms:.0f} ms", ms=1000 * (time.monotonic() - self._said_at))
+            self._said_at = 0.0
+            call.hangup()
 
 
 class EchoUntilDigit(HangsUp):
