@@ -63,6 +63,10 @@ def app_name(prefix: str, credential: str) -> str:
 class StasisSide(Protocol):
     """What is done with the channels in our Stasis application."""
 
+    @property
+    def count(self) -> int:
+        """How many calls there are in it."""
+
     def event(self, event: Any) -> None:
         """An event came."""
 
@@ -131,6 +135,11 @@ class Line:
     def calls(self) -> list[OutgoingCall]:
         """The calls that are not over, those that wait for their turn included."""
         return list(self._calls.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has calls, placed by us or in our Stasis application."""
+        return bool(self._calls) or self.stasis.count > 0
 
     def _placed(self) -> list[OutgoingCall]:
         return [outgoing for outgoing in self._calls.values() if outgoing.placed]

@@ -97,7 +97,7 @@ class OutboundCalls:
             return
         self._tell_vault_problem("")
         for name, line in list(self._lines.items()):
-            if credentials.get(name) != line.credential and not line.calls:
+            if credentials.get(name) != line.credential and not line.busy:
                 self._drop(name)
         for credential in credentials.values():
             self._line_of(credential)
@@ -263,7 +263,7 @@ class OutboundCalls:
     def _line_of(self, credential: AriCredential) -> Line:
         """The line of a credential, made at its first use; with calls on it, it stays as it is until they are over."""
         line = self._lines.get(credential.name)
-        if line is not None and line.credential != credential and not line.calls:
+        if line is not None and line.credential != credential and not line.busy:
             self._drop(credential.name)
             line = None
         if line is None:

@@ -40,6 +40,8 @@ RULES = {"ari_timeout_s": 0.5, "answer_s": 30.0, "longest_s": 0.0, "wait_s": 5.0
 class NoStasis:
     """Nobody is in Stasis here."""
 
+    count = 0
+
     def event(self, event: Any) -> None:
         """Nothing to do."""
 
