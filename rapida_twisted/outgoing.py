@@ -13,10 +13,12 @@ from typing import Any
 from OpenSSL import crypto
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, _HTTP11ClientFactory
 
-__all__ = ["causes_of", "make_client", "read_ca", "tls_options"]
+__all__ = ["causes_of", "make_client", "read_ca", "tls_options", "was_cancelled"]
 
 CONNECT_TIMEOUT_S = 5.0
 IDLE_S = 10.0
@@ -80,3 +82,8 @@ def causes_of(error: BaseException) -> list[BaseException]:
     if not reasons:
         return [error]
     return [cause for reason in reasons for cause in causes_of(reason.value)]
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Whether a request ended since it was cancelled, which Agent and its endpoints tell in ways of their own."""
+    return any(isinstance(cause, (CancelledError, ConnectingCancelledError)) for cause in causes_of(error))

@@ -286,7 +286,18 @@ class AriClient(AriBridges):
         :raises AriNotFound: no client is connected under this name.
         """
         allowed = [{"type": name} for name in types]
-        await self._http.ask("PUT", f"applications/{quote(app, safe='')}/eventFilter", body={"allowed": allowed})
+        await self._http.ask("PUT", f"{_application_path(app)}/eventFilter", body={"allowed": allowed})
+
+    async def subscribe_to_channels(self, app: str) -> None:
+        """Have an application be sent the events of all channels, not only of those that are in it.
+
+        This, and not ``subscribeAll`` when connecting, which subscribes to the states of devices, too: as such an
+        application's connection ends, Asterisk may lock itself up, and no client ever gets the application again
+        (``res/res_stasis_device_state.c``: ``unsubscribe_device_state()``; Asterisk's issue 2170).
+
+        :raises AriNotFound: no client is connected under this name.
+        """
+        await self._http.ask("POST", f"{_application_path(app)}/subscription", {"eventSource": "channel:"})
 
     def _made(self, make: Callable[[Any], Made], answer: Any) -> Made:
         """The value that an answer stands for.
@@ -297,6 +308,10 @@ class AriClient(AriBridges):
             return make(answer)
         except (LookupError, TypeError, ValueError, AttributeError):
             raise AriMalformed(self.credential.name, "JSON of another form than expected", status=200) from None
+
+
+def _application_path(app: str) -> str:
+    return f"applications/{quote(app, safe='')}"
 
 
 def _channel_path(channel_id: str, action: str = "") -> str:

@@ -41,7 +41,7 @@ CLOSE_S = 2.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 REPLACED_ATTEMPTS = 5
-REPLACED_ATTEMPTS = 5
+"""As many failed attempts the loss of our place counts for."""
 
 
 def growing_pause(attempt: int) -> float:
@@ -51,16 +51,13 @@ def growing_pause(attempt: int) -> float:
 
 
 class AriEvents(Service):
-    """Subscribes to an Asterisk's events while it runs.
+    """Listens to an Asterisk's events while it runs: those of its application, and of what that has subscribed to.
 
     :param app: the name of the Stasis application. It exists in Asterisk while this is connected, and whoever connects
         under the same name later takes its place: let each server have its own.
     :param on_event: called with each event, a dict with a text as its ``type``, in the order in which they came.
     :param on_connected: called each time that events begin to come; with True when there was a gap before, in which
         events were lost: then ask for the channels' states.
-    :param subscribe_all: events of all channels, not only of those that the application has to do with. Asterisk
-        looks at this only when it makes the application, and keeps one that still has channels while nobody is
-        connected: use another name with another choice.
     :param tls_options: how an ``https`` Asterisk is verified; by default against the public authorities, by its name.
     :param endpoint: connect there and not where the URL leads.
     :param pause: how long to wait after the given number of failed attempts, in seconds.
@@ -76,7 +73,6 @@ class AriEvents(Service):
         on_event: Callable[[dict[str, Any]], None],
         reactor: Any,
         on_connected: Callable[[bool], None] = lambda again: None,
-        subscribe_all: bool = True,
         tls_options: IOpenSSLClientConnectionCreator | None = None,
         endpoint: IStreamClientEndpoint | None = None,
         pause: Callable[[int], float] = growing_pause,
@@ -98,7 +94,7 @@ class AriEvents(Service):
         self._protocol: _EventsProtocol | None = None
         self._client = ClientService(
             _WatchedEndpoint(endpoint or _endpoint_of(credential, tls_options, reactor), self._connect_failed),
-            _EventsFactory(self, _url_of(credential, app, subscribe_all), reactor),
+            _EventsFactory(self, _url_of(credential, app), reactor),
             retryPolicy=self._next_pause,
             clock=reactor,
         )
@@ -295,9 +291,8 @@ class _WatchedEndpoint:
         return self._endpoint.connect(protocolFactory).addErrback(tell)
 
 
-def _url_of(credential: AriCredential, app: str, subscribe_all: bool) -> str:
-    query = urlencode({"app": app, "subscribeAll": "true" if subscribe_all else "false"})
-    return f"ws{ari_base(credential).removeprefix('http')}/events?{query}"
+def _url_of(credential: AriCredential, app: str) -> str:
+    return f"ws{ari_base(credential).removeprefix('http')}/events?{urlencode({'app': app})}"
 
 
 def _endpoint_of(

@@ -28,7 +28,7 @@ from rapida_twisted.asterisk.ari_errors import (
     AriUnreachable,
 )
 from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.outgoing import causes_of
+from rapida_twisted.outgoing import causes_of, was_cancelled
 
 __all__ = ["AriHttp", "ari_base", "authorization"]
 
@@ -120,8 +120,7 @@ class AriHttp:
             )
             return response.code, await self._body(response)
         except Exception as error:
-            # So does Agent tell that it was cancelled.
-            if any(isinstance(cause, CancelledError) for cause in causes_of(error)):
+            if was_cancelled(error):
                 raise CancelledError from None
             raise
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rapida_twisted.asterisk.admission import Admission
 from rapida_twisted.asterisk.ari import AriClient
 from rapida_twisted.asterisk.ari_errors import AriError, AriRejected, AriUnreachable
-from rapida_twisted.asterisk.ari_events import AriEvents
+from rapida_twisted.asterisk.ari_events import AriEvents, growing_pause
 from rapida_twisted.asterisk.catching_up import CatchingUp
 from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.asterisk.outgoing_call import OutgoingCall
@@ -113,6 +115,7 @@ class Line:
         """By the channel's id."""
         self._turns: dict[str, Deferred[None]] = {}
         self._background: set[Deferred[Any]] = set()
+        self._subscribing: Deferred[Any] = succeed(None)
         self._stopped = False
         self.ari = AriClient(credential, treq_client=treq_client, reactor=reactor, timeout_s=rules.ari_timeout_s)
         url = urlsplit(credential.ari_url)
@@ -305,11 +308,11 @@ class Line:
 
         self._spawn(Deferred.fromCoroutine(asking).addErrback(failed))
 
-    def _spawn(self, doing: Deferred[Any]) -> None:
+    def _spawn(self, doing: Deferred[Any]) -> Deferred[Any]:
         """Have something done, until the line stops."""
         self._background.add(doing)
         doing.addErrback(self._broke)
-        doing.addBoth(lambda _: self._background.discard(doing))
+        return doing.addBoth(lambda _: self._background.discard(doing))
 
     # Following
 
@@ -324,15 +327,21 @@ class Line:
         if self._stopped:
             return
         self.stasis.connected(again)
-        self._spawn(Deferred.fromCoroutine(self._filter()))
-        self._catching_up.look()
+        self._subscribing.cancel()
+        self._subscribing = self._spawn(Deferred.fromCoroutine(self._subscribe()))
 
-    async def _filter(self) -> None:
-        """Have Asterisk send no more than is looked at: each line of each dialplan makes events of its own."""
-        try:
-            await self.ari.filter_events(self.app, [*EVENTS, *STASIS_EVENTS])
-        except AriError as error:
-            self._log.info("ARI {credential}: {error}", credential=self.credential.name, error=str(error))
+    async def _subscribe(self) -> None:
+        """Have Asterisk send what is looked at, and no more: each line of each dialplan makes events of its own."""
+        for attempt in count():
+            try:
+                await self.ari.filter_events(self.app, [*EVENTS, *STASIS_EVENTS])
+                await self.ari.subscribe_to_channels(self.app)
+                break
+            except AriError as error:
+                self._log.warn("ARI {credential}: {error}", credential=self.credential.name, error=str(error))
+                await deferLater(self._reactor, growing_pause(attempt))
+        # What came between the connection and the subscription was not told.
+        self._catching_up.look()
 
     def _broke(self, failure: Failure) -> None:
         if not failure.check(CancelledError):

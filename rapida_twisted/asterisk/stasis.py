@@ -59,7 +59,7 @@ class StasisCalls:
     - A bridge of ARI stays when its channels are gone, a channel of external media when its bridge is: we remove them.
     - An application that nobody is connected to keeps its channels, and takes no new ones: then ``Stasis()`` fails, and
       the dialplan goes on with ``STASISSTATUS=FAILED`` (``apps/app_stasis.c``).
-    - ``/applications/{app}`` does not tell the channels of an application that has subscribed to all
+    - ``/applications/{app}`` does not tell the channels of an application that has subscribed to all of them
       (``res/stasis/app.c``: ``app_subscribe_channel()``); what each channel runs does.
 
     :param app: the application's name.

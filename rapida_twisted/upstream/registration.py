@@ -11,11 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import RequestTransmissionFailed, ResponseDone, ResponseFailed
+from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from rapida_twisted.errors import RegistrationRefused
+from rapida_twisted.outgoing import was_cancelled
 
 __all__ = ["register_call"]
 
@@ -77,9 +78,8 @@ async def _register(url: str, parameters: dict[str, str], headers: dict[str, str
     # A redirect would carry the key to somebody else.
     try:
         response = await treq_client.get(url, params=parameters, headers=headers, allow_redirects=False)
-    except (ResponseFailed, RequestTransmissionFailed) as error:
-        # So does Agent tell that it was cancelled.
-        if any(reason.check(CancelledError) for reason in error.reasons):
+    except Exception as error:
+        if was_cancelled(error):
             raise CancelledError from error
         raise
     body = await _beginning(response)

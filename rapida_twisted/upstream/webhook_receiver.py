@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from rapida_twisted._version import __version__
-from rapida_twisted.outgoing import causes_of
+from rapida_twisted.outgoing import causes_of, was_cancelled
 
 __all__ = ["Answer", "Receiver", "sign"]
 
@@ -88,8 +88,7 @@ class Receiver:
                 self._url, data=body, headers=headers, allow_redirects=False, unbuffered=True
             )
         except Exception as error:
-            # So does Agent tell that it was cancelled.
-            if any(isinstance(cause, CancelledError) for cause in causes_of(error)):
+            if was_cancelled(error):
                 raise CancelledError from None
             raise
         return response

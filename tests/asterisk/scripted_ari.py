@@ -272,6 +272,8 @@ class ScriptedAri(Resource):
             return self._tell_of_itself(words[1])
         if words[0] == "bridges":
             return self._bridge(asked, *words[1:])
+        if words[0] == "applications":
+            return self._application(words[1])
         if asked.path in ("channels", "channels/externalMedia"):
             return self._make(asked) if asked.method == "POST" else (200, list(self.channels.values()))
         found = self.channels.get(words[1])
@@ -322,6 +324,11 @@ class ScriptedAri(Resource):
                 return 422, {"message": "Channel not in Stasis application"}
             self.bridges[bridge_id]["channels"].append(channel_id)
         return 204, None
+
+    def _application(self, app: str) -> tuple[int, Any]:
+        if not any(query["app"] == app for query in self.subscriptions):
+            return 404, {"message": "Application not found"}
+        return 200, {"name": app, "channel_ids": [], "bridge_ids": [], "endpoint_ids": [], "device_names": []}
 
     def _variable(self, asked: Asked, channel_id: str) -> tuple[int, Any]:
         variables = self.variables.setdefault(channel_id, {})

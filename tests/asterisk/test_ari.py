@@ -11,11 +11,15 @@ from typing import Any
 from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IReactorSSL
 from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.iweb import IAgentEndpointFactory
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from rapida_twisted.asterisk import ari, ari_http
 from rapida_twisted.asterisk.ari import AriClient, channel_id_of
@@ -347,8 +351,32 @@ class RefusalTests(AriTestCase):
             await self.assertFailure(asking, CancelledError)
 
 
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Endpoints at which nobody ever answers."""
+
+    def __init__(self, clock: MemoryReactorClock) -> None:
+        self._clock = clock
+
+    def endpointForURI(self, uri: URI) -> TCP4ClientEndpoint:  # noqa: N802
+        return TCP4ClientEndpoint(self._clock, "127.0.0.1", uri.port)
+
+
 class UnreachableTests(AriTestCase):
     """Asterisks that the request never gets to: then no call was placed, for certain."""
+
+    async def test_cancelled_while_connecting(self) -> None:
+        """A request that is cancelled, or is overdue, before there is a connection says just that."""
+        clock = MemoryReactorClock()
+        agent = Agent.usingEndpointFactory(clock, _Endpoints(clock))
+        client = AriClient(self.ari.credential(), treq_client=HTTPClient(agent), reactor=clock, timeout_s=2.0)
+        asking = Deferred.fromCoroutine(client.info())
+        asking.cancel()
+        await self.assertFailure(asking, CancelledError)
+        asking = Deferred.fromCoroutine(client.info())
+        clock.advance(2.1)
+        error = await self.assertFailure(asking, AriUnreachable)
+        self.assertIn("no answer within 2 s", str(error))
 
     async def test_refused(self) -> None:
         """Nobody listens there."""

@@ -96,11 +96,11 @@ class EventTests(EventsTestCase):
 
     async def test_handshake(self) -> None:
         """The application is named in the query, and the password is in a header alone."""
-        await self.subscribed(app="a b&c", subscribe_all=False)
+        await self.subscribed(app="a b&c")
         await self.subscribed()
         self.assertEqual(
             self.ari.subscriptions,
-            [{"app": "a b&c", "subscribeAll": "false"}, {"app": "rapida", "subscribeAll": "true"}],
+            [{"app": "a b&c"}, {"app": "rapida"}],
         )
         for subscriber in self.ari.subscribers:
             self.assertNotIn("api_key", subscriber.http_request_uri)
