@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.docs.blocks import named_block
+from tests.live import wait_until
 from tests.live.asterisk import shared_asterisk
 from tests.live.recordings import FLOOR_DB, Recording
 from tests.live.server import Server
@@ -23,7 +25,7 @@ PROMPT_HZ = 700.0
 """What stands for the prompt an-error-has-occurred, which is not in every collection of prompts."""
 
 # The calling side: "talker" of calls without a phone, "from-phone" of SIP phones. Both record what the caller hears and
-# says.
+# says, but for the phone that calls 200.
 CALLERS = """
 [talker]
 exten => milliwatt,1,Answer()
@@ -46,6 +48,7 @@ exten => presser,1,Answer()
 [from-phone]
 exten => 100,1,MixMonitor(RECORDINGS/phone-mix.wav,r(RECORDINGS/phone-said.wav)t(RECORDINGS/phone-heard.wav))
  same => n,Goto(CONTEXT,${EXTEN},1)
+exten => 200,1,Goto(CONTEXT,${EXTEN},1)
 """
 
 
@@ -128,8 +131,11 @@ class LiveTestCase(SynchronousTestCase):
         self.asterisk.wait_for_log(self.recorded, self.mark, count=count)
         made = []
         for name in names:
-            kept = self.directory / f"{name}.wav"
-            kept.write_bytes((self.asterisk.directory / f"recordings/{name}.wav").read_bytes())
+            recorded = self.asterisk.directory / f"recordings/{name}.wav"
+            # The log does not tell whose recording has ended.
+            wait_until(f"{recorded.name} is complete", partial(Recording.is_complete, recorded), timeout_s=10)
+            kept = self.directory / recorded.name
+            kept.write_bytes(recorded.read_bytes())
             made.append(Recording.load(kept))
         return made
 

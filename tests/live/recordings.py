@@ -33,6 +33,13 @@ class Recording:
             raw = np.frombuffer(file.readframes(file.getnframes()), "<i2")
             return cls(raw[:: file.getnchannels()] / 32768.0, file.getframerate())
 
+    @staticmethod
+    def is_complete(path: Path) -> bool:
+        """Whether Asterisk has closed a WAV file: only then does it write the lengths (``format_wav.c``)."""
+        with path.open("rb") as file:
+            riff_bytes = int.from_bytes(file.read(8)[4:], "little")
+        return 0 < riff_bytes <= path.stat().st_size - 8
+
     @classmethod
     def tone(cls, frequency_hz: float, seconds: float, level_db: float = -15.0, rate_hz: int = 8000) -> Recording:
         """A pure tone."""

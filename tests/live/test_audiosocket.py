@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
-from pathlib import Path
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from tests.live import sipp
-from tests.live.asterisk import shared_asterisk
+from tests.live.case import ASSISTANT_ID, PROMPT_HZ, TONE_HZ, LiveTestCase
 from tests.live.recordings import Recording
 from tests.live.server import API_KEY, Server
 
-ASSISTANT_ID = "123456789"
-TONE_HZ = 1004.0
-"""What Asterisk's Milliwatt() plays."""
-PROMPT_HZ = 700.0
-"""What stands for the prompt an-error-has-occurred, which is not in every collection of prompts."""
+NUMBER = "100@rapida-inbound"
 
 GLOBALS = """\
 [general]
@@ -49,57 +40,13 @@ exten => _X.,1,Answer()
  same => n,Hangup()
 """
 
-# Who calls it: "talker" is the calling side of calls without a phone, "from-phone" is where SIP phones come in. Both
-# record what the caller hears and says. 100 is recorded, 200 is not.
-CALLERS = """
-[talker]
-exten => milliwatt,1,Answer()
- same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
- same => n,Milliwatt()
-exten => speaker,1,Answer()
- same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
- same => n,Playback(${SPEECH})
- same => n,Wait(60)
-exten => listener,1,Answer()
- same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
- same => n,Wait(60)
-
-[from-phone]
-exten => 100,1,MixMonitor(RECORDINGS/phone-mix.wav,r(RECORDINGS/phone-said.wav)t(RECORDINGS/phone-heard.wav))
- same => n,Goto(rapida-inbound,${EXTEN},1)
-exten => 200,1,Goto(rapida-inbound,${EXTEN},1)
-"""
-
 AUDIOSOCKET = r'Executing \[\d+@rapida-inbound:\d+\] AudioSocket\("[^"]+", "([0-9a-f-]{36}),'
 WENT_ON = r"Executing \[\d+@rapida-inbound:7\] Hangup"
 ERROR_BRANCH = r'Executing \[\d+@rapida-inbound:8\] Playback\("[^"]+", "an-error-has-occurred"'
-RECORDED = r"End MixMonitor Recording"
 
 
-class AudioSocketTests(SynchronousTestCase):
-    """One server for each test; one Asterisk for all, with the test's own dialplan."""
-
-    def setUp(self) -> None:
-        """Have an Asterisk, and see only what it logs from now on."""
-        self.asterisk = shared_asterisk()
-        self.mark = self.asterisk.log_mark()
-        self.directory = Path(self.mktemp()).absolute()
-        self.directory.mkdir(parents=True)
-        prompts = self.asterisk.directory / "data/sounds/en"
-        Recording.tone(PROMPT_HZ, 2.0).save(prompts / "an-error-has-occurred.wav")
-
-    # Steps
-
-    def serve(self, *assistants: str, drain_s: float = 2) -> Server:
-        """A running server with these assistants; it must end in order after the test."""
-        server = Server(self.directory, *assistants, options=["--drain-s", str(drain_s)]).start()
-        self.addCleanup(server.stop)
-        self.addCleanup(self._end_calls)
-        return server
-
-    def _end_calls(self) -> None:
-        self.asterisk.hang_up_all()
-        self.asterisk.wait_until_idle()
+class AudioSocketTests(LiveTestCase):
+    """The page's dialplan, and the one that the server prints."""
 
     def dialplan(self, server: Server, assistant_id: str = ASSISTANT_ID, api_key: str = API_KEY) -> None:
         """Load the dialplan under test with this server's values."""
@@ -111,72 +58,15 @@ class AudioSocketTests(SynchronousTestCase):
         )
         self.load(values + INBOUND)
 
-    def load(self, dialplan: str) -> None:
-        """Load a dialplan, and those who call it."""
-        callers = CALLERS.replace("RECORDINGS", f"{self.asterisk.inside}/recordings")
-        self.asterisk.write_config("extensions.conf", dialplan + callers)
-        self.asterisk.reload()
-
-    def call(self, talker: str, recording: str = "call", caller: str = "", speech: str = "") -> str:
-        """Place a call without a phone; gives its channel."""
-        return self.asterisk.originate(
-            "Local/100@rapida-inbound",
-            f"{talker}@talker",
-            caller=caller,
-            RECORDING=f"{self.asterisk.inside}/recordings/{recording}",
-            SPEECH=speech,
-        )
-
     def contexts(self, count: int = 1) -> list[str]:
         """The contextIds with which the dialplan went into AudioSocket(), once there are so many."""
         return [found[1] for found in self.asterisk.wait_for_log(AUDIOSOCKET, self.mark, count=count)]
-
-    def recordings(self, *names: str) -> list[Recording]:
-        """Recordings by name, when all are complete; a copy of each stays with the test."""
-        count = len({name.rpartition("-")[0] for name in names})
-        self.asterisk.wait_for_log(RECORDED, self.mark, count=count)
-        made = []
-        for name in names:
-            kept = self.directory / f"{name}.wav"
-            kept.write_bytes((self.asterisk.directory / f"recordings/{name}.wav").read_bytes())
-            made.append(Recording.load(kept))
-        return made
-
-    # Claims
-
-    def assert_near(self, measured: float, expected: float, tolerance: float, what: str) -> None:
-        """A measured value is the expected one, but for a tolerance."""
-        self.assertLessEqual(abs(measured - expected), tolerance, f"{what}: {measured:.3f}, expected {expected:.3f}")
-
-    def assert_tone(self, heard: Recording, frequency_hz: float, seconds: float | None = None) -> Recording:
-        """From its first sound to its last it is one tone without gaps; gives that stretch, but for its edges."""
-        begin, end = heard.first_sound_s(), heard.last_sound_s()
-        if begin is None or end is None:
-            self.fail("nothing was heard")
-        steady = heard.part(begin + 0.3, end - 0.05)
-        self.assertGreater(steady.seconds, 1.0)
-        self.assert_near(steady.dominant_hz(), frequency_hz, 1.0, "frequency (Hz)")
-        self.assertEqual(steady.gaps(longer_than_s=0.040), [], "gaps (begin and length, s)")
-        if seconds is not None:
-            self.assert_near(end - begin, seconds, 0.06, "length of the sound (s)")
-        return steady
-
-    def assert_log_lacks(self, pattern: str) -> None:
-        """Asterisk did not log this since the test began."""
-        found = re.search(pattern, self.asterisk.log_since(self.mark))
-        self.assertIsNone(found, f"{pattern!r} is in Asterisk's log")
-
-    def assert_ended(self, record: dict[str, Any], reason: str) -> None:
-        """The server's record says that the call was completed, and why it ended."""
-        self.assertEqual((record["status"], record["reason"]), ("completed", reason))
-
-    # Tests
 
     def test_tone_goes_both_ways(self) -> None:
         """A caller's tone comes back from the echo assistant whole: same pitch, same level, no gaps."""
         server = self.serve(f"{ASSISTANT_ID}=echo")
         self.dialplan(server)
-        channel = self.call("milliwatt", caller='"Ann" <+49301234>')
+        channel = self.call(NUMBER, "milliwatt", caller='"Ann" <+49301234>')
         (context_id,) = self.contexts()
         began = time.monotonic()
         time.sleep(6)
@@ -202,7 +92,7 @@ class AudioSocketTests(SynchronousTestCase):
         Recording.tone(620, 3.0, level_db=-20).save(file)
         server = self.serve(f"{ASSISTANT_ID}=play:{file}")
         self.dialplan(server)
-        self.call("listener")
+        self.call(NUMBER, "listener")
         (context_id,) = self.contexts()
         self.asterisk.wait_for_log(WENT_ON, self.mark)
 
@@ -217,7 +107,7 @@ class AudioSocketTests(SynchronousTestCase):
         """When the caller hangs up the call is over at once, and the dialplan does not go on."""
         server = self.serve(f"{ASSISTANT_ID}=echo")
         self.dialplan(server)
-        channel = self.call("milliwatt")
+        channel = self.call(NUMBER, "milliwatt")
         (context_id,) = self.contexts()
         time.sleep(1)
         self.asterisk.hang_up(channel)
@@ -296,7 +186,7 @@ class AudioSocketTests(SynchronousTestCase):
         self._hear_the_error_prompt(server)
 
     def _hear_the_error_prompt(self, server: Server) -> None:
-        self.call("listener")
+        self.call(NUMBER, "listener")
         self.asterisk.wait_for_log(ERROR_BRANCH, self.mark)
         (heard,) = self.recordings("call-heard")
         self.assert_tone(heard, PROMPT_HZ, seconds=2.0)
@@ -310,11 +200,9 @@ class AudioSocketTests(SynchronousTestCase):
         self.dialplan(server)
         frequencies = [400 + 60 * number for number in range(count)]
         channels = []
-        for frequency in frequencies:
-            Recording.tone(frequency, 12.0).save(self.asterisk.directory / f"recordings/{frequency}.wav")
-        for frequency in frequencies:
-            speech = f"{self.asterisk.inside}/recordings/{frequency}"
-            channels.append(self.call("speaker", recording=f"call{frequency}", speech=speech))
+        speeches = [self.speech(frequency, 12.0) for frequency in frequencies]
+        for frequency, speech in zip(frequencies, speeches, strict=True):
+            channels.append(self.call(NUMBER, "speaker", f"call{frequency}", SPEECH=speech))
         context_ids = self.contexts(count)
         time.sleep(5)
         self.assertEqual([call["status"] for call in server.calls()], ["claimed"] * count)
@@ -335,9 +223,9 @@ class AudioSocketTests(SynchronousTestCase):
 
     def test_sigterm_lets_the_dialplan_go_on(self) -> None:
         """SIGTERM gives a call the drain time, then a hangup frame: the dialplan goes on, and the exit code is 0."""
-        server = self.serve(f"{ASSISTANT_ID}=echo", drain_s=2)
+        server = self.serve(f"{ASSISTANT_ID}=echo")
         self.dialplan(server)
-        self.call("milliwatt")
+        self.call(NUMBER, "milliwatt")
         (context_id,) = self.contexts()
         time.sleep(1)
         server.terminate()
@@ -362,7 +250,7 @@ class AudioSocketTests(SynchronousTestCase):
             assistant_id=ASSISTANT_ID,
         )
         self.load(audiosocket_dialplan(values))
-        channel = self.call("milliwatt", caller="+49301234")
+        channel = self.call(NUMBER, "milliwatt", caller="+49301234")
         (context_id,) = self.contexts()
         time.sleep(2)
         self.asterisk.hang_up(channel)
