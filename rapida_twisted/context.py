@@ -73,6 +73,8 @@ class EndReason(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     PEER_STALLED = "peer_stalled"
     CONNECTION_LOST = "connection_lost"
+    UPSTREAM_FAILED = "upstream_failed"
+    """The server that it was carried on to failed, and nobody was there to take over."""
     # Of outbound calls that never had media
     BUSY = "busy"
     NO_ANSWER = "no_answer"
@@ -155,6 +157,10 @@ class CallContext:
     """Seconds of audio heard from the caller."""
     audio_out_s: float = 0.0
     """Seconds of audio said to the caller (silence kept on the line not counted)."""
+    detail: str = ""
+    """What is known of its end beyond the reason, and of what went wrong before; empty where nothing is."""
+    upstream_id: str = ""
+    """The contextId that another server gave it, which it is carried on to."""
     next_dial: str = ""
     """What the dialplan is to dial when the media is over: where a transfer leads. Empty: nothing, hang up."""
     credential: str = ""
@@ -178,7 +184,9 @@ class CallContext:
         self._must_be(ContextStatus.PENDING)
         return replace(self, status=ContextStatus.CLAIMED, transport=transport, peer=peer, claimed_at=now)
 
-    def ended(self, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float) -> CallContext:
+    def ended(
+        self, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
+    ) -> CallContext:
         """This context when its call is over."""
         self._must_be(ContextStatus.CLAIMED)
         return replace(
@@ -188,6 +196,7 @@ class CallContext:
             audio_in_s=audio_in_s,
             audio_out_s=audio_out_s,
             ended_at=now,
+            detail=detail,
         )
 
     def moved_on(self, *, next_dial: str) -> CallContext:

@@ -25,6 +25,7 @@ __all__ = [
     "TooManyCalls",
     "TransferRefused",
     "UnknownContext",
+    "UpstreamFailed",
 ]
 
 
@@ -127,3 +128,20 @@ class RegistrationRefused(RapidaError):
         super().__init__(f"registration refused: {status} {reason}" if status else f"registration failed: {reason}")
         self.status = status
         self.reason = reason
+
+
+class UpstreamFailed(RapidaError):
+    """The server that a call is carried on to does not take it, or lost it. The text is one sentence, without secrets.
+
+    :param word: what happened, in one word, for records and metrics: ``unreachable``, ``timeout``, ``tls``, ``refused``
+        (it answered, and said no), ``malformed`` (its answer makes no sense), ``lost`` (it ended in the middle),
+        ``stalled`` (it takes or sends nothing any more), ``resting`` (the circuit breaker is open).
+    :param status: its HTTP status, where there is one.
+    :param of_call: whether it is this call that it does not want, so that nothing is said about others.
+    """
+
+    def __init__(self, word: str, message: str, *, status: int = 0, of_call: bool = False) -> None:
+        super().__init__(message)
+        self.word = word
+        self.status = status
+        self.of_call = of_call

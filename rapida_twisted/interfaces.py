@@ -14,13 +14,18 @@ from zope.interface import Attribute, Interface
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
+from rapida_twisted.errors import UpstreamFailed
+from rapida_twisted.settings import Settings
 
 __all__ = [
     "AssistantHouse",
     "IAssistant",
     "IAssistantFactory",
+    "IAssistantMaker",
     "ICall",
     "ICallStore",
+    "IFarEnd",
+    "IFarEndUser",
     "IMediaChannel",
     "IMediaSink",
     "IOutbound",
@@ -143,8 +148,22 @@ class ICall(Interface):
         At most the settings' live limit waits; older audio is dropped and counted, so the delay can't grow.
         """
 
+    def fetch(source: Callable[[], bytes | None] | None) -> None:
+        """Live audio that is fetched when it is due, so that it waits in one place alone; None to stop.
+
+        :param source: called while nothing said is waiting: once each 20 ms, or on channels that are sent ahead as
+            often as it gives something. Gives 20 ms at the assistant's rate, or None where there is nothing now.
+        """
+
     def flush() -> float:
         """Barge-in: drop all that waits to be heard. Gives how much that was (ms)."""
+
+    def hand_over(assistant: IAssistant) -> None:
+        """Another assistant answers from now on. What the former one said is still heard; its ``answer()`` is
+        cancelled, and its ``call_ended()`` is called as if it were still there."""
+
+    def note(text: str) -> None:
+        """Write a sentence into the call's record (``detail``): what went wrong, though the call goes on."""
 
     def digits(count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
         """Collect digits: up to ``count``, or up to the terminator (not included), or what came within the time.
@@ -197,6 +216,29 @@ class AssistantHouse:
     reactor: Any
     state_dir: Path
     """A directory that the server may write to; it may not exist yet."""
+    settings: Settings = field(default_factory=Settings)
+    """All that the server was told."""
+    check_transfer: Callable[[str], None] = lambda dial_string: None
+    """Whether calls may be transferred there; else it raises :class:`~rapida_twisted.errors.TransferRefused`."""
+
+
+class IAssistantMaker(Interface):
+    """What makes the assistants of one rule, when it has more to do than that; else a function will do."""
+
+    def __call__(context: CallContext) -> IAssistant:
+        """The assistant of one call."""
+
+    async def prepare(context: CallContext) -> CallContext:
+        """Called when a call is registered, before its contextId is given away: gives the context that is kept.
+
+        :raises UpstreamFailed: the call would not be answered, so it is not registered.
+        """
+
+    def health() -> Mapping[str, Any]:
+        """How it is, for ``/readyz``, as JSON has it; empty where there is nothing to tell."""
+
+    async def close() -> None:
+        """The server stops; no call is left."""
 
 
 class IAssistantFactory(Interface):
@@ -212,9 +254,49 @@ class IAssistantFactory(Interface):
     def configure(argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
         """Called once, at the start of the server, with what stands after the colon (or nothing).
 
-        :return: what makes the assistant of one call.
+        :return: what makes the assistant of one call; it may provide :class:`IAssistantMaker`.
         :raises SettingsError: the argument can't be used; the text is one sentence that says why.
         """
+
+
+class IFarEnd(Interface):
+    """Another server's assistant at the other end of a connection that we made: we are the Asterisk there."""
+
+    format: AudioFormat = Attribute("The encoding and rate of the connection, both ways.")
+    queued_ms: float = Attribute("How much it has sent that was not taken yet (ms).")
+    dropped_ms: float = Attribute("How much of what it sent was dropped, since there was too much of it (ms).")
+    shifted: int = Attribute("Frames that were dropped (counted up) or repeated (too) for the sake of its clock.")
+
+    def send_audio(payload: bytes) -> bool:
+        """The caller was heard, in the connection's format; whether it was sent, else it was dropped.
+
+        Never blocks and never raises, also when the connection is gone.
+        """
+
+    def send_digit(digit: str) -> None:
+        """The caller pressed a key."""
+
+    def take() -> bytes | None:
+        """20 ms are due: the next frame that the caller is to hear, or None."""
+
+    def hangup() -> None:
+        """The caller is gone: end the connection as Asterisk does. Nothing is told of it any more."""
+
+    def abort() -> None:
+        """End the connection at once. Nothing is told of it any more."""
+
+
+class IFarEndUser(Interface):
+    """Who is at our side of a far end. Nothing is called before the far end was given to it."""
+
+    def far_end_flushed() -> None:
+        """The assistant there was interrupted: what it sent and is not heard yet must not be heard any more."""
+
+    def far_end_hung_up() -> None:
+        """The assistant there ended the call in an orderly way. The connection is gone; called once, last."""
+
+    def far_end_failed(failure: UpstreamFailed) -> None:
+        """The connection is lost; called once, last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +374,7 @@ class ICallStore(Interface):
         """
 
     def finish(
-        context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+        context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
         """Turn a claimed context into a completed or failed one. Fails with ``UnknownContext``, and with
         ``ContextError`` when it is not claimed."""

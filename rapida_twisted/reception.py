@@ -125,7 +125,7 @@ class Reception:
         """A claimed call whose connection went away before it could start."""
         self._coming.discard(context.context_id)
         self._log.info("call {id}: over before it began, {detail}", id=context.context_id, detail=detail)
-        self._finish(_Ending(context.context_id, reason, 0.0, 0.0, self._now()))
+        self._finish(_Ending(context.context_id, reason, 0.0, 0.0, self._now(), detail))
 
     async def flush(self, timeout_s: float) -> None:
         """At shutdown: try once more to write the ends that the store did not take; log those that stay."""
@@ -170,10 +170,13 @@ class Reception:
         self._log.info(
             "call {id}: over, {reason}{detail}; heard {heard:.1f} s, said {said:.1f} s",
             id=call.context.context_id, reason=call.ended.value,
-            detail=f" ({call.end_detail})" if call.end_detail else "",
+            detail=f" ({call.detail})" if call.detail else "",
             heard=call.audio_in_s, said=call.audio_out_s,
         )  # fmt: skip
-        self._finish(_Ending(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, self._now()))
+        ended_at = self._now()
+        self._finish(
+            _Ending(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, ended_at, call.detail)
+        )
         self._calls.remove(call)
 
     def _finish(self, ending: _Ending) -> None:
@@ -188,6 +191,7 @@ class Reception:
             audio_in_s=round(ending.audio_in_s, 3),
             audio_out_s=round(ending.audio_out_s, 3),
             now=ending.ended_at,
+            detail=ending.detail,
         )
         ending.writing = finishing.addCallbacks(
             self._written, self._not_written, callbackArgs=(ending,), errbackArgs=(ending,)
@@ -213,13 +217,20 @@ class _Ending:
     """How one call ended, until the store has it."""
 
     def __init__(
-        self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, ended_at: float
+        self,
+        context_id: str,
+        reason: EndReason,
+        audio_in_s: float,
+        audio_out_s: float,
+        ended_at: float,
+        detail: str,
     ) -> None:
         self.context_id = context_id
         self.reason = reason
         self.audio_in_s = audio_in_s
         self.audio_out_s = audio_out_s
         self.ended_at = ended_at
+        self.detail = detail
         self.writing: Deferred[None]
         """The latest try."""
         self.retry: IDelayedCall | None = None

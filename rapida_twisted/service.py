@@ -76,18 +76,19 @@ class RapidaMedia(Service):
         self.settings = settings
         self.reactor = reactor
         self.draining = False
-        house = AssistantHouse(reactor, settings.state_dir)
+        transfers = TransferRules(settings.transfer_allow)
+        house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check)
         self.assistants: Assistants = parse_rules(settings.assistant, house)
         self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor)
         self.clock = MediaClock(reactor)
         self.calls = Calls(settings.max_calls)
         self.reception = Reception(
             self.store, self.assistants.make, self.calls, self.clock, reactor,
-            transfers=TransferRules(settings.transfer_allow), lead_ms=settings.lead_ms,
+            transfers=transfers, lead_ms=settings.lead_ms,
         )  # fmt: skip
         self.registrar = Registrar(
             self.store, self.assistants.knows, now=time.time, context_ttl_s=settings.context_ttl_s,
-            max_pending=settings.max_waiting, draining=lambda: self.draining,
+            max_pending=settings.max_waiting, draining=lambda: self.draining, prepare=self.assistants.prepare,
         )  # fmt: skip
         try:
             self._http_client, self._http_pool = make_client(reactor, settings.tls_ca_file)
@@ -238,6 +239,7 @@ class RapidaMedia(Service):
             outbound=self.outbound,
             hangup=self.hang_up,
             draining=lambda: self.draining,
+            assistants=self.assistants.health,
             extra={
                 b"clock": ClockPage(self.clock, keys),
                 b"talk/asterisk/ctx": ContextPages(
@@ -314,6 +316,7 @@ class RapidaMedia(Service):
         await self.reception.flush(timeout_s=GOODBYE_S)
         await self.webhook.stop()
         await self.store.close()
+        await self.assistants.close()
         await self._http_pool.closeCachedConnections()
         self._log.info("stopped")
 

@@ -81,6 +81,18 @@ def _word(word: str) -> str:
     return word
 
 
+def _format(word: str) -> str:
+    if word not in ("ulaw", "alaw", "slin", "slin16"):
+        raise ValueError("it is one of ulaw, alaw, slin and slin16")
+    return word
+
+
+def _control(word: str) -> str:
+    if word not in ("plain", "json"):
+        raise ValueError("it is plain or json")
+    return word
+
+
 def _url(word: str) -> str:
     try:
         parts = urlsplit(word)
@@ -235,6 +247,29 @@ class Settings:
         "",
         "file of the vault's master key [default: vault-key in the state directory]",
     )
+    upstream_url: str = _setting(
+        "UPSTREAM__URL", _url, "", "http(s) address of the server that the assistant 'bridge' carries calls on to"
+    )
+    upstream_api_key: str = _setting("UPSTREAM__API_KEY", _text, "", "API key that that server knows", True)
+    upstream_assistant_id: str = _setting(
+        "UPSTREAM__ASSISTANT_ID", _text, "", "the assistant's id there [default: the one that was dialled here]"
+    )
+    upstream_format: str = _setting(
+        "UPSTREAM__FORMAT", _format, "ulaw", "audio on the WebSocket to that server: ulaw, alaw, slin or slin16"
+    )
+    upstream_control: str = _setting(
+        "UPSTREAM__CONTROL", _control, "plain", "how control messages are written there: plain or json"
+    )
+    upstream_timeout_s: float = _setting(
+        "UPSTREAM__TIMEOUT_S", _seconds, "2", "seconds for each: to connect there, to be answered, to read the answer"
+    )
+    upstream_fallback: str = _setting(
+        "UPSTREAM__FALLBACK",
+        _text,
+        "",
+        "when that server fails: the assistant that takes over, as play:sorry.wav, or next:DIALSTRING for a transfer;"
+        " without one the call goes back to the dialplan",
+    )
     keep_s: float = _setting("KEEP_S", _seconds, "604800", "seconds that the records of ended calls are kept")
 
     @classmethod
@@ -277,6 +312,8 @@ class Settings:
             raise SettingsError(
                 "STATUS_WEBHOOK__URL needs STATUS_WEBHOOK__SECRET: 16 or more characters, known to the receiver too"
             )
+        if not 0.1 <= self.upstream_timeout_s <= 5:
+            raise SettingsError("UPSTREAM__TIMEOUT_S can't be used: it is a number of seconds from 0.1 to 5")
         if not 1 <= self.outbound_answer_s <= 600:
             raise SettingsError("OUTBOUND__ANSWER_S can't be used: calls ring for 1 to 600 seconds")
         if not 0.1 <= self.ari_timeout_s <= 120:

@@ -58,6 +58,10 @@ class Options(usage.Options):
         """refused likewise: set $STATUS_WEBHOOK__SECRET"""
         raise _refused("status-webhook-secret", "STATUS_WEBHOOK__SECRET")
 
+    def opt_upstream_api_key(self, _: str) -> None:
+        """refused likewise: set $UPSTREAM__API_KEY"""
+        raise _refused("upstream-api-key", "UPSTREAM__API_KEY")
+
     def opt_vault_master_key(self, _: str) -> None:
         """refused likewise: set $VAULT__MASTER_KEY, or name a file (--vault-master-key-file)"""
         raise _refused("vault-master-key", "VAULT__MASTER_KEY")

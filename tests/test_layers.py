@@ -21,7 +21,7 @@ LAYERS = (
     {"interfaces"},
     {"media", "outgoing"},
     {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
-    {"reception", "welcome"},
+    {"reception", "welcome", "gateway"},
     {"service"},
     {"tap"},
     {"tools"},
@@ -110,7 +110,7 @@ class LayersTests(SynchronousTestCase):
         plugin = ROOT.parent / "twisted" / "plugins" / "rapida_media.py"
         imported = set(imports_of(plugin.read_text("utf-8"), "plugin", False, set(self.imports)))
         own = {name for name in imported if name.startswith(PACKAGE)}
-        self.assertEqual({part_of(name) for name in own}, {"assistants"})
+        self.assertEqual({part_of(name) for name in own}, {"assistants", "gateway"})
 
     def test_nothing_goes_in_circles(self) -> None:
         """No module imports, over whatever others, itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
@@ -45,20 +45,20 @@ class UnsteadyStore(MemoryStore):
         self._reactor = reactor
 
     def finish(
-        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
         """Write an end now, fail, or wait for :meth:`get_on`."""
         self.tries.append((self._reactor.seconds(), context_id))
         if self.broken is not None:
             return fail(self.broken)
+        words: dict[str, Any] = {"reason": reason, "audio_in_s": audio_in_s, "audio_out_s": audio_out_s, "now": now}
+        words["detail"] = detail
         if not self.slow:
-            return super().finish(context_id, reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now)
+            return super().finish(context_id, **words)
         done: Deferred[CallContext] = Deferred()
 
         def finish_now() -> None:
-            MemoryStore.finish(
-                self, context_id, reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now
-            ).addBoth(done.callback)
+            MemoryStore.finish(self, context_id, **words).addBoth(done.callback)
 
         self.under_way.append(finish_now)
         return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from twisted.logger import Logger
@@ -16,7 +17,7 @@ from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, IAssistantMaker, ICall
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Beep", "Record", "RecordFactory", "Recorder"]
@@ -159,4 +160,22 @@ class RecordFactory:
             raise SettingsError("record can't record itself")
         make_inner = parse_assistant(argument, house) if argument else lambda context: Beep()
         folder = house.state_dir / "recordings"
+        if IAssistantMaker.providedBy(make_inner):
+            return _RecordMaker(make_inner, folder)
         return lambda context: Record(make_inner(context), folder)
+
+
+@implementer(IAssistantMaker)
+class _RecordMaker:
+    """Makes :class:`Record` around an assistant whose maker has more to do than to make it."""
+
+    def __init__(self, inner: Any, folder: Path) -> None:
+        self._inner = inner
+        self._folder = folder
+        self.prepare = inner.prepare
+        self.health = inner.health
+        self.close = inner.close
+
+    def __call__(self, context: CallContext) -> IAssistant:
+        """One recorded call's."""
+        return Record(self._inner(context), self._folder)

@@ -6,14 +6,14 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.plugin import getPlugins
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory
+from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, IAssistantMaker
 
 __all__ = ["Assistants", "MakeAssistant", "known_factories", "parse_assistant", "parse_rules"]
 
@@ -47,10 +47,32 @@ class Assistants:
 
         :raises SettingsError: nobody answers its id (any more).
         """
-        maker = self._makers.get(context.assistant_id) or self._makers.get(_OTHERS)
+        maker = self._maker_of(context)
         if maker is None:
             raise SettingsError(f"nobody answers the id {context.assistant_id!r}")
         return maker(context)
+
+    async def prepare(self, context: CallContext) -> CallContext:
+        """A call is registered: gives the context that is kept, see :class:`IAssistantMaker`.
+
+        :raises UpstreamFailed: it would not be answered.
+        """
+        maker = self._maker_of(context)
+        return await maker.prepare(context) if IAssistantMaker.providedBy(maker) else context
+
+    def health(self) -> dict[str, Mapping[str, Any]]:
+        """How those are that have something to tell, by their ids."""
+        told = {name: maker.health() for name, maker in self._makers.items() if IAssistantMaker.providedBy(maker)}
+        return {name: health for name, health in told.items() if health}
+
+    async def close(self) -> None:
+        """The server stops, and no call is left."""
+        for maker in self._makers.values():
+            if IAssistantMaker.providedBy(maker):
+                await maker.close()
+
+    def _maker_of(self, context: CallContext) -> Any:
+        return self._makers.get(context.assistant_id) or self._makers.get(_OTHERS)
 
 
 def known_factories() -> dict[str, IAssistantFactory]:

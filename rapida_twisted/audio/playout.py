@@ -155,6 +155,8 @@ class Playout:
         self._sources: deque[Source] = deque()
         self._partial = b""
         """The beginning of a frame whose rest has not come yet."""
+        self.fetch: Callable[[], bytes | None] | None = None
+        """Gives live audio in the wire's format when its turn comes, or None where there is none now."""
         self._live: deque[bytes] = deque()
         self._live_bytes = 0
         self._live_least = 0
@@ -201,13 +203,18 @@ class Playout:
         :param fill: whether something said that has too little ready is filled up with silence, or waits for its rest.
         """
         if self._sources:
-            return self._take_said(fill)
+            frame = self._take_said(fill)
+            # That the last source had ended may show only now.
+            if frame is not None or self._sources:
+                return frame
         return self._take_live()
 
     def _take_live(self) -> bytes | None:
         """A whole frame of live audio, if there is one: a part of one waits for its rest, or packets of another length
         than ours would be cut up by silence."""
         wanted = self._frame_bytes
+        if self.fetch is not None and self._live_bytes < wanted:
+            self.write(self.fetch() or b"")
         if self._live_bytes < wanted:
             self._live_least = 0
             return None

@@ -44,10 +44,10 @@ class MemoryStore:
         return execute(self._claim, context_id, transport, peer, now)
 
     def finish(
-        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
         """Turn a claimed context into a completed or failed one."""
-        return execute(self._finish, context_id, reason, audio_in_s, audio_out_s, now)
+        return execute(self._finish, context_id, reason, audio_in_s, audio_out_s, now, detail)
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
         """Note where a claimed call goes next."""
@@ -108,10 +108,12 @@ class MemoryStore:
         return self._put(context.claimed(transport=transport, peer=peer, now=now))
 
     def _finish(
-        self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+        self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str
     ) -> CallContext:
-        context = self._claimed(context_id)
-        return self._put(context.ended(reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now))
+        ended = self._claimed(context_id).ended(
+            reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now, detail=detail
+        )
+        return self._put(ended)
 
     def _move_on(self, context_id: str, next_dial: str) -> CallContext:
         return self._put(self._claimed(context_id).moved_on(next_dial=next_dial))

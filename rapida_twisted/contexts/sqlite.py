@@ -38,6 +38,7 @@ _COLUMNS = (
     "context_id", "assistant_id", "created_at", "expires_at", "direction", "status", "caller", "called", "channel_id",
     "variables", "transport", "peer", "claimed_at", "ended_at", "reason", "audio_in_s", "audio_out_s",
     "next_dial", "credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text",
+    "detail", "upstream_id",
 )  # fmt: skip
 _ALL = ", ".join(_COLUMNS)
 
@@ -48,7 +49,7 @@ _CLAIM = f"""
     WHERE context_id = ? AND status = 'pending' AND expires_at > ? RETURNING {_ALL}
     """
 _FINISH = f"""
-    UPDATE calls SET status = ?, reason = ?, audio_in_s = ?, audio_out_s = ?, ended_at = ?
+    UPDATE calls SET status = ?, reason = ?, audio_in_s = ?, audio_out_s = ?, ended_at = ?, detail = ?
     WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}
     """
 _MOVE_ON = f"UPDATE calls SET next_dial = ? WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}"
@@ -99,13 +100,13 @@ class SqliteStore:
         return self._thread.write(lambda connection: _claim(connection, context_id, transport, peer, now))
 
     def finish(
-        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float
+        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
         """Turn a claimed context into a completed or failed one."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         status = ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED
-        values = (status.value, reason.value, audio_in_s, audio_out_s, now, context_id)
+        values = (status.value, reason.value, audio_in_s, audio_out_s, now, detail, context_id)
         return self._thread.write(lambda connection: _change_claimed(connection, context_id, _FINISH, values))
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:

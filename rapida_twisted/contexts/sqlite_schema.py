@@ -13,7 +13,7 @@ from rapida_twisted.errors import StoreUnavailable
 
 __all__ = ["SCHEMA_VERSION", "prepare"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _VERSION_1 = (
     """
@@ -66,7 +66,11 @@ _VERSION_3 = (
     )
     """,
 )
-_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4 = (
+    "ALTER TABLE calls ADD COLUMN detail TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN upstream_id TEXT NOT NULL DEFAULT ''",
+)
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """What makes each version of the one before it; the first is made of an empty file."""
 
 

@@ -20,7 +20,7 @@ from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused
+from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
 from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, Sayable, Spoken
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
@@ -34,6 +34,8 @@ LIVE_LIMIT_MS = 200.0
 QUEUE_LIMIT_MS = 300_000.0
 ASSISTANT_ERRORS = (Exception, SystemExit)
 """What an assistant's code may raise: a call is not the place to end the process from."""
+MAX_DETAIL = 500
+"""Characters of what a record tells of a call's end."""
 QUEUE_LIMIT_SOURCES = 256
 """A file that waits to be heard is an open file."""
 
@@ -82,6 +84,10 @@ class Call:
         """What is known of the end beyond its reason; may be empty."""
         self._channel = channel
         self._assistant = assistant
+        self._former: list[IAssistant] = []
+        """Those who handed the call over; they are told of its end."""
+        self._notes: list[str] = []
+        self._fetch: Callable[[], bytes | None] | None = None
         self._clock = clock
         self._on_ended = on_ended
         self._move_on = move_on
@@ -90,9 +96,12 @@ class Call:
         self._speech = Speech(self._playout, self._assistant_failed, reactor)
         self._outlet = make_outlet(self._playout, channel, self._speech.played, lead_ms)
         self._digits = Digits(reactor)
-        self._hears = getattr(type(assistant), "audio_received", None) is not Assistant.audio_received
+        self._hears = _hears(assistant)
         self._heard_tap: Callable[[bytes], None] | None = None
         self._said_tap: Callable[[bytes], None] | None = None
+        self._tap_rate_hz = 0
+        """The assistant's rate when the tap was made: another one may answer since."""
+        self._heard_tapped: Converter | None = None
         self._tapped: Converter | None = None
         self._earlier_in_ms = 0.0
         self._bytes_in = 0
@@ -106,12 +115,15 @@ class Call:
     def start(self) -> None:
         """Begin: the clock ticks, the assistant answers. Called once."""
         self._clock.add(self)
-        self._answering = Deferred.fromCoroutine(self._answer())
-        self._answering.addErrback(self._answer_failed)
+        self._have_answered(self._assistant)
 
-    async def _answer(self) -> None:
+    def _have_answered(self, assistant: IAssistant) -> None:
+        self._answering = Deferred.fromCoroutine(self._answer(assistant))
+        self._answering.addErrback(self._answer_failed, assistant)
+
+    async def _answer(self, assistant: IAssistant) -> None:
         # In a coroutine of our own, so that an answer() that is none fails like any other.
-        await self._assistant.answer(self)
+        await assistant.answer(self)
 
     @property
     def audio_in_s(self) -> float:
@@ -158,6 +170,38 @@ class Call:
         if self.ended is None:
             self._playout.write(samples if self._downward is None else self._downward(samples))
 
+    def fetch(self, source: Callable[[], bytes | None] | None) -> None:
+        """Live audio that is fetched when it is due: see :class:`ICall`."""
+        self._fetch = source
+        self._playout.fetch = source if source is None or self._downward is None else self._converted_fetch
+
+    def _converted_fetch(self) -> bytes | None:
+        samples = self._fetch() if self._fetch is not None else None
+        return samples if samples is None or self._downward is None else self._downward(samples)
+
+    def hand_over(self, assistant: IAssistant) -> None:
+        """Another assistant answers from now on: see :class:`ICall`."""
+        if self.ended is not None:
+            raise self._too_late("hand it over")
+        self._former.append(self._assistant)
+        former, self._assistant = self._answering, assistant
+        self.fetch(None)
+        self._hears = _hears(assistant)
+        self._set_formats()
+        if former is not None:
+            # Not now: it may be the very one that hands over.
+            self.reactor.callLater(0, former.cancel)
+        self._have_answered(assistant)
+
+    def note(self, text: str) -> None:
+        """Write a sentence into the call's record: see :class:`ICall`."""
+        self._notes.append(text)
+
+    @property
+    def detail(self) -> str:
+        """What is known of the end beyond its reason, and all that was noted before."""
+        return "; ".join(text for text in (*self._notes, self.end_detail) if text)[:MAX_DETAIL]
+
     def flush(self) -> float:
         """Drop all that waits to be heard; how much that was (ms)."""
         if self.ended is None:
@@ -184,8 +228,8 @@ class Call:
         :param heard: called with each of the caller's packets.
         :param said: called once each 20 ms with what leaves, silence included.
         """
-        self._heard_tap, self._said_tap = heard, said
-        self._tapped = None if said is None else converter(self._channel.format, AudioFormat("slin", self.rate_hz))
+        self._heard_tap, self._said_tap, self._tap_rate_hz = heard, said, self.rate_hz
+        self._set_tap_formats()
 
     # What the channel says (IMediaSink)
 
@@ -195,8 +239,12 @@ class Call:
         if self.ended is not None or not (self._hears or self._heard_tap):
             return
         try:
+            if self._heard_tap is not None and self._tap_rate_hz != self.rate_hz:
+                self._heard_tap(payload if self._heard_tapped is None else self._heard_tapped(payload))
+                if not self._hears:
+                    return
             samples = payload if self._upward is None else self._upward(payload)
-            if self._heard_tap is not None:
+            if self._heard_tap is not None and self._tap_rate_hz == self.rate_hz:
                 self._heard_tap(samples)
             self._assistant.audio_received(self, samples)
         except ASSISTANT_ERRORS:
@@ -272,10 +320,11 @@ class Call:
             self._answering.cancel()
         self._speech.flush()
         self._digits.close(self._too_late("collect digits"))
-        try:
-            self._assistant.call_ended(self, self.ended)
-        except ASSISTANT_ERRORS:
-            self._log.failure("call {id}: the assistant failed in call_ended", id=self.context.context_id)
+        for assistant in (*self._former, self._assistant):
+            try:
+                assistant.call_ended(self, self.ended)
+            except ASSISTANT_ERRORS:
+                self._log.failure("call {id}: the assistant failed in call_ended", id=self.context.context_id)
         self._tell_over()
         self._on_ended(self)
 
@@ -284,8 +333,8 @@ class Call:
         for waiting in over:
             waiting.callback(None)
 
-    def _answer_failed(self, failure: Failure) -> None:
-        if self.ended is None:
+    def _answer_failed(self, failure: Failure, assistant: IAssistant) -> None:
+        if self.ended is None and assistant is self._assistant:
             self._assistant_failed(failure)
         elif not failure.check(CancelledError, CallEnded):
             # Being cancelled, or too late, is the end's doing; so is, often, what a library makes of that.
@@ -295,6 +344,9 @@ class Call:
             )  # fmt: skip
 
     def _assistant_failed(self, failure: Failure) -> None:
+        if failure.check(UpstreamFailed):
+            self.end(EndReason.UPSTREAM_FAILED, failure.getErrorMessage())
+            return
         self._log.failure(
             "call {id}: the assistant of {assistant_id} failed, so the call ends",
             failure,
@@ -313,4 +365,16 @@ class Call:
         wire, assistant = self._channel.format, AudioFormat("slin", self.rate_hz)
         self._upward: Converter | None = converter(wire, assistant)
         self._downward: Converter | None = converter(assistant, wire)
-        self._tapped = None if self._said_tap is None else converter(wire, assistant)
+        self._set_tap_formats()
+        self.fetch(self._fetch)
+
+    def _set_tap_formats(self) -> None:
+        if self._tap_rate_hz:
+            tap = AudioFormat("slin", self._tap_rate_hz)
+            self._tapped = converter(self._channel.format, tap)
+            self._heard_tapped = converter(self._channel.format, tap)
+
+
+def _hears(assistant: IAssistant) -> bool:
+    """Whether it wants to hear the caller: what nobody hears is not converted."""
+    return getattr(type(assistant), "audio_received", None) is not Assistant.audio_received

@@ -23,6 +23,7 @@ from rapida_twisted.errors import (
     StoreUnavailable,
     TooManyCalls,
     UnknownContext,
+    UpstreamFailed,
 )
 from rapida_twisted.web.keys import mask_key
 
@@ -116,6 +117,9 @@ def refusal_of(error: BaseException | None) -> Refusal | None:
         case StoreUnavailable():
             # Where the store is and what SQLite says of it is for the log, not for strangers.
             return Refusal(503, "the call store does not answer", retry)
+        case UpstreamFailed():
+            status = {"timeout": 504, "resting": 503}.get(error.word, 502)
+            return Refusal(status, str(error), _NO_HEADERS if error.of_call else retry)
         case DeferredTimeout():
             return Refusal(503, "this took too long", retry)
     return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.logger import Logger
 from twisted.web.server import Request
@@ -28,13 +29,21 @@ class ReadyPage(AsyncResource):
 
     :param store: asked whether it can be written to.
     :param draining: whether the server is about to stop.
+    :param assistants: how those are that have something to tell. It is told, and does not decide: a server whose
+        assistant is away answers calls in another way.
     """
 
     _log = Logger()
 
-    def __init__(self, store: ICallStore, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: ICallStore,
+        draining: Callable[[], bool],
+        assistants: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
         super().__init__()
         self._store = store
+        self._assistants = assistants
         self._draining = draining
 
     async def respond(self, request: Request) -> Answer:
@@ -48,4 +57,8 @@ class ReadyPage(AsyncResource):
             store = "ok"
         draining = self._draining()
         ready = store == "ok" and not draining
-        return json_answer({"ready": ready, "store": store, "draining": draining}, 200 if ready else 503)
+        content: dict[str, Any] = {"ready": ready, "store": store, "draining": draining}
+        assistants = self._assistants()
+        if assistants:
+            content["assistants"] = assistants
+        return json_answer(content, 200 if ready else 503)

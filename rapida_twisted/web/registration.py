@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 from uuid import uuid4
 
@@ -21,6 +21,8 @@ from rapida_twisted.web.parameters import CallParameters, checked_text, parse_pa
 __all__ = ["Registrar", "RegistrationPage", "RegistrationsPage"]
 
 LONGEST_ASSISTANT_ID = 128
+PREPARE_TIMEOUT_S = 30.0
+"""The last resort for an assistant that has to ask another server first; that is bounded by itself, at 20 s."""
 
 
 class Registrar:
@@ -32,6 +34,7 @@ class Registrar:
     :param context_ttl_s: how long a call may wait for its media.
     :param max_pending: how many calls may wait for their media at once.
     :param draining: whether the server is about to stop.
+    :param prepare: gives the context that is kept, once the assistant is ready for the call; may raise.
     """
 
     _log = Logger()
@@ -45,6 +48,7 @@ class Registrar:
         context_ttl_s: float,
         max_pending: int,
         draining: Callable[[], bool],
+        prepare: Callable[[CallContext], Awaitable[CallContext]] | None = None,
     ) -> None:
         self._store = store
         self._knows_assistant = knows_assistant
@@ -52,6 +56,7 @@ class Registrar:
         self._context_ttl_s = context_ttl_s
         self._max_pending = max_pending
         self._draining = draining
+        self._prepare = prepare
 
     def check(self, assistant_id: str) -> None:
         """Whether calls to this assistant are taken now.
@@ -70,6 +75,7 @@ class Registrar:
 
         :raises TooManyCalls: too many wait already.
         :raises StoreUnavailable: it can't be kept now.
+        :raises UpstreamFailed: the assistant would not answer it.
         """
         self.check(assistant_id)
         now = self._now()
@@ -83,6 +89,8 @@ class Registrar:
             channel_id=parameters.channel_id,
             variables=MappingProxyType(dict(parameters.variables)),
         )
+        if self._prepare is not None:
+            context = await self._prepare(context)
         await self._store.add(context, self._max_pending)
         self._log.info(
             "call {id}: registered, caller {caller}, assistant {assistant_id}",
@@ -113,6 +121,7 @@ class RegistrationPage(KeyedResource):
 
     # No HEAD: a GET makes a call here.
     methods = (b"GET", b"POST")
+    answer_timeout_s = PREPARE_TIMEOUT_S
 
     def __init__(self, registrar: Registrar, keys: ApiKeys, assistant_id: str) -> None:
         super().__init__(keys)

@@ -41,6 +41,7 @@ def make_root(
     draining: Callable[[], bool],
     extra: Mapping[bytes, IResource] | None = None,
     outbound: IOutbound | None = None,
+    assistants: Callable[[], Mapping[str, Any]] = dict,
 ) -> Branch:
     """The tree of resources: see :func:`make_site` for the parameters."""
     v1 = Branch({b"calls": CallsPage(store, keys, hangup)})
@@ -48,7 +49,7 @@ def make_root(
     v1.putChild(b"talk", Branch({b"asterisk": Branch(talk)}))
     for path, resource in (extra or {}).items():
         _graft(v1, path.split(b"/"), resource)
-    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining)})
+    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, assistants)})
 
 
 def make_site(
@@ -61,6 +62,7 @@ def make_site(
     reactor: Any,
     extra: Mapping[bytes, IResource] | None = None,
     outbound: IOutbound | None = None,
+    assistants: Callable[[], Mapping[str, Any]] = dict,
 ) -> RapidaSite:
     """The whole HTTP face, as a factory that any endpoint can listen with.
 
@@ -72,10 +74,12 @@ def make_site(
     :param reactor: provides IReactorTime.
     :param extra: further resources by their paths below ``/v1``, such as ``b"talk/asterisk/ctx"``.
     :param outbound: places calls; None: this server places none.
+    :param assistants: how those assistants are that have something to tell, for ``/readyz``.
     """
     root = make_root(
-        store=store, keys=keys, registrar=registrar, hangup=hangup, draining=draining, extra=extra, outbound=outbound
-    )
+        store=store, keys=keys, registrar=registrar, hangup=hangup, draining=draining, extra=extra, outbound=outbound,
+        assistants=assistants,
+    )  # fmt: skip
     return RapidaSite(root, reactor)
 
 

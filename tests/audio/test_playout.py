@@ -123,7 +123,8 @@ class PlayoutMachine(RuleBasedStateMachine):
                 if len(frame) == FRAME_BYTES or not said.closed:
                     break
                 self.finished.append(self.queue.pop(0).source)
-            return frame.ljust(FRAME_BYTES, b"\0") if frame else None
+            if frame or self.queue:
+                return frame.ljust(FRAME_BYTES, b"\0") if frame else None
         if len(self.live) < FRAME_BYTES:
             self.live_least = 0
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,20 @@ class StoreTests(TestCase):
         failed = await store.finish(
             context(2).context_id, reason=EndReason.ASSISTANT_FAILED, audio_in_s=0.0, audio_out_s=0.0, now=NOW + 3
         )
-        self.assertEqual((failed.status, failed.reason), (ContextStatus.FAILED, "assistant_failed"))
+        self.assertEqual((failed.status, failed.reason, failed.detail), (ContextStatus.FAILED, "assistant_failed", ""))
+
+    async def test_detail(self) -> None:
+        """What is known of an end beyond its reason is kept; so is what another server called the call."""
+        store = await self.opened()
+        await store.add(replace(context(), detail="it rang twice", upstream_id="u-1"), 10)
+        kept = await store.get(context().context_id)
+        self.assertEqual((kept.detail, kept.upstream_id), ("it rang twice", "u-1"))
+        await self.claim(store)
+        await store.finish(
+            context().context_id, reason=EndReason.UPSTREAM_FAILED, audio_in_s=0, audio_out_s=0, now=NOW, detail="ä; b"
+        )
+        kept = await store.get(context().context_id)
+        self.assertEqual((kept.detail, kept.upstream_id, kept.status), ("ä; b", "u-1", ContextStatus.FAILED))
 
     async def test_finish_not_claimed(self) -> None:
         """What is pending or over can't be finished."""

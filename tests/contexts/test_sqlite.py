@@ -112,12 +112,15 @@ class SqliteStoreTests(StoreTests, TestCase):
 
     def take_back(self, connection: sqlite3.Connection, version: int) -> None:
         """Make a file of an earlier version of one of today's."""
-        connection.execute("DROP INDEX calls_under_way")
-        connection.execute("DROP TABLE notices")
-        for column in ("credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text"):
-            connection.execute(f"ALTER TABLE calls DROP COLUMN {column}")
+        columns = ["detail", "upstream_id"]
+        if version < 3:
+            connection.execute("DROP INDEX calls_under_way")
+            connection.execute("DROP TABLE notices")
+            columns += ["credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text"]
         if version < 2:
-            connection.execute("ALTER TABLE calls DROP COLUMN next_dial")
+            columns.append("next_dial")
+        for column in columns:
+            connection.execute(f"ALTER TABLE calls DROP COLUMN {column}")
         connection.execute(f"PRAGMA user_version = {version}")
 
     async def test_newer_schema(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -103,6 +103,11 @@ class Face:
         self.draining = False
         self.up: set[str] = set()
         self.hung_up: list[str] = []
+        self.upstream_id = ""
+        """What the assistant notes at each registration."""
+        self.refusing: Exception | None = None
+        """What the assistant says to a call that is being registered, if it does not want it."""
+        self.assistants: dict[str, Any] = {}
         self.store = MemoryStore() if store is None else store
         registrar = Registrar(
             self.store,
@@ -111,6 +116,7 @@ class Face:
             context_ttl_s=300.0,
             max_pending=max_pending,
             draining=lambda: self.draining,
+            prepare=self._prepare,
         )
         self.site = make_site(
             store=self.store,
@@ -121,7 +127,13 @@ class Face:
             reactor=self.clock,
             extra=extra,
             outbound=outbound,
+            assistants=lambda: self.assistants,
         )
+
+    async def _prepare(self, context: CallContext) -> CallContext:
+        if self.refusing is not None:
+            raise self.refusing
+        return replace(context, upstream_id=self.upstream_id)
 
     def _hangup(self, context_id: str) -> bool:
         self.hung_up.append(context_id)

@@ -67,6 +67,8 @@ class CallsTests(SynchronousTestCase):
                 "reason": "caller_hangup",
                 "audio_in_s": 2.5,
                 "audio_out_s": 1.5,
+                "detail": "",
+                "upstream_id": "",
                 "next_dial": "",
                 "credential": "",
                 "call_status": None,

@@ -29,6 +29,14 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(reply.status, 200)
         self.assertEqual(json.loads(reply.body), {"ready": True, "store": "ok", "draining": False})
 
+    def test_assistants(self) -> None:
+        """What assistants tell of themselves is shown, and decides nothing."""
+        face = Face()
+        face.assistants = {"*": {"upstream": "far.example:443", "state": "open"}}
+        reply = face.ask("/readyz", key=None)
+        self.assertEqual(reply.status, 200)
+        self.assertEqual(json.loads(reply.body)["assistants"], face.assistants)
+
     def test_draining(self) -> None:
         """503 when the server is about to stop."""
         face = Face()

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import CallContext, ContextStatus
 from rapida_twisted.contexts.memory import MemoryStore
-from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.errors import StoreUnavailable, UpstreamFailed
 from tests.web.in_memory import KEY, NOW, Connection, Face, Reply, SlowStore
 
 CALL = "/v1/talk/asterisk/call/1"
@@ -284,12 +284,33 @@ class RefusalTests(SynchronousTestCase):
         self.assertTrue(store.asked[0].called)
         self.assertEqual(connection.replies(), [])
 
+    def test_upstream(self) -> None:
+        """What the assistant noted at the registration is kept with the call."""
+        self.face.upstream_id = "their-4711"
+        context_id = self.face.ask(f"{CALL}?from=4711").body.decode()
+        (kept,) = self.face.kept()
+        self.assertEqual((kept.context_id, kept.upstream_id), (context_id, "their-4711"))
+
+    def test_upstream_failed(self) -> None:
+        """A call that its assistant would not answer is not registered: the dialplan's error branch takes it."""
+        for word, of_call, status in [
+            ("unreachable", False, 502),
+            ("timeout", False, 504),
+            ("resting", False, 503),
+            ("refused", True, 502),
+        ]:
+            self.face.refusing = UpstreamFailed(word, "upstream far.example:443 says no", of_call=of_call)
+            reply = self.face.ask(CALL)
+            self.refused(reply, status, "far.example:443 says no")
+            self.assertEqual("retry-after" in reply.headers, not of_call)
+        self.assertEqual(self.face.kept(), [])
+
     def test_store_too_slow(self) -> None:
         """A store that says nothing at all costs a bounded time, then it is a 503."""
         face = Face(store=SlowStore())
         connection = Connection(face.site)
         connection.send(f"GET {CALL} HTTP/1.1\r\nx-api-key: {KEY}\r\n\r\n".encode())
-        face.clock.advance(9.9)
+        face.clock.advance(29.9)
         self.assertEqual(connection.replies(), [])
         face.clock.advance(0.2)
         (reply,) = connection.replies()

@@ -1,0 +1,125 @@
+"""``bridge``: another server's assistant answers. Its audio is the caller's as soon as it is due, and the other way."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from rapida_twisted.audio.convert import Converter, converter
+from rapida_twisted.audio.formats import AudioFormat
+from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.errors import UpstreamFailed
+from rapida_twisted.gateway.fallback import Fallback
+from rapida_twisted.interfaces import ICall, IFarEnd, IFarEndUser
+from rapida_twisted.media.assistant import Assistant
+
+__all__ = ["Bridge", "Carry"]
+
+HELD_MS = 60.0
+"""What is kept of the caller's words while the other server is being connected."""
+
+Carry = Callable[[CallContext, IFarEndUser], Awaitable[IFarEnd]]
+"""Connects a call to the other server, for its user.
+
+:raises UpstreamFailed: it did not take the call.
+"""
+
+
+@implementer(IFarEndUser)
+class Bridge(Assistant):
+    """One call that is carried on.
+
+    :param carry: connects it.
+    :param format: of the audio there.
+    :param fallback: what becomes of a call that the other server does not take, or loses.
+    """
+
+    _log = Logger()
+
+    def __init__(self, carry: Carry, format: AudioFormat, fallback: Fallback) -> None:
+        self.rate_hz = format.rate_hz
+        self._carry = carry
+        self._fallback = fallback
+        self._upward: Converter | None = converter(format.linear(), format)
+        self._downward: Converter | None = converter(format, format.linear())
+        self._far_end: IFarEnd | None = None
+        self._call: ICall | None = None
+        self._failure: Deferred[UpstreamFailed] = Deferred()
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._most_held = format.linear().bytes_for(HELD_MS)
+
+    async def answer(self, call: ICall) -> None:
+        """Connect, and stay for what may go wrong."""
+        self._call = call
+        try:
+            self._attach(call, await self._carry(call.context, self))
+            failure = await self._failure
+        except UpstreamFailed as error:
+            failure = error
+        self._held.clear()
+        await self._fallback.take_over(call, failure)
+
+    def _attach(self, call: ICall, far_end: IFarEnd) -> None:
+        self._far_end = far_end
+        while self._held:
+            self.audio_received(call, self._held.popleft())
+        call.fetch(far_end.take if self._downward is None else self._fetch)
+
+    def _fetch(self) -> bytes | None:
+        frame = self._far_end.take() if self._far_end is not None else None
+        return frame if frame is None or self._downward is None else self._downward(frame)
+
+    # What the call says
+
+    def audio_received(self, call: ICall, samples: bytes) -> None:
+        """The caller was heard: there, at once."""
+        if self._far_end is not None:
+            self._far_end.send_audio(samples if self._upward is None else self._upward(samples))
+        else:
+            self._hold(samples)
+
+    def _hold(self, samples: bytes) -> None:
+        self._held.append(samples)
+        self._held_bytes += len(samples)
+        while self._held_bytes > self._most_held:
+            self._held_bytes -= len(self._held.popleft())
+
+    def digit_received(self, call: ICall, digit: str) -> None:
+        """The caller pressed a key."""
+        if self._far_end is not None:
+            self._far_end.send_digit(digit)
+
+    def call_ended(self, call: ICall, reason: EndReason) -> None:
+        """The call is over, and so it is there."""
+        far_end, self._far_end = self._far_end, None
+        if far_end is not None:
+            far_end.hangup()
+            self._log.info(
+                "call {id}: was carried on; {dropped:.0f} ms were dropped, {shifted} frames shifted for its clock",
+                id=call.context.context_id, dropped=far_end.dropped_ms, shifted=far_end.shifted,
+            )  # fmt: skip
+
+    # What the far end says (IFarEndUser)
+
+    def far_end_flushed(self) -> None:
+        """The assistant there was interrupted."""
+        if self._call is not None:
+            self._call.flush()
+
+    def far_end_hung_up(self) -> None:
+        """The assistant there hung up."""
+        self._far_end = None
+        if self._call is not None:
+            self._call.hangup()
+
+    def far_end_failed(self, failure: UpstreamFailed) -> None:
+        """The connection there is lost."""
+        self._far_end = None
+        if self._call is not None:
+            self._call.fetch(None)
+        self._failure.callback(failure)
