@@ -120,6 +120,10 @@ class DriftGuard:
         self._least_s = _ENDLESS_S
         self._count(_ENDLESS_S)
 
+    def lost_oldest(self) -> None:
+        """The frame that had waited for longest was thrown away."""
+        self._arrivals.popleft()
+
     def cleared(self) -> None:
         """All that waited was thrown away."""
         self._arrivals.clear()

@@ -369,7 +369,8 @@ class AsteriskProtocol(Protocol):
         self._codec = AsteriskCodec()
         self._outbox: Outbox | None = None
         """Where frames go, while the call is up."""
-        self._problem = ""
+        self.problem = ""
+        """The rule that the server broke, if it did."""
 
     # To be overridden
 
@@ -431,9 +432,9 @@ class AsteriskProtocol(Protocol):
                     self.error_received(frame.code)
         except RemoteProtocolError as error:
             if self._outbox is not None:
-                self._problem = str(error)
+                self.problem = str(error)
                 self._outbox.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._outbox = None
-        self.call_ended(self._problem or ("" if reason.check(ConnectionDone) else reason.getErrorMessage()))
+        self.call_ended(self.problem or ("" if reason.check(ConnectionDone) else reason.getErrorMessage()))
