@@ -170,6 +170,11 @@ class Playout:
         """Whether something said is waiting; only live audio is, otherwise, if anything."""
         return bool(self._sources)
 
+    @property
+    def is_fetching(self) -> bool:
+        """Whether what is heard now is fetched."""
+        return self.fetch is not None and not self._sources
+
     def put(self, source: Source) -> None:
         """Something more to say, after what was put before."""
         self._sources.append(source)

@@ -114,7 +114,8 @@ class LeadingOutlet(Outlet):
                 self._send(frames)
                 frames = []
                 self._mark_finished()
-            if frame is None:
+            # What is fetched comes on a clock of its own, which is watched: it is taken on ours, and not ahead.
+            if frame is None or playout.is_fetching:
                 break
         self._send(frames)
 

@@ -11,7 +11,7 @@ from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 
@@ -19,6 +19,7 @@ from rapida_twisted.audio.drift import DriftGuard
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import IFarEndUser
+from rapida_twisted.outgoing import was_cancelled
 
 __all__ = ["STALLED_S", "FarEnd", "connect", "host_and_port", "tls_problem"]
 
@@ -50,6 +51,8 @@ class FarEnd:
         self._now = now
         self._guard = DriftGuard(format)
         self._over = False
+        self._gone = False
+        """Whether the connection is closed."""
         self._telling: IDelayedCall | None = None
         self._behind_s: float | None = None
         """Since when the server takes nothing."""
@@ -61,14 +64,14 @@ class FarEnd:
 
     def abort(self) -> None:
         """End the connection at once. Nothing is told of it any more."""
-        raise NotImplementedError
+        self._forget()
+        self._drop()
 
-    def _forget(self) -> bool:
-        """Nothing is told any more; whether anything would have been."""
-        was_over, self._over = self._over, True
+    def _forget(self) -> None:
+        """Tell nothing any more."""
+        self._over = True
         if self._telling is not None and self._telling.active():
             self._telling.cancel()
-        return not was_over
 
     def _took(self, taken: bool) -> bool:
         """The server took a packet, or was too far behind for it; gives the same."""
@@ -82,7 +85,13 @@ class FarEnd:
         return taken
 
     def _drop(self) -> None:
-        """Close the connection at once."""
+        """Close the connection at once, if there is one."""
+        if self._transport is not None and not self._gone:
+            self._transport.abortConnection()
+
+    @property
+    def _transport(self) -> Any:
+        """The connection's transport; None before it is made."""
         raise NotImplementedError
 
     # How it ends, the first word counts
@@ -116,25 +125,43 @@ async def connect(
     :raises UpstreamFailed: it did not.
     """
     name = host_and_port(host, port)
+    late = UpstreamFailed("timeout", f"the upstream {name} did not take the call within {timeout_s:g} s")
     endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=timeout_s)
     if tls_options is not None:
         endpoint = wrapClientTLS(tls_options, endpoint)
+    # Endpoints have errors of their own for a connection that was cancelled.
+    expired = False
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        connecting.cancel()
+
+    connecting = endpoint.connect(factory)
+    timer = reactor.callLater(timeout_s, expire)
     try:
-        await endpoint.connect(factory).addTimeout(timeout_s, reactor)
+        await connecting
+    except Exception as error:
+        if expired or isinstance(error, ConnectTimeout):
+            raise late from None
+        if was_cancelled(error):
+            raise CancelledError from None
+        raise _unreachable(name, error) from None
+    finally:
+        if timer.active():
+            timer.cancel()
+    try:
         await far_end.opened.addTimeout(timeout_s, reactor)
     except DeferredTimeout:
-        far_end.abort()
-        raise UpstreamFailed("timeout", f"the upstream {name} did not take the call within {timeout_s:g} s") from None
-    except ConnectTimeout:
-        raise UpstreamFailed("timeout", f"the upstream {name} did not connect within {timeout_s:g} s") from None
-    except ConnectionRefusedError:
-        raise UpstreamFailed("unreachable", f"the upstream {name} can't be reached: nobody listens there") from None
-    except (ConnectError, DNSLookupError) as error:
+        raise late from None
+
+
+def _unreachable(name: str, error: Exception) -> UpstreamFailed:
+    if isinstance(error, ConnectionRefusedError):
+        said = "nobody listens there"
+    else:
         said = str(error).rstrip(".") or type(error).__name__
-        raise UpstreamFailed("unreachable", f"the upstream {name} can't be reached: {said}") from None
-    except CancelledError:
-        far_end.abort()
-        raise
+    return UpstreamFailed("unreachable", f"the upstream {name} can't be reached: {said}")
 
 
 def host_and_port(host: str, port: int) -> str:

@@ -81,14 +81,9 @@ class AudioSocketFarEnd(FarEnd):
         self._forget()
         self.line.hangup()
 
-    def abort(self) -> None:
-        """Close at once."""
-        self._forget()
-        self._drop()
-
-    def _drop(self) -> None:
-        if self.line.transport is not None:
-            self.line.transport.abortConnection()
+    @property
+    def _transport(self) -> Any:
+        return self.line.transport
 
     # What the line says
 
@@ -128,6 +123,7 @@ class AudioSocketFarEnd(FarEnd):
 
     def gone(self, broken: str, reason: Failure) -> None:
         """The connection is closed."""
+        self._gone = True
         if broken:
             self._failed("malformed", f"broke the protocol: {broken}")
         elif not reason.check(ConnectionDone):

@@ -75,14 +75,9 @@ class WebSocketFarEnd(FarEnd):
         self._forget()
         self.channel.hangup()
 
-    def abort(self) -> None:
-        """Close at once."""
-        self._forget()
-        self._drop()
-
-    def _drop(self) -> None:
-        if self.channel.transport is not None:
-            self.channel.transport.abortConnection()
+    @property
+    def _transport(self) -> Any:
+        return self.channel.transport
 
     # What the channel says
 
@@ -106,6 +101,7 @@ class WebSocketFarEnd(FarEnd):
 
     def refused(self, status_line: str, error: BaseException | None) -> None:
         """The handshake did not end well."""
+        self._gone = True
         problem = tls_problem(error)
         version, _, answer = status_line.partition(" ")
         status, _, said = answer.partition(" ")
@@ -129,6 +125,7 @@ class WebSocketFarEnd(FarEnd):
 
         :param broken: the rule that the server broke, if it did.
         """
+        self._gone = True
         if broken:
             self._failed("malformed", f"broke the protocol: {broken}")
         elif "ping timeout" in problem:
