@@ -238,7 +238,7 @@ class Settings:
         _text,
         "",
         "PEM file of the authorities that servers called by this one are verified against"
-        " (ARI, the webhook), in the place of the public ones",
+        " (ARI, the webhook, the bridge), in the place of the public ones",
     )
     vault_master_key: str = _setting("VAULT__MASTER_KEY", _text, "", "the vault's master key", True)
     vault_master_key_file: str = _setting(

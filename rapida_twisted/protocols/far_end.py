@@ -6,8 +6,6 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any
 
-from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -21,7 +19,7 @@ from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import IFarEndUser
 from rapida_twisted.outgoing import was_cancelled
 
-__all__ = ["STALLED_S", "FarEnd", "connect", "host_and_port", "tls_problem"]
+__all__ = ["STALLED_S", "FarEnd", "connect", "host_and_port"]
 
 STALLED_S = 5.0
 """A server that takes nothing for so long is given up; over AudioSocket one that sends nothing, too."""
@@ -172,15 +170,3 @@ def host_and_port(host: str, port: int) -> str:
     except ValueError:
         pass
     return f"{host}:{port}"
-
-
-def tls_problem(error: BaseException | None) -> str:
-    """Why a TLS connection did not come up, to stand behind the server's name; empty if it was not for TLS."""
-    if isinstance(error, VerificationError):
-        return "has a certificate for another name"
-    if not isinstance(error, SSL.Error):
-        return ""
-    reasons = [reason for *_, reason in error.args[0]] if error.args else []
-    if "certificate verify failed" in reasons:
-        return "has a certificate that is not trusted (TLS__CA_FILE names the file of a private CA)"
-    return f"failed in its TLS handshake ({', '.join(reasons) or 'no reason given'})"

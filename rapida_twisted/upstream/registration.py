@@ -1,4 +1,8 @@
-"""Registering a call at an assistant server: what a dialplan's ``CURL()`` does, with treq."""
+"""Registering a call at an assistant server: what a dialplan's ``CURL()`` does, with treq.
+
+:func:`register_call` is for tools; the calls that this server carries on go by
+:class:`~rapida_twisted.upstream.client.UpstreamClient`, which is made of the other functions here.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from twisted.web.iweb import IResponse
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.outgoing import was_cancelled
 
-__all__ = ["register_call"]
+__all__ = ["ask", "beginning_of", "context_id_in", "reason_of", "register_call", "registration_url"]
 
 LONGEST_ANSWER = 64
 LONGEST_REASON = 200
@@ -56,13 +60,9 @@ async def register_call(
     :param timeout_s: how long all of it may take.
     :raises RegistrationRefused: there is no contextId; the status is 0 when there was no answer at all.
     """
+    parameters = {**(variables or {}), "from": caller, "to": called}
     answering = Deferred.fromCoroutine(
-        _register(
-            f"{url.rstrip('/')}/v1/talk/asterisk/call/{quote(assistant_id, safe='')}",
-            {**(variables or {}), "from": caller, "to": called},
-            {"x-api-key": api_key},
-            treq_client,
-        )
+        _register(registration_url(url, assistant_id), parameters, {"x-api-key": api_key}, treq_client)
     )
     try:
         return await answering.addTimeout(timeout_s, reactor)
@@ -74,28 +74,43 @@ async def register_call(
         raise RegistrationRefused(0, _sentence(error)) from error
 
 
-async def _register(url: str, parameters: dict[str, str], headers: dict[str, str], treq_client: Any) -> str:
-    # A redirect would carry the key to somebody else.
+async def _register(url: str, parameters: Mapping[str, str], headers: Mapping[str, str], treq_client: Any) -> str:
+    response = await ask(url, parameters, headers, treq_client)
+    body = await beginning_of(response)
+    if response.code != 200:
+        raise RegistrationRefused(response.code, reason_of(response))
+    context_id = context_id_in(body)
+    if not context_id:
+        raise RegistrationRefused(response.code, "what the server answered is no contextId")
+    return context_id
+
+
+def registration_url(url: str, assistant_id: str) -> str:
+    """Where calls to an assistant are registered.
+
+    :param url: the server, such as ``http://127.0.0.1:8080``.
+    """
+    return f"{url.rstrip('/')}/v1/talk/asterisk/call/{quote(assistant_id, safe='')}"
+
+
+async def ask(url: str, parameters: Mapping[str, str], headers: Mapping[str, str], treq_client: Any) -> IResponse:
+    """Ask for it; gives the answer's head, as soon as that is there.
+
+    :raises CancelledError: it was cancelled. All other errors are those of the client.
+    """
     try:
-        response = await treq_client.get(url, params=parameters, headers=headers, allow_redirects=False)
+        # A redirect would carry the key to somebody else.
+        response: IResponse = await treq_client.get(
+            url, params=parameters, headers=dict(headers), allow_redirects=False, unbuffered=True
+        )
     except Exception as error:
         if was_cancelled(error):
-            raise CancelledError from error
+            raise CancelledError from None
         raise
-    body = await _beginning(response)
-    if response.code != 200:
-        raise RegistrationRefused(response.code, _reason(response))
-    try:
-        if len(body) > LONGEST_ANSWER:
-            raise ValueError
-        text = body.decode("ascii").strip()
-        UUID(text)
-    except ValueError:
-        raise RegistrationRefused(response.code, "what the server answered is no contextId") from None
-    return text
+    return response
 
 
-async def _beginning(response: IResponse) -> bytes:
+async def beginning_of(response: IResponse) -> bytes:
     """The body, of which no more is read than decides whether it is a contextId."""
     if response.length == 0:
         return b""
@@ -103,6 +118,16 @@ async def _beginning(response: IResponse) -> bytes:
     response.deliverBody(beginning)
     await beginning.done
     return bytes(beginning.body)
+
+
+def context_id_in(body: bytes) -> str:
+    """The contextId, in the form that the server wrote it; empty if the body is something else."""
+    try:
+        text = body.decode("ascii").strip()
+        UUID(text)
+    except ValueError:
+        return ""
+    return text if len(body) <= LONGEST_ANSWER else ""
 
 
 class _Beginning(Protocol):
@@ -133,10 +158,11 @@ class _Beginning(Protocol):
             transport.stopProducing()
 
 
-def _reason(response: IResponse) -> str:
+def reason_of(response: IResponse) -> str:
     """Why the server refused, in its own words if it has some."""
-    for value in response.headers.getRawHeaders("X-Rapida-Error", []):
-        words = "".join(character if character.isprintable() else "?" for character in value).strip()
+    for value in response.headers.getRawHeaders(b"X-Rapida-Error", []):
+        words = value.decode("utf-8", "replace")
+        words = "".join(character if character.isprintable() else "?" for character in words).strip()
         if words:
             return words[:LONGEST_REASON]
     return _REASONS.get(response.code, "the server gave no reason")

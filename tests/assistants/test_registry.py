@@ -138,7 +138,7 @@ class KnownTests(RegistryTestCase):
 
     def test_unknown(self) -> None:
         """An unknown name is refused, and the known ones are listed."""
-        self.assert_refused("nosuch", "not known; known are echo, greeter, play, record.* module:Class")
+        self.assert_refused("nosuch", "not known; known are bridge, echo, greeter, play, record.* module:Class")
         for words in ("", "a b", "Greeter", "bots:", "mod:Class:more"):
             self.assert_refused(words, "not known; known are")
 

@@ -6,10 +6,12 @@ from rapida_twisted.assistants.echo import EchoFactory
 from rapida_twisted.assistants.greeter import GreeterFactory
 from rapida_twisted.assistants.play import PlayFactory
 from rapida_twisted.assistants.record import RecordFactory
+from rapida_twisted.gateway.maker import BridgeFactory
 
 rapida_media = ServiceMaker(
     "rapida-media", "rapida_twisted.tap", "Takes phone calls from Asterisk, for an assistant to answer", "rapida-media"
 )
+bridge = BridgeFactory()
 echo = EchoFactory()
 greeter = GreeterFactory()
 play = PlayFactory()
