@@ -71,7 +71,14 @@ class CallContextTests(SynchronousTestCase):
         """A hang-up from either side, a transfer and a shutdown are no failures."""
         self.assertEqual(
             {reason.value for reason in EndReason if reason.failed},
-            {"assistant_failed", "protocol_error", "peer_stalled", "connection_lost", *NEVER_ANSWERED},
+            {
+                "assistant_failed",
+                "protocol_error",
+                "peer_stalled",
+                "connection_lost",
+                "upstream_failed",
+                *NEVER_ANSWERED,
+            },
         )
 
     def test_expired(self) -> None:

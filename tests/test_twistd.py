@@ -148,7 +148,7 @@ class TwistdTests(SynchronousTestCase):
 
     def test_unknown_assistant(self) -> None:
         """A name that is not known is refused with the names that are."""
-        self.assertIn("known are echo, greeter, play, record", self.fails("--assistant", "*=nobody"))
+        self.assertIn("known are bridge, echo, greeter, play, record", self.fails("--assistant", "*=nobody"))
 
     def test_bad_port(self) -> None:
         """A port out of range is one sentence."""
