@@ -128,6 +128,10 @@ class Server:
     # Asking
 
     @property
+    def _key(self) -> dict[str, str]:
+        return {"x-api-key": self._environment["RAPIDA_API_KEY"]}
+
+    @property
     def url(self) -> str:
         """Where its HTTP is."""
         return f"http://127.0.0.1:{self.http_port}"
@@ -149,7 +153,7 @@ class Server:
         return self._get(f"/v1/talk/asterisk/call/{assistant_id}?from={caller}").decode()
 
     def _get(self, path: str) -> bytes:
-        request = urllib.request.Request(f"{self.url}{path}", headers={"x-api-key": API_KEY})
+        request = urllib.request.Request(f"{self.url}{path}", headers=self._key)
         with _opener.open(request, timeout=5) as answer:
             body: bytes = answer.read()
             self.said.append(body.decode(errors="replace"))
@@ -157,7 +161,7 @@ class Server:
 
     def request(self, method: str, path: str, body: Any = None, timeout_s: float = 15) -> tuple[int, Any]:
         """Ask with the key, and with a body of JSON if there is one; gives the status and the answer's JSON."""
-        request = urllib.request.Request(f"{self.url}{path}", method=method, headers={"x-api-key": API_KEY})
+        request = urllib.request.Request(f"{self.url}{path}", method=method, headers=self._key)
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")

@@ -370,8 +370,7 @@ class TlsTests(WebSocketTestCase):
         authority = Authority(self.directory / "tls")
         authority.certify(common_name)
         port = free_port()
-        endpoint = f"ssl:{port}:privateKey={authority.key}:certKey={authority.certificate}:interface=127.0.0.1"
-        server = self.serve(assistant, options=("--https", endpoint), name=f"server{port}")
+        server = self.serve(assistant, options=("--https", authority.endpoint(port)), name=f"server{port}")
         authority_file = self.asterisk.directory / "etc/rapida-ca.pem"
         authority_file.write_bytes(authority.authority.read_bytes())
         values = {"your-hostname": f"127.0.0.1:{port}", "/etc/asterisk/rapida": f"{self.asterisk.inside}/etc/rapida"}

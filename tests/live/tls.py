@@ -47,6 +47,10 @@ class Authority:
         made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
         self._write(self.certificate, made)
 
+    def endpoint(self, port: int) -> str:
+        """The certified server's ``--https``."""
+        return f"ssl:{port}:privateKey={self.key}:certKey={self.certificate}:interface=127.0.0.1"
+
     def _write(self, path: Path, made: x509.CertificateBuilder) -> None:
         path.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
