@@ -70,6 +70,16 @@ class Bridge(Assistant):
             self.audio_received(call, self._held.popleft())
         call.fetch(far_end.take if self._downward is None else self._fetch)
 
+    def _detach(self) -> IFarEnd | None:
+        """Nothing goes to the far end any more; gives it, if it was there."""
+        far_end, self._far_end = self._far_end, None
+        if far_end is not None and self._call is not None:
+            self._log.info(
+                "call {id}: was carried on; {dropped:.0f} ms were dropped, {shifted} frames shifted for its clock",
+                id=self._call.context.context_id, dropped=far_end.dropped_ms, shifted=far_end.shifted,
+            )  # fmt: skip
+        return far_end
+
     def _fetch(self) -> bytes | None:
         frame = self._far_end.take() if self._far_end is not None else None
         return frame if frame is None or self._downward is None else self._downward(frame)
@@ -96,13 +106,9 @@ class Bridge(Assistant):
 
     def call_ended(self, call: ICall, reason: EndReason) -> None:
         """The call is over, and so it is there."""
-        far_end, self._far_end = self._far_end, None
+        far_end = self._detach()
         if far_end is not None:
             far_end.hangup()
-            self._log.info(
-                "call {id}: was carried on; {dropped:.0f} ms were dropped, {shifted} frames shifted for its clock",
-                id=call.context.context_id, dropped=far_end.dropped_ms, shifted=far_end.shifted,
-            )  # fmt: skip
 
     # What the far end says (IFarEndUser)
 
@@ -113,13 +119,13 @@ class Bridge(Assistant):
 
     def far_end_hung_up(self) -> None:
         """The assistant there hung up."""
-        self._far_end = None
+        self._detach()
         if self._call is not None:
             self._call.hangup()
 
     def far_end_failed(self, failure: UpstreamFailed) -> None:
         """The connection there is lost."""
-        self._far_end = None
+        self._detach()
         if self._call is not None:
             self._call.fetch(None)
         self._failure.callback(failure)
