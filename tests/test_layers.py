@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,14 @@ class LayersTests(SynchronousTestCase):
             module: {name for name in imported if name.split(".")[0] == PACKAGE}
             for module, imported in self.imports.items()
         }
+
+    def test_packages_are_listed(self) -> None:
+        """setup.cfg names every package: one that it does not is not in the wheel."""
+        listed = re.findall(
+            r"^    (rapida_twisted[\w.]*)$", (ROOT.parent / "setup.cfg").read_text("utf-8"), re.MULTILINE
+        )
+        found = {".".join(path.parent.relative_to(ROOT.parent).parts) for path in ROOT.rglob("__init__.py")}
+        self.assertEqual(set(listed), found)
 
     def test_every_part_has_its_place(self) -> None:
         """A part that is new has to be put into a layer, and one that is gone taken out."""

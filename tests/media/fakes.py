@@ -145,6 +145,7 @@ class CallOnFakes:
         reactor: Clock | None = None,
         clock: MediaClock | None = None,
         context_id: str = "6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11",
+        context: CallContext | None = None,
         live_limit_ms: float = 200.0,
         queue_limit_ms: float = 300_000.0,
         start: bool = True,
@@ -154,7 +155,7 @@ class CallOnFakes:
         self.channel = FakeChannel() if channel is None else channel
         self.over: list[Call] = []
         self.call = Call(
-            make_context(context_id), self.channel, FakeAssistant() if assistant is None else assistant,
+            context or make_context(context_id), self.channel, FakeAssistant() if assistant is None else assistant,
             clock=self.clock, reactor=self.reactor, on_ended=self.over.append,
             live_limit_ms=live_limit_ms, queue_limit_ms=queue_limit_ms,
         )  # fmt: skip
