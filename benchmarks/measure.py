@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--asload",
         type=Path,
         metavar="DIR",
-        default=_sources(),
+        default=sources(),
         help="directory of asload.c and echo.c [default: %(default)s]",
     )
     return parser
@@ -97,15 +97,15 @@ def _counts(word: str) -> tuple[int, ...]:
     return counts
 
 
-def _sources() -> Path:
+def sources() -> Path:
     """Where the generator's sources are: beside this file, or else where this project's checkouts share them."""
     here = Path(__file__).resolve().parent
     return here if (here / "asload.c").exists() else REPO.parent / "shared" / "bench"
 
 
 def _measure(words: argparse.Namespace, place: Path) -> dict[str, Any]:
-    asload, echo = (_compile(words.asload / name, place) for name in ("asload.c", "echo.c"))
-    server_core, generator_core = _cores()
+    asload, echo = (compile_c(words.asload / name, place) for name in ("asload.c", "echo.c"))
+    server_core, generator_core = cores()
     transports = TRANSPORTS if words.transport == "both" else (words.transport,)
     runs: list[dict[str, Any]] = []
     for repeat in range(words.repeats):
@@ -117,12 +117,12 @@ def _measure(words: argparse.Namespace, place: Path) -> dict[str, Any]:
                 ups.append(rapida_media(transport, state_dir, server_core))
             for up in ups:
                 with up as server:
-                    run = _one_run(asload, server, calls, words.seconds, generator_core, place)
+                    run = one_run(asload, server, calls, words.seconds, generator_core, place)
                 runs.append({"repeat": repeat, **run})
                 print(_progress(runs[-1]), file=sys.stderr, flush=True)
                 time.sleep(SETTLE_S)
     return {
-        "machine": _machine(server_core, generator_core),
+        "machine": machine(server_core, generator_core),
         "seconds": words.seconds,
         "repeats": words.repeats,
         "medians": [row for calls in words.calls for row in _medians(runs, calls)],
@@ -130,7 +130,8 @@ def _measure(words: argparse.Namespace, place: Path) -> dict[str, Any]:
     }
 
 
-def _compile(source: Path, place: Path) -> Path:
+def compile_c(source: Path, place: Path) -> Path:
+    """Compile a program; gives where it is."""
     if not source.exists():
         raise BenchmarkError(f"{source} is not there, and it is needed: name its directory with --asload")
     compiler = shutil.which("cc")
@@ -143,7 +144,7 @@ def _compile(source: Path, place: Path) -> Path:
     return program
 
 
-def _cores() -> tuple[int | None, int | None]:
+def cores() -> tuple[int | None, int | None]:
     """One core for the server and one for the generator, where there are two."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
@@ -152,7 +153,7 @@ def _cores() -> tuple[int | None, int | None]:
     return cores[0], cores[1]
 
 
-def _one_run(asload: Path, server: Server, calls: int, seconds: int, core: int | None, place: Path) -> dict[str, Any]:
+def one_run(asload: Path, server: Server, calls: int, seconds: int, core: int | None, place: Path) -> dict[str, Any]:
     """One run of the generator, and what it and the server counted."""
     environment = dict(os.environ)
     environment.pop("ASLOAD_WS", None)
@@ -209,7 +210,7 @@ def _medians(runs: list[dict[str, Any]], calls: int) -> list[dict[str, Any]]:
             of_name.setdefault(run["server"], []).append(run)
     return [
         {
-            **_median(same),
+            **median_of(same),
             "cpu_to_floor": _ratio(same, of_name["floor"]),
             "cpu_to_audiosocket": _ratio(same, of_name.get("audiosocket", [])) if name != "floor" else None,
         }
@@ -224,17 +225,18 @@ def _ratio(runs: list[dict[str, Any]], to_runs: list[dict[str, Any]]) -> float |
     return statistics.median(ratios) if ratios else None
 
 
-def _median(values: list[Any]) -> Any:
+def median_of(values: list[Any]) -> Any:
     """The median of numbers; of dicts, key by key; of anything else, the first."""
     known = [value for value in values if value is not None]
     if not known:
         return None
     if isinstance(known[0], dict):
-        return {key: _median([value.get(key) for value in known]) for key in known[0] if key != "repeat"}
+        return {key: median_of([value.get(key) for value in known]) for key in known[0] if key != "repeat"}
     return statistics.median(known) if isinstance(known[0], int | float) else known[0]
 
 
-def _machine(server_core: int | None, generator_core: int | None) -> dict[str, Any]:
+def machine(server_core: int | None, generator_core: int | None) -> dict[str, Any]:
+    """What was measured on."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cpus": os.cpu_count(),

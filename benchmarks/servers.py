@@ -123,20 +123,26 @@ class RapidaMedia:
 @contextmanager
 def floor(program: Path, core: int | None) -> Iterator[Floor]:
     """The C echo, up while the context lasts."""
-    port = _free_port()
+    port = free_port()
     with _running([str(program), str(port)], core, {}) as process:
         _wait_until(lambda: _listens(port), process, "the C echo")
         yield Floor(process.pid, port)
 
 
 @contextmanager
-def rapida_media(transport: str, state_dir: Path, core: int | None) -> Iterator[RapidaMedia]:
-    """A fresh real server for calls by this transport, up while the context lasts; its log is in the directory."""
-    http_port, port, api_key = _free_port(), _free_port(), secrets.token_urlsafe(24)
+def rapida_media(
+    transport: str, state_dir: Path, core: int | None, *options: str, assistant: str = "echo", **settings: str
+) -> Iterator[RapidaMedia]:
+    """A fresh real server for calls by this transport, up while the context lasts; its log is in the directory.
+
+    :param settings: more of its environment.
+    """
+    http_port, port = free_port(), free_port()
+    api_key = settings.setdefault("RAPIDA_API_KEY", secrets.token_urlsafe(24))
     words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "rapida-media"]
-    words += ["--assistant", "*=echo", "--store-url", "memory:", "--state-dir", str(state_dir)]
-    words += ["--http-port", str(http_port), "--audiosocket-port", str(port)]
-    with _running(words, core, {"RAPIDA_API_KEY": api_key}, state_dir / "server.log") as process:
+    words += ["--assistant", f"*={assistant}", "--store-url", "memory:", "--state-dir", str(state_dir)]
+    words += ["--http-port", str(http_port), "--audiosocket-port", str(port), *options]
+    with _running(words, core, settings, state_dir / "server.log") as process:
         server = RapidaMedia(process.pid, transport, port, http_port, api_key)
         _wait_until(server.healthy, process, f"rapida-media (see {state_dir / 'server.log'})")
         yield server
@@ -193,7 +199,8 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

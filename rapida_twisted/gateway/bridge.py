@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
@@ -19,8 +18,8 @@ from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Bridge", "Carry"]
 
-HELD_MS = 60.0
-"""What is kept of the caller's words while the other server is being connected."""
+EARLY_DIGITS = 32
+"""So many keys wait for the connection at the most."""
 
 Carry = Callable[[CallContext, IFarEndUser], Awaitable[IFarEnd]]
 """Connects a call to the other server, for its user.
@@ -42,6 +41,7 @@ class Bridge(Assistant):
 
     def __init__(self, carry: Carry, format: AudioFormat, fallback: Fallback) -> None:
         self.rate_hz = format.rate_hz
+        self._format = format
         self._carry = carry
         self._fallback = fallback
         self._upward: Converter | None = converter(format.linear(), format)
@@ -49,9 +49,8 @@ class Bridge(Assistant):
         self._far_end: IFarEnd | None = None
         self._call: ICall | None = None
         self._failure: Deferred[UpstreamFailed] = Deferred()
-        self._held: deque[bytes] = deque()
-        self._held_bytes = 0
-        self._most_held = format.linear().bytes_for(HELD_MS)
+        self._unheard_bytes = 0
+        self._early_digits = ""
 
     async def answer(self, call: ICall) -> None:
         """Connect, and stay for what may go wrong."""
@@ -61,13 +60,12 @@ class Bridge(Assistant):
             failure = await self._failure
         except UpstreamFailed as error:
             failure = error
-        self._held.clear()
         await self._fallback.take_over(call, failure)
 
     def _attach(self, call: ICall, far_end: IFarEnd) -> None:
         self._far_end = far_end
-        while self._held:
-            self.audio_received(call, self._held.popleft())
+        for digit in self._early_digits:
+            far_end.send_digit(digit)
         call.fetch(far_end.take if self._downward is None else self._fetch)
 
     def _detach(self) -> IFarEnd | None:
@@ -75,8 +73,10 @@ class Bridge(Assistant):
         far_end, self._far_end = self._far_end, None
         if far_end is not None and self._call is not None:
             self._log.info(
-                "call {id}: was carried on; {dropped:.0f} ms were dropped, {shifted} frames shifted for its clock",
-                id=self._call.context.context_id, dropped=far_end.dropped_ms, shifted=far_end.shifted,
+                "call {id}: was carried on; {unheard:.0f} ms came before the connection, {dropped:.0f} ms were dropped,"
+                " {shifted} frames shifted for its clock",
+                id=self._call.context.context_id, unheard=self._format.linear().ms(self._unheard_bytes),
+                dropped=far_end.dropped_ms, shifted=far_end.shifted,
             )  # fmt: skip
         return far_end
 
@@ -87,22 +87,19 @@ class Bridge(Assistant):
     # What the call says
 
     def audio_received(self, call: ICall, samples: bytes) -> None:
-        """The caller was heard: there, at once."""
+        """The caller was heard: there, at once. What comes before the connection is not kept for later, when it would
+        arrive in a burst, and an echo of it would be that much behind for the whole call."""
         if self._far_end is not None:
             self._far_end.send_audio(samples if self._upward is None else self._upward(samples))
         else:
-            self._hold(samples)
-
-    def _hold(self, samples: bytes) -> None:
-        self._held.append(samples)
-        self._held_bytes += len(samples)
-        while self._held_bytes > self._most_held:
-            self._held_bytes -= len(self._held.popleft())
+            self._unheard_bytes += len(samples)
 
     def digit_received(self, call: ICall, digit: str) -> None:
-        """The caller pressed a key."""
+        """The caller pressed a key: there, if need be as soon as there is a connection."""
         if self._far_end is not None:
             self._far_end.send_digit(digit)
+        else:
+            self._early_digits = (self._early_digits + digit)[-EARLY_DIGITS:]
 
     def call_ended(self, call: ICall, reason: EndReason) -> None:
         """The call is over, and so it is there."""

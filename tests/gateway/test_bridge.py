@@ -133,15 +133,26 @@ class AudioTests(BridgeTestCase):
         self.assertIs(fakes.tick()[0], FRAME)
 
     def test_while_connecting(self) -> None:
-        """The newest 60 ms of the caller's words wait for the connection."""
+        """What the caller says while the other server is connected is not sent later, in a burst; the log counts it."""
         fakes = self.call(format=SLIN)
-        frames = [array("h", [number]).tobytes() * 160 for number in range(1, 9)]
-        for frame in frames:
-            fakes.call.audio_received(frame)
+        for _ in range(8):
+            fakes.call.audio_received(FRAME)
         self.connecting.callback(self.far_end)
-        self.assertEqual(self.far_end.heard, frames[-3:])
+        self.assertEqual(self.far_end.heard, [])
         fakes.call.audio_received(FRAME)
-        self.assertEqual(self.far_end.heard[3:], [FRAME])
+        self.assertEqual(self.far_end.heard, [FRAME])
+        fakes.call.media_ended(EndReason.CALLER_HANGUP)
+        fakes.turn()
+        told = [event["unheard"] for event in self.logged.events if "unheard" in event]
+        self.assertEqual(told, [160.0])
+
+    def test_digits_while_connecting(self) -> None:
+        """Keys that are pressed meanwhile get there, in their order, the newest 32."""
+        fakes = self.call()
+        for digit in "0" + "123*" * 8:
+            fakes.call.digit_received(digit)
+        self.connecting.callback(self.far_end)
+        self.assertEqual("".join(self.far_end.digits), "123*" * 8)
 
     def test_digits(self) -> None:
         """Digits get there."""
