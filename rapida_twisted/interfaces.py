@@ -29,6 +29,7 @@ __all__ = [
     "IMediaChannel",
     "IMediaSink",
     "IOutbound",
+    "IReading",
     "IReception",
     "Notice",
     "OutboundCall",
@@ -65,6 +66,9 @@ class IMediaChannel(Interface):
         "Whether the peer times the playing itself. If not, send_audio() is called with one frame each 20 ms;"
         " if so, with several frames ahead of time, and marks tell what was heard."
     )
+    reading: IReading | None = Attribute(
+        "How the media clock may read the connection itself; None, or not there at all, where only the reactor can."
+    )
 
     def send_audio(payload: bytes) -> None:
         """Send audio in the wire's format: one frame of 20 ms, or, when paced, a multiple of it.
@@ -83,6 +87,25 @@ class IMediaChannel(Interface):
 
     def abort() -> None:
         """End the connection at once."""
+
+
+class IReading(Interface):
+    """A connection that the media clock may read itself, in place of the reactor.
+
+    All that is read goes to the same protocol, in the same order, whoever reads. Whoever calls :meth:`poll` must expect
+    that the call ends meanwhile.
+    """
+
+    polled: bool = Attribute("Whether the clock reads it now.")
+
+    def take_over() -> None:
+        """The clock reads from now on; the reactor says no more that something came."""
+
+    def give_back() -> None:
+        """The reactor reads from now on. Nothing happens when it does already, or when the connection is closing."""
+
+    def poll() -> bool:
+        """Read what has come, without waiting; whether anything had. An end or an error is handled as always."""
 
 
 class IMediaSink(Interface):

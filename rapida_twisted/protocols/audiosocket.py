@@ -22,8 +22,9 @@ from zope.interface import implementer
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
-from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReception
+from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
 from rapida_twisted.protocols.addresses import address_text
+from rapida_twisted.protocols.reading import make_reading
 from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
 from rapida_twisted.wire.audiosocket import (
     HANGUP_BYTES,
@@ -84,6 +85,7 @@ class AudioSocketProtocol(Protocol):
     ) -> None:
         self.format: AudioFormat = SLIN
         self.peer = ""
+        self.reading: IReading | None = None
         self.unknown_frames = 0
         """Frames of a kind that the codec does not know."""
         self._reception = reception
@@ -106,6 +108,7 @@ class AudioSocketProtocol(Protocol):
     def connectionMade(self) -> None:
         tune_socket(self.transport)
         self._outbox = make_outbox(self.transport)
+        self.reading = make_reading(self.transport, self.dataReceived)
         self._set_deadline(self._uuid_timeout_s, self._uuid_overdue)
 
     def dataReceived(self, data: bytes) -> None:
@@ -241,7 +244,8 @@ class AudioSocketProtocol(Protocol):
             return
         self._state = _State.UP
         self._sink = self._reception.start(context, self)
-        self.transport.resumeProducing()
+        if self.reading is None or not self.reading.polled:
+            self.transport.resumeProducing()
         early, self._early = self._early, []
         for frame in early:
             if self._state is _State.UP:

@@ -33,9 +33,10 @@ from rapida_twisted.errors import (
     RapidaError,
     RemoteProtocolError,
 )
-from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReception
+from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
 from rapida_twisted.protocols.addresses import address_text
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
+from rapida_twisted.protocols.reading import make_reading
 from rapida_twisted.wire.audiosocket import DIGITS
 from rapida_twisted.wire.chan_websocket import (
     Command,
@@ -87,6 +88,7 @@ class _MediaChannel(QuickWebSocket):
     def __init__(self, reception: IReception, reactor: Any) -> None:
         super().__init__()
         self.peer: str = ""
+        self.reading: IReading | None = None
         self.format = AudioFormat("slin", 8000)
         self.channel = ""
         """Asterisk's name of the channel, once MEDIA_START told it."""
@@ -158,6 +160,7 @@ class _MediaChannel(QuickWebSocket):
         """The handshake is done: MEDIA_START must come now."""
         self._set_deadline(START_TIMEOUT_S, self._start_overdue)
         self.outbox.drained = self._tell_paused
+        self.reading = make_reading(self.transport, self.dataReceived)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
         """The connection is gone, or was never open."""
