@@ -37,6 +37,7 @@ from rapida_twisted.keyfile import load_or_make_key, make_state_dir
 from rapida_twisted.listening import Listener, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.media.governor import Governor
 from rapida_twisted.outgoing import make_client, tls_options
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory
@@ -81,6 +82,7 @@ class RapidaMedia(Service):
         self.assistants: Assistants = parse_rules(settings.assistant, house)
         self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor)
         self.clock = MediaClock(reactor)
+        self.governor = Governor(self.clock, settings.polling, reactor)
         self.calls = Calls(settings.max_calls)
         self.reception = Reception(
             self.store, self.assistants.make, self.calls, self.clock, reactor,
@@ -170,6 +172,7 @@ class RapidaMedia(Service):
             self.store.close()
             raise
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
+        self.governor.start()
         super().startService()
         if self.settings.status_webhook_url:
             self.webhook.start()
@@ -311,6 +314,7 @@ class RapidaMedia(Service):
         await self._close_the_door()
         await self.outbound.stop()
         await self._close_ports()
+        self.governor.stop()
         if self._housekeeping.running:
             self._housekeeping.stop()
         await self.reception.flush(timeout_s=GOODBYE_S)

@@ -87,6 +87,12 @@ def _format(word: str) -> str:
     return word
 
 
+def _polling(word: str) -> str:
+    if word not in ("auto", "events", "polling"):
+        raise ValueError("it is one of auto, events and polling")
+    return word
+
+
 def _control(word: str) -> str:
     if word not in ("plain", "json"):
         raise ValueError("it is plain or json")
@@ -189,6 +195,13 @@ class Settings:
     )
     assistant: tuple[str, ...] = _setting(
         "ASSISTANT", _list, "*=greeter", "who answers which id, as ID=NAME, ID=NAME:ARGUMENT or ID=module:Class"
+    )
+    polling: str = _setting(
+        "MEDIA__POLLING",
+        _polling,
+        "auto",
+        "who reads the connections of calls: events (the reactor, at once), polling (the media clock, cheaper for many),"
+        " or auto, by the load",
     )
     drain_s: float = _setting("DRAIN_S", _seconds, "20", "seconds that calls have to end after SIGTERM")
     context_ttl_s: float = _setting("CONTEXT_TTL_S", _seconds, "300", "seconds until a call without media expires")

@@ -21,7 +21,7 @@ from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, Sayable, Spoken
+from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, IReading, Sayable, Spoken
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
@@ -124,6 +124,11 @@ class Call:
     async def _answer(self, assistant: IAssistant) -> None:
         # In a coroutine of our own, so that an answer() that is none fails like any other.
         await assistant.answer(self)
+
+    @property
+    def reading(self) -> IReading | None:
+        """How the clock may read the connection."""
+        return getattr(self._channel, "reading", None)
 
     @property
     def audio_in_s(self) -> float:

@@ -1,11 +1,16 @@
 """The one clock of all calls.
 
-Voice is isochronous: each call owes its caller one frame every 20 ms, for ever. So there is one timer for all calls and
-none for each: the period is cut into slots, each call sits in a slot, and the deadlines of a slot are absolute, from
-a monotonic start. Never "20 ms after the last one", which drifts, and never wall time, which jumps.
+Voice is isochronous: each call owes its caller one frame every 20 ms, for ever, and gets one from him. So there is one
+timer for all calls and none for each: the period is cut into slots, each call sits in a slot, and the deadlines of a
+slot are absolute, from a monotonic start. Never "20 ms after the last one", which drifts, and never wall time, which
+jumps.
 
 When the process was held up, a slot pays its debt with at most two frames a period, so that no burst reaches the
 caller's jitter buffer; of a debt beyond 100 ms the older part is forgiven and counted.
+
+With many calls the clock reads their connections, too (*polling*): once a period, right before the call's next frame
+leaves, in the slot that follows its packets. With few the reactor does (*events*). See :mod:`.governor` and
+:mod:`.phase`.
 """
 
 from __future__ import annotations
@@ -18,64 +23,70 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-__all__ = ["Lateness", "MediaClock", "Ticking"]
+from rapida_twisted.interfaces import IReading
+from rapida_twisted.media.lateness import Lateness
+from rapida_twisted.media.phase import Phase
+
+__all__ = ["MediaClock", "Ticking"]
 
 PERIOD_S = 0.020
 SLOTS = 4
 MAX_FRAMES_A_TICK = 2
 MAX_DEBT_FRAMES = 5
+SECOND = 50
+"""Periods."""
 
 
 class Ticking(Protocol):
-    """Whoever is in the clock: a call."""
+    """Whoever is in the clock: a call. One with an attribute ``reading`` (:class:`IReading`) may be read by the clock."""
 
     def tick(self) -> None:
         """Send one frame now. Called once a period, or twice in a row to make up for a late tick."""
 
 
-class Lateness:
-    """How late frames left after their deadlines: counts in steps of 0.5 ms, the last one open-ended."""
+class _Seat:
+    """One call's place in the clock.
 
-    STEP_S = 0.0005
-    STEPS = 400
+    :param reading: of its connection; None where only the reactor can read that.
+    """
 
-    def __init__(self) -> None:
-        self.counts = [0] * (self.STEPS + 1)
-        self.max_s = 0.0
+    __slots__ = ("member", "not_before", "phase", "poll", "reading", "slot", "tick")
 
-    def add(self, late_s: float) -> None:
-        """One frame left so late (s)."""
-        step = int(late_s / self.STEP_S)
-        self.counts[step if 0 <= step < self.STEPS else (0 if step < 0 else self.STEPS)] += 1
-        if late_s > self.max_s:
-            self.max_s = late_s
-
-    def percentile_ms(self, share: float) -> float:
-        """The lateness that this share (0 to 1) of the frames did not exceed (ms); 0 without frames."""
-        wanted = share * sum(self.counts)
-        seen = 0
-        for step, count in enumerate(self.counts):
-            seen += count
-            if count and seen >= wanted:
-                return (self.max_s if step == self.STEPS else min((step + 1) * self.STEP_S, self.max_s)) * 1000
-        return 0.0
-
-    def reset(self) -> None:
-        """Begin to count anew."""
-        self.__init__()  # type: ignore[misc]
+    def __init__(self, member: Ticking, slot: _Slot, slots: int) -> None:
+        self.member = member
+        self.slot: _Slot | None = slot
+        """None: it has left."""
+        self.tick = member.tick
+        self.reading: IReading | None = getattr(member, "reading", None)
+        self.poll: Callable[[], bool] | None = None
+        """What reads the connection, while the clock does."""
+        self.phase = Phase(slots, slot.number)
+        self.not_before = 0
+        """The slot's period in which its next turn is: the one at hand may be too soon after its last turn elsewhere."""
 
 
 class _Slot:
     """The calls that share a deadline."""
 
-    def __init__(self, offset_s: float) -> None:
+    def __init__(self, number: int, offset_s: float) -> None:
+        self.number = number
         self.offset_s = offset_s
-        self.members: dict[Ticking, None] = {}
-        self.round: tuple[Ticking, ...] = ()
+        self.seats: dict[_Seat, None] = {}
+        self.round: tuple[_Seat, ...] = ()
         self.done = 0
         """Periods that this slot has behind it."""
         self.debt = 0
         """Periods that were due at the last tick and are still to be paid, one more with each period."""
+
+    def enter(self, seat: _Seat) -> None:
+        seat.slot = self
+        self.seats[seat] = None
+        self.round = tuple(self.seats)
+
+    def leave(self, seat: _Seat) -> None:
+        seat.slot = None
+        del self.seats[seat]
+        self.round = tuple(self.seats)
 
 
 class MediaClock:
@@ -93,11 +104,22 @@ class MediaClock:
         self.lateness = Lateness()
         self.forgiven = 0
         """Frames that were never sent, because the process was held up for too long."""
+        self.late_ticks = 0
+        """Ticks of a slot that began after the next slot's deadline."""
+        self.moves = 0
+        """How often a call was moved to a neighbouring slot."""
+        self.busy_s = 0.0
+        """Time spent in ticks."""
+        self.polling = False
+        """Whether connections are read by the clock; see :meth:`set_polling`."""
         self._reactor = reactor
         self._now = now
         self._period_s = period_s
-        self._slots = [_Slot(period_s * number / slots) for number in range(slots)]
-        self._slot_of: dict[Ticking, _Slot] = {}
+        self._slots = [_Slot(number, period_s * number / slots) for number in range(slots)]
+        self._seats: dict[Ticking, _Seat] = {}
+        self._listening: set[_Seat] = set()
+        """Those who are read in every slot."""
+        self._second_begins = 0
         self._start_s = 0.0
         self._timer: IDelayedCall | None = None
         self._in_tick = False
@@ -105,36 +127,80 @@ class MediaClock:
     def reset_figures(self) -> None:
         """Begin to count anew."""
         self.lateness.reset()
-        self.forgiven = 0
+        self.forgiven = self.late_ticks = self.moves = 0
+        self.busy_s = 0.0
 
     def __len__(self) -> int:
-        return len(self._slot_of)
+        return len(self._seats)
+
+    @property
+    def calls_of_slots(self) -> list[int]:
+        """How many calls sit in each slot."""
+        return [len(slot.seats) for slot in self._slots]
+
+    @property
+    def polled(self) -> int:
+        """Calls whose connections are read by the clock."""
+        return sum(seat.poll is not None for seat in self._seats.values())
 
     def add(self, member: Ticking) -> None:
         """Tick this one from now on, in the slot with the fewest members."""
-        if member in self._slot_of:
+        if member in self._seats:
             return
         if self._timer is None and not self._in_tick:
             self._start_s = self._now()
-        slot = min(self._slots, key=lambda slot: len(slot.members))
-        if not slot.members:
+            self._second_begins = 0
+        slot = min(self._slots, key=lambda slot: len(slot.seats))
+        if not slot.seats:
             slot.done, slot.debt = self._periods_due(slot), 0
-        slot.members[member] = None
-        slot.round = tuple(slot.members)
-        self._slot_of[member] = slot
+        seat = self._seats[member] = _Seat(member, slot, len(self._slots))
+        slot.enter(seat)
+        if self.polling:
+            self._take_over(seat)
         if not self._in_tick:
             self._set_timer()
 
     def remove(self, member: Ticking) -> None:
         """Tick it no more; nothing happens if it is not here."""
-        slot = self._slot_of.pop(member, None)
-        if slot is None:
+        seat = self._seats.pop(member, None)
+        if seat is None:
             return
-        del slot.members[member]
-        slot.round = tuple(slot.members)
-        if not self._slot_of and self._timer is not None:
+        assert seat.slot is not None
+        seat.slot.leave(seat)
+        self._give_back(seat)
+        if not self._seats and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    # Who reads
+
+    def set_polling(self, polling: bool) -> None:
+        """Read the connections from now on, or have the reactor do it. What has come stays in its order, whoever
+        reads it."""
+        if polling == self.polling:
+            return
+        self.polling = polling
+        for seat in list(self._seats.values()):
+            if polling:
+                self._take_over(seat)
+            else:
+                self._give_back(seat)
+
+    def _take_over(self, seat: _Seat) -> None:
+        if seat.reading is not None:
+            seat.reading.take_over()
+            seat.poll = seat.reading.poll
+            seat.phase.listen()
+            self._listening.add(seat)
+
+    def _give_back(self, seat: _Seat) -> None:
+        if seat.poll is not None and seat.reading is not None:
+            seat.poll = None
+            seat.reading.give_back()
+        seat.phase.stop()
+        self._listening.discard(seat)
+
+    # Ticks
 
     def _periods_due(self, slot: _Slot) -> int:
         """How many deadlines of the slot are over; the margin is for the rounding of floats."""
@@ -142,19 +208,28 @@ class MediaClock:
 
     def _tick(self) -> None:
         self._timer, self._in_tick = None, True
+        began_s = self._now()
         try:
             for slot in self._slots:
-                if slot.round:
+                if slot.round or self._listening:
                     self._run(slot)
+            if self.polling and self._slots[0].done - self._second_begins >= SECOND:
+                self._second_begins = self._slots[0].done
+                self._a_second_is_over()
         finally:
             self._in_tick = False
-            if self._slot_of:
+            self.busy_s += self._now() - began_s
+            if self._seats:
                 self._set_timer()
 
     def _run(self, slot: _Slot) -> None:
         """Tick a slot's members, if it is due."""
         due = self._periods_due(slot) - slot.done
         if due <= slot.debt:
+            return
+        if not slot.round:
+            slot.done, slot.debt = slot.done + due, 0
+            self._listen(slot)
             return
         if due > MAX_DEBT_FRAMES:
             self.forgiven += (due - MAX_DEBT_FRAMES) * len(slot.round)
@@ -164,24 +239,83 @@ class MediaClock:
         deadline_s = self._start_s + slot.offset_s + (slot.done + 1) * self._period_s
         slot.done += frames
         slot.debt = due - frames
+        if due > 1 or self._now() - deadline_s > self._period_s / len(self._slots):
+            self.late_ticks += 1
+        if self._listening:
+            self._listen(slot)
+        self._serve(slot, frames, deadline_s)
+
+    def _serve(self, slot: _Slot, frames: int, deadline_s: float) -> None:
+        """Read and tick each of a slot's members."""
         now, late = self._now, self.lateness.add
-        for member in slot.round:
+        for seat in slot.round:
             try:
-                for number in range(frames):
-                    if member in slot.members:
-                        member.tick()
-                        late(now() - deadline_s - number * self._period_s)
+                if seat.poll is not None:
+                    self._read(seat)
+                if seat.slot is not slot or slot.done < seat.not_before:
+                    continue
+                seat.tick()
+                late(now() - deadline_s)
+                if frames > 1 and seat.slot is slot:
+                    seat.tick()
+                    late(now() - deadline_s - self._period_s)
+                if seat.phase.target != seat.phase.slot and seat.slot is slot:
+                    self._move(seat)
             except Exception:
-                self._log.failure("a tick failed, and its call leaves the clock: {member!r}", member=member)
-                self.remove(member)
+                self._log.failure("a tick failed, and its call leaves the clock: {member!r}", member=seat.member)
+                self.remove(seat.member)
 
     def _set_timer(self) -> None:
-        """Wake up at the next deadline of a slot that has members."""
-        next_s = min(
-            slot.offset_s + (slot.done + slot.debt + 1) * self._period_s for slot in self._slots if slot.members
-        )
+        """Wake up at the next deadline of a slot that has members; while somebody listens, of any."""
+        slots = self._slots if self._listening else [slot for slot in self._slots if slot.seats]
+        next_s = min(slot.offset_s + (slot.done + slot.debt + 1) * self._period_s for slot in slots)
         wait_s = max(0.0, self._start_s + next_s - self._now())
         if self._timer is None:
             self._timer = self._reactor.callLater(wait_s, self._tick)
         else:
             self._timer.reset(wait_s)
+
+    # Polling
+
+    def _read(self, seat: _Seat) -> None:
+        """Read a call's connection in its own slot."""
+        assert seat.poll is not None
+        phase = seat.phase
+        found = seat.poll()
+        if phase.listening:
+            phase.heard(phase.slot, found)
+            if phase.period_over():
+                self._listening.discard(seat)
+        elif not found:
+            phase.gap += 1
+        elif phase.gap and phase.gap_over():
+            self._listening.add(seat)
+
+    def _listen(self, slot: _Slot) -> None:
+        """Read those who listen and sit elsewhere."""
+        for seat in tuple(self._listening):
+            if seat.slot is not slot and seat.poll is not None:
+                found = seat.poll()
+                if seat in self._listening:
+                    seat.phase.heard(slot.number, found)
+
+    def _move(self, seat: _Seat) -> None:
+        """Move a call, which was just served, one slot nearer to where its packets wait least."""
+        phase, slot = seat.phase, seat.slot
+        assert slot is not None
+        step, period = phase.step(), slot.done
+        there = self._slots[(phase.slot + step) % len(self._slots)]
+        if not there.seats:
+            there.done, there.debt = self._periods_due(there), 0
+        slot.leave(seat)
+        there.enter(seat)
+        # The next frame leaves 15 ms after this one, or 25 ms; never 5 ms.
+        wraps = there.number - slot.number != step
+        seat.not_before = period + (1 + wraps if step > 0 else 1 - wraps)
+        phase.slot = there.number
+        self.moves += 1
+
+    def _a_second_is_over(self) -> None:
+        for seat in self._seats.values():
+            if seat.poll is not None and seat.phase.second():
+                self._listening.add(seat)

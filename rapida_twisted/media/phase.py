@@ -33,7 +33,7 @@ class Phase:
     """
 
     __slots__ = (
-        "_alarm_s", "_empty", "_found", "_lost", "_pause_s", "_periods", "_rest_s", "_usual", "_with_packets",
+        "_alarm_s", "_empty", "_found", "_nothing", "_pause_s", "_periods", "_rest_s", "_usual", "_with_packets",
         "gap", "listening", "slot", "slots", "target",
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ class Phase:
         self.gap = 0
         """Periods in a row in which nothing came."""
         self._found: list[int] = []
-        self._lost = False
+        self._nothing = False
         self._periods = 0
         self._with_packets = 0
         self._empty = 0
@@ -61,7 +61,7 @@ class Phase:
         self._rest_s += 1
         if self.listening or self._rest_s < self._pause_s:
             return False
-        self._listen()
+        self.listen()
         return True
 
     def gap_over(self) -> bool:
@@ -72,18 +72,18 @@ class Phase:
         gap, self.gap = self.gap, 0
         if gap <= self._usual or self.listening or self._rest_s < self._alarm_s:
             return False
-        self._listen()
+        self.listen()
         return True
 
     def heard(self, slot: int, found: bool) -> None:
         """The call was read in this slot while it listens; whether something had come since the read before."""
         if found:
             self._found[slot] += 1
-            self._lost = False
+            self._nothing = False
 
     def period_over(self) -> bool:
         """The call was read in its own slot while it listens: a period is over. Whether it has listened enough."""
-        if self._lost:
+        if self._nothing:
             # Nothing came in this period.
             self._empty += 1
         else:
@@ -91,7 +91,7 @@ class Phase:
                 self._usual = max(self._usual, self._empty)
             self._with_packets += 1
             self._empty = 0
-        self._lost = True
+        self._nothing = True
         self._periods += 1
         if self._with_packets < WANTED_PERIODS and self._periods < LONGEST_PERIODS:
             return False
@@ -108,19 +108,18 @@ class Phase:
     def wait(self, slot: int) -> int:
         """How long the packets that were found would wait for this slot: squares, since one long wait is worse than
         several short ones."""
-        return sum(
-            found * ((slot - came) % self.slots) ** 2 for came, found in enumerate(self._found) if found
-        )
+        return sum(found * ((slot - came) % self.slots) ** 2 for came, found in enumerate(self._found) if found)
 
     def stop(self) -> None:
         """Listen no more, without a result."""
         self.listening = False
         self._rest_s = 0
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Begin to listen."""
         self.listening = True
         self._found = [0] * self.slots
-        self._lost = True
+        self._nothing = True
         self._periods = self._with_packets = self._empty = self._usual = 0
 
     def _decide(self) -> None:

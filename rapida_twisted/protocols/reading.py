@@ -54,6 +54,8 @@ class Reading:
 
     def poll(self) -> bool:
         """Read what has come; whether anything had."""
+        if not self.polled:
+            return False
         try:
             data = self._recv(READ_BYTES)
         except BlockingIOError:

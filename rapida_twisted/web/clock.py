@@ -31,6 +31,12 @@ class ClockPage(KeyedResource):
             "calls": len(clock),
             "frames": sum(lateness.counts),
             "forgiven": clock.forgiven,
+            "polling": clock.polling,
+            "polled": clock.polled,
+            "calls_of_slots": clock.calls_of_slots,
+            "moves": clock.moves,
+            "late_ticks": clock.late_ticks,
+            "busy_s": round(clock.busy_s, 3),
             "late_ms": {
                 "p50": round(lateness.percentile_ms(0.50), 2),
                 "p99": round(lateness.percentile_ms(0.99), 2),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.media.clock import MAX_FRAMES_A_TICK, PERIOD_S, SLOTS, Lateness, MediaClock
+from rapida_twisted.media.clock import MAX_FRAMES_A_TICK, PERIOD_S, SLOTS, MediaClock
+from rapida_twisted.media.lateness import Lateness
 
 JUST_AFTER_S = PERIOD_S / 100
 

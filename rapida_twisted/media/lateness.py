@@ -1,0 +1,37 @@
+"""How punctual frames leave, counted cheaply."""
+
+from __future__ import annotations
+
+__all__ = ["Lateness"]
+
+
+class Lateness:
+    """How late frames left after their deadlines: counts in steps of 0.5 ms, the last one open-ended."""
+
+    STEP_S = 0.0005
+    STEPS = 400
+
+    def __init__(self) -> None:
+        self.counts = [0] * (self.STEPS + 1)
+        self.max_s = 0.0
+
+    def add(self, late_s: float) -> None:
+        """One frame left so late (s)."""
+        step = int(late_s / self.STEP_S)
+        self.counts[step if 0 <= step < self.STEPS else (0 if step < 0 else self.STEPS)] += 1
+        if late_s > self.max_s:
+            self.max_s = late_s
+
+    def percentile_ms(self, share: float) -> float:
+        """The lateness that this share (0 to 1) of the frames did not exceed (ms); 0 without frames."""
+        wanted = share * sum(self.counts)
+        seen = 0
+        for step, count in enumerate(self.counts):
+            seen += count
+            if count and seen >= wanted:
+                return (self.max_s if step == self.STEPS else min((step + 1) * self.STEP_S, self.max_s)) * 1000
+        return 0.0
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.__init__()  # type: ignore[misc]
