@@ -49,6 +49,7 @@ class FakeChannel:
     """A media connection that keeps what it is sent."""
 
     transport_name = "audiosocket"
+    reading = None
     peer = "192.0.2.1:4573"
 
     def __init__(self, format: AudioFormat = SLIN, paced: bool = False) -> None:
