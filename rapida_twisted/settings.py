@@ -200,8 +200,8 @@ class Settings:
         "MEDIA__POLLING",
         _polling,
         "auto",
-        "who reads the connections of calls: events (the reactor, at once), polling (the media clock, cheaper for many),"
-        " or auto, by the load",
+        "who reads the connections of calls: events (the reactor, at once), polling (the media clock, cheaper for"
+        " many), or auto, by the load",
     )
     drain_s: float = _setting("DRAIN_S", _seconds, "20", "seconds that calls have to end after SIGTERM")
     context_ttl_s: float = _setting("CONTEXT_TTL_S", _seconds, "300", "seconds until a call without media expires")

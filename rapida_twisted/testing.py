@@ -31,6 +31,7 @@ class FakeChannel:
     """A media channel that keeps what is sent."""
 
     transport_name = "fake"
+    reading = None
     peer = "192.0.2.1:1"
     paced = False
 

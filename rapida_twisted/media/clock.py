@@ -38,7 +38,7 @@ SECOND = 50
 
 
 class Ticking(Protocol):
-    """Whoever is in the clock: a call. One with an attribute ``reading`` (:class:`IReading`) may be read by the clock."""
+    """Whoever is in the clock: a call. The clock may read one with an attribute ``reading`` (:class:`IReading`)."""
 
     def tick(self) -> None:
         """Send one frame now. Called once a period, or twice in a row to make up for a late tick."""
@@ -62,7 +62,7 @@ class _Seat:
         """What reads the connection, while the clock does."""
         self.phase = Phase(slots, slot.number)
         self.not_before = 0
-        """The slot's period in which its next turn is: the one at hand may be too soon after its last turn elsewhere."""
+        """The slot's period in which its next turn is."""
 
 
 class _Slot:
@@ -300,18 +300,17 @@ class MediaClock:
                     seat.phase.heard(slot.number, found)
 
     def _move(self, seat: _Seat) -> None:
-        """Move a call, which was just served, one slot nearer to where its packets wait least."""
+        """Move a call, which was just served, one slot nearer to where its packets wait least: to the slot before, so
+        that its next frame leaves 15 ms after this one."""
         phase, slot = seat.phase, seat.slot
         assert slot is not None
-        step, period = phase.step(), slot.done
-        there = self._slots[(phase.slot + step) % len(self._slots)]
+        there = self._slots[slot.number - 1]
         if not there.seats:
             there.done, there.debt = self._periods_due(there), 0
+        # The slot before the first is the last one of the same period.
+        seat.not_before = slot.done + (0 if slot.number == 0 else 1)
         slot.leave(seat)
         there.enter(seat)
-        # The next frame leaves 15 ms after this one, or 25 ms; never 5 ms.
-        wraps = there.number - slot.number != step
-        seat.not_before = period + (1 + wraps if step > 0 else 1 - wraps)
         phase.slot = there.number
         self.moves += 1
 
