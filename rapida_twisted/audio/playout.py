@@ -175,6 +175,16 @@ class Playout:
         """Whether what is heard now is fetched."""
         return self.fetch is not None and not self._sources
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and nothing is fetched."""
+        return not (self._live or self._sources or self._partial or self.fetch)
+
+    @property
+    def left_over(self) -> int:
+        """Whole frames of live audio that wait although nothing else is to be heard before them."""
+        return 0 if self._sources else self._live_bytes // self.format.frame_bytes
+
     def put(self, source: Source) -> None:
         """Something more to say, after what was put before."""
         self._sources.append(source)

@@ -131,6 +131,16 @@ class Call:
         return getattr(self._channel, "reading", None)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be said: for the clock."""
+        return self._playout.idle
+
+    @property
+    def left_over(self) -> int:
+        """Whole frames of live audio that wait although nothing else is to be heard before them: for the clock."""
+        return self._playout.left_over
+
+    @property
     def audio_in_s(self) -> float:
         """Audio heard from the caller so far (s)."""
         return (self._earlier_in_ms + self._channel.format.ms(self._bytes_in)) / 1000

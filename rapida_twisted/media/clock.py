@@ -6,7 +6,7 @@ slot are absolute, from a monotonic start. Never "20 ms after the last one", whi
 jumps.
 
 When the process was held up, a slot pays its debt with at most two frames a period, so that no burst reaches the
-caller's jitter buffer; of a debt beyond 100 ms the older part is forgiven and counted.
+caller's jitter buffer; of a debt beyond 100 ms the older part is forgiven and counted. Silence is not made up for.
 
 With many calls the clock reads their connections, too (*polling*): once a period, right before the call's next frame
 leaves, in the slot that follows its packets. With few the reactor does (*events*). See :mod:`.governor` and
@@ -30,7 +30,7 @@ from rapida_twisted.media.phase import Phase
 __all__ = ["MediaClock", "Ticking"]
 
 PERIOD_S = 0.020
-SLOTS = 4
+SLOTS = 5
 MAX_FRAMES_A_TICK = 2
 MAX_DEBT_FRAMES = 5
 SECOND = 50
@@ -38,7 +38,8 @@ SECOND = 50
 
 
 class Ticking(Protocol):
-    """Whoever is in the clock: a call. The clock may read one with an attribute ``reading`` (:class:`IReading`)."""
+    """Whoever is in the clock: a call. It may have an attribute ``reading`` (:class:`IReading`), for the clock to read
+    its connection; and one ``idle``, whether nothing waits to be said."""
 
     def tick(self) -> None:
         """Send one frame now. Called once a period, or twice in a row to make up for a late tick."""
@@ -63,6 +64,16 @@ class _Seat:
         self.phase = Phase(slots, slot.number)
         self.not_before = 0
         """The slot's period in which its next turn is."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to say: silence need not be on time, nor made up for."""
+        return getattr(self.member, "idle", False)
+
+    @property
+    def left_over(self) -> int:
+        """Whole frames that will be left when it has had its turn, which is now, although they could be sent."""
+        return max(0, getattr(self.member, "left_over", 0) - 1)
 
 
 class _Slot:
@@ -250,17 +261,19 @@ class MediaClock:
         now, late = self._now, self.lateness.add
         for seat in slot.round:
             try:
-                if seat.poll is not None:
-                    self._read(seat)
+                expected = seat.poll is None or self._read(seat)
                 if seat.slot is not slot or slot.done < seat.not_before:
+                    continue
+                if not expected and seat.idle:
+                    self._wait(seat, slot)
                     continue
                 seat.tick()
                 late(now() - deadline_s)
-                if frames > 1 and seat.slot is slot:
+                if frames > 1 and seat.slot is slot and not seat.idle:
                     seat.tick()
                     late(now() - deadline_s - self._period_s)
-                if seat.phase.target != seat.phase.slot and seat.slot is slot:
-                    self._move(seat)
+                if seat.phase.steps and seat.slot is slot:
+                    self._move(seat, slot)
             except Exception:
                 self._log.failure("a tick failed, and its call leaves the clock: {member!r}", member=seat.member)
                 self.remove(seat.member)
@@ -277,19 +290,21 @@ class MediaClock:
 
     # Polling
 
-    def _read(self, seat: _Seat) -> None:
-        """Read a call's connection in its own slot."""
+    def _read(self, seat: _Seat) -> bool:
+        """It is a call's turn: read its connection. Whether what came, or did not, was to be expected."""
         assert seat.poll is not None
         phase = seat.phase
-        found = seat.poll()
+        came = seat.poll()
         if phase.listening:
-            phase.heard(phase.slot, found)
-            if phase.period_over():
+            phase.heard(phase.slot, came)
+            came = phase.came
+            if phase.turn_over(seat.left_over):
                 self._listening.discard(seat)
-        elif not found:
-            phase.gap += 1
-        elif phase.gap and phase.gap_over():
+            return phase.turn(came)
+        expected = phase.turn(came)
+        if phase.listening:
             self._listening.add(seat)
+        return expected
 
     def _listen(self, slot: _Slot) -> None:
         """Read those who listen and sit elsewhere."""
@@ -299,19 +314,26 @@ class MediaClock:
                 if seat in self._listening:
                     seat.phase.heard(slot.number, found)
 
-    def _move(self, seat: _Seat) -> None:
-        """Move a call, which was just served, one slot nearer to where its packets wait least: to the slot before, so
-        that its next frame leaves 15 ms after this one."""
-        phase, slot = seat.phase, seat.slot
-        assert slot is not None
-        there = self._slots[slot.number - 1]
+    def _move(self, seat: _Seat, slot: _Slot) -> None:
+        """Move a call, which was just served, to the slot before: its next frame leaves 16 ms after this one."""
+        # The slot before the first is the last one of the same period.
+        self._seat_in(seat, slot, slot.number - 1, slot.done + (slot.number > 0))
+        seat.phase.move()
+
+    def _wait(self, seat: _Seat, slot: _Slot) -> None:
+        """Move a call to the next slot, and serve it there first: 24 ms after its last frame."""
+        number = (slot.number + 1) % len(self._slots)
+        self._seat_in(seat, slot, number, slot.done + (number == 0))
+        self._listening.discard(seat)
+        seat.phase.wait()
+
+    def _seat_in(self, seat: _Seat, slot: _Slot, number: int, period: int) -> None:
+        there = self._slots[number]
         if not there.seats:
             there.done, there.debt = self._periods_due(there), 0
-        # The slot before the first is the last one of the same period.
-        seat.not_before = slot.done + (0 if slot.number == 0 else 1)
         slot.leave(seat)
         there.enter(seat)
-        phase.slot = there.number
+        seat.not_before = period
         self.moves += 1
 
     def _a_second_is_over(self) -> None:

@@ -1,14 +1,16 @@
 """Which slot of the period suits a call: the one just after its own packets arrive.
 
 A packet that comes just after its call was read waits for nearly a period. So each call listens now and then: for some
-periods it is read in every slot, and which slots found something tells when its packets come. Then it moves to where
-they wait least, one slot at a time and always to an earlier one: each step takes 5 ms out of the delay of what is on
-its way through the call. (A step to a later slot would add them: a frame more would wait, for as long as there is no
-silence to leave out.) Listening costs reads only: no frame leaves earlier or later for it.
+periods it is read in every slot, and which slots found something tells when its packets come. The best slot is the one
+after the last of them, before the longest stretch without. The call moves there, one slot at a time and always to an
+earlier one: each step takes a slot's time out of the delay of all that is on its way through the call. Listening costs
+reads only: no frame leaves earlier or later for it.
+
+The other way, packets that come later and later find their call served already, one day. If it has nothing else to say
+it may wait for them in the next slot: a silence there would stand between their audio and the caller for ever after.
 
 Nothing here knows what a packet is, or how long. Packets of 10 ms come in two slots of each period, those of 30 ms in
-two slots of every three periods, those of 60 ms in one slot of every third; what counts is in which slots, and how many
-periods in a row usually bring nothing. Pure: no I/O, no time but what it is told.
+two slots of every three periods, those of 60 ms in one slot of every third. Pure: no I/O, no time but what it is told.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ LONGEST_PERIODS = 4 * WANTED_PERIODS
 FIRST_PAUSE_S = 1
 LONGEST_PAUSE_S = 60
 """While listening changes nothing, the pauses between grow up to this."""
-LONGEST_ALARM_S = 8
-"""A call whose packets were missed may listen after so long at the latest, whatever it did before."""
-WORTH = 0.7
-"""A move must cut the waits (their squares) down to this share."""
+UNKNOWN = 1 << 30
+LONG_GAP = 3
+"""After so many turns without a packet (60 ms are the longest that are usual) they may come at another time."""
+FLOWING = 3
+"""After so many turns in a row with packets, which those of 30 or 60 ms do not make, the next one is expected, too."""
 
 
 class Phase:
@@ -35,27 +38,27 @@ class Phase:
     """
 
     __slots__ = (
-        "_alarm_s", "_empty", "_found", "_nothing", "_pause_s", "_periods", "_rest_s", "_usual", "_with_packets",
-        "gap", "listening", "slot", "slots", "target",
+        "_begun", "_found", "_left", "_pause_s", "_periods", "_rest_s", "_with_packets", "came", "flow", "listening", "slot",
+        "slots", "steps",
     )  # fmt: skip
 
     def __init__(self, slots: int, slot: int) -> None:
         self.slots = slots
         self.slot = slot
-        self.target = slot
-        """Where it ought to be; it gets there one slot at a time, each one earlier."""
+        self.steps = 0
+        """By so many slots it ought to move, to earlier ones."""
         self.listening = False
         """Whether it is to be read in every slot."""
-        self.gap = 0
-        """Periods in a row in which nothing came."""
+        self.came = False
+        """While it listens: whether something came since its last turn."""
+        self.flow = 0
+        """Turns in a row before which something came; below zero: before which nothing did."""
         self._found: list[int] = []
-        self._nothing = False
         self._periods = 0
         self._with_packets = 0
-        self._empty = 0
-        self._usual = 0
+        self._begun = False
+        self._left = 0
         self._pause_s = FIRST_PAUSE_S
-        self._alarm_s = FIRST_PAUSE_S
         self._rest_s = 0
 
     def second(self) -> bool:
@@ -66,69 +69,91 @@ class Phase:
         self.listen()
         return True
 
-    def gap_over(self) -> bool:
-        """Something came after periods without; whether that was so unusual that the call begins to listen now.
-
-        Packets that move later in the period pass their call's slot once, and that read finds nothing.
-        """
-        gap, self.gap = self.gap, 0
-        if gap <= self._usual or self.listening or self._rest_s < self._alarm_s:
-            return False
-        self.listen()
-        return True
+    def turn(self, came: bool) -> bool:
+        """It is the call's turn; whether something came since the last one. Gives whether that was to be expected now:
+        if not, and it has nothing to say, it should wait for it."""
+        flow = self.flow
+        if came:
+            self.flow = flow + 1 if flow > 0 else 1
+            if flow <= -LONG_GAP and self._rest_s and not self.listening:
+                self.listen()
+            return True
+        self.flow = flow - 1 if flow < 0 else -1
+        return flow < FLOWING
 
     def heard(self, slot: int, found: bool) -> None:
         """The call was read in this slot while it listens; whether something had come since the read before."""
         if found:
-            self._found[slot] += 1
-            self._nothing = False
+            self.came = True
+            if self._begun:
+                self._found[slot] += 1
+        # What the first read finds may have come long before.
+        self._begun = True
 
-    def period_over(self) -> bool:
-        """The call was read in its own slot while it listens: a period is over. Whether it has listened enough."""
-        if self._nothing:
-            # Nothing came in this period.
-            self._empty += 1
-        else:
-            if self._with_packets:
-                self._usual = max(self._usual, self._empty)
-            self._with_packets += 1
-            self._empty = 0
-        self._nothing = True
+    def turn_over(self, left: int) -> bool:
+        """It is the call's turn, while it listens: a period is over. Whether it has listened enough.
+
+        :param left: whole frames that its last turn left to wait, although they could have been sent.
+        """
+        self._with_packets += self.came
+        self._left = min(self._left, left)
+        self.came = False
         self._periods += 1
         if self._with_packets < WANTED_PERIODS and self._periods < LONGEST_PERIODS:
             return False
         self._decide()
         return True
 
-    def wait(self, slot: int) -> int:
-        """How long the packets that were found would wait for this slot: squares, since one long wait is worse than
-        several short ones."""
-        return sum(found * ((slot - came) % self.slots) ** 2 for came, found in enumerate(self._found) if found)
+    def move(self) -> None:
+        """It moves one slot earlier."""
+        self.steps -= 1
+        self.slot = (self.slot - 1) % self.slots
+
+    def wait(self) -> None:
+        """Its packets are late, and it waits for them in the next slot, where it stays. That they are so near to its
+        turn is a reason not to come nearer again soon."""
+        self.steps = 0
+        self.slot = (self.slot + 1) % self.slots
+        self._rest_for(4)
+        self.stop()
+
+    def listen(self) -> None:
+        """Begin to listen."""
+        self.listening, self.came, self._begun = True, False, False
+        self._found = [0] * self.slots
+        self._periods = self._with_packets = 0
+        self._left = UNKNOWN
 
     def stop(self) -> None:
         """Listen no more, without a result."""
         self.listening = False
         self._rest_s = 0
 
-    def listen(self) -> None:
-        """Begin to listen."""
-        self.listening = True
-        self._found = [0] * self.slots
-        self._nothing = True
-        self._periods = self._with_packets = self._empty = self._usual = 0
-
     def _decide(self) -> None:
-        self.listening = False
-        self._rest_s = 0
-        self.gap = 0
-        now = self.wait(self.slot)
-        # From the own slot on, so that it stays where others are no better.
-        best = min(((self.slot - back) % self.slots for back in range(self.slots)), key=self.wait)
-        if self._with_packets >= 2 and self.wait(best) <= WORTH * now and best != self.slot:
-            self.target = best
-            self._pause_s = max(FIRST_PAUSE_S, self._pause_s // 2)
-            self._alarm_s = FIRST_PAUSE_S
-        else:
-            self.target = self.slot
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-            self._alarm_s = min(2 * self._alarm_s, LONGEST_ALARM_S)
+        self.stop()
+        if sum(self._found) < WANTED_PERIODS // 2:
+            # Too little to tell anything from.
+            return
+        self.steps = (self.slot - self._best()) % self.slots
+        if self._left:
+            # A frame that is always left over is a period of delay: to go round once takes it away. If the line needs
+            # it for its jitter it will be back, and is not to be taken away every other second.
+            self.steps += self.slots
+            self._rest_for(4)
+        elif not self.steps:
+            self._rest_for(2)
+
+    def _best(self) -> int:
+        """The slot after which the longest stretch without packets begins; of several such, the nearest."""
+        found, slots = self._found, self.slots
+        best, longest = self.slot, 0
+        for back in range(slots):
+            slot = (self.slot - back) % slots
+            if found[slot]:
+                after = next(ahead for ahead in range(1, slots + 1) if found[(slot + ahead) % slots])
+                if after > longest:
+                    best, longest = slot, after
+        return best
+
+    def _rest_for(self, times: int) -> None:
+        self._pause_s = min(times * self._pause_s, LONGEST_PAUSE_S)
