@@ -33,8 +33,6 @@ PERIOD_S = 0.020
 SLOTS = 5
 MAX_FRAMES_A_TICK = 2
 MAX_DEBT_FRAMES = 5
-SECOND = 50
-"""Periods."""
 
 
 class Ticking(Protocol):
@@ -130,7 +128,7 @@ class MediaClock:
         self._seats: dict[Ticking, _Seat] = {}
         self._listening: set[_Seat] = set()
         """Those who are read in every slot."""
-        self._second_begins = 0
+        self._second_ends_s = 0.0
         self._start_s = 0.0
         self._timer: IDelayedCall | None = None
         self._in_tick = False
@@ -160,7 +158,6 @@ class MediaClock:
             return
         if self._timer is None and not self._in_tick:
             self._start_s = self._now()
-            self._second_begins = 0
         slot = min(self._slots, key=lambda slot: len(slot.seats))
         if not slot.seats:
             slot.done, slot.debt = self._periods_due(slot), 0
@@ -224,8 +221,8 @@ class MediaClock:
             for slot in self._slots:
                 if slot.round or self._listening:
                     self._run(slot)
-            if self.polling and self._slots[0].done - self._second_begins >= SECOND:
-                self._second_begins = self._slots[0].done
+            if self.polling and began_s >= self._second_ends_s:
+                self._second_ends_s = began_s + 1.0
                 self._a_second_is_over()
         finally:
             self._in_tick = False

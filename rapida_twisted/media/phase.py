@@ -38,8 +38,8 @@ class Phase:
     """
 
     __slots__ = (
-        "_begun", "_found", "_left", "_pause_s", "_periods", "_rest_s", "_with_packets", "came", "flow", "listening", "slot",
-        "slots", "steps",
+        "_begun", "_found", "_left", "_pause_s", "_periods", "_rest_s", "_with_packets", "came", "flow", "listening",
+        "slot", "slots", "steps",
     )  # fmt: skip
 
     def __init__(self, slots: int, slot: int) -> None:
