@@ -107,9 +107,7 @@ async def _listen_only(call: ICall) -> None:
 class FakeAssistant(Assistant):
     """Writes down what it is told, and answers with whatever coroutine function it is given."""
 
-    def __init__(
-        self, answer: Callable[[ICall], Awaitable[None]] = _listen_only, rate_hz: int | None = None
-    ) -> None:
+    def __init__(self, answer: Callable[[ICall], Awaitable[None]] = _listen_only, rate_hz: int | None = None) -> None:
         self.rate_hz = rate_hz
         self.heard: list[bytes] = []
         self.digits: list[str] = []

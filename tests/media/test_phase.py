@@ -1,0 +1,117 @@
+"""What a call concludes from the slots in which its packets came."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from rapida_twisted.media.phase import FLOWING, LONG_GAP, LONGEST_PERIODS, Phase
+
+
+class PhaseTests(SynchronousTestCase):
+    """Without any clock."""
+
+    def listened(self, slot: int, *came: tuple[int, ...], slots: int = 5) -> Phase:
+        """A phase that has listened to periods in which something came in these slots, over and over."""
+        phase = Phase(slots, slot)
+        phase.listen()
+        for period in range(LONGEST_PERIODS):
+            for offset in range(1, slots + 1):
+                read = (slot + offset) % slots
+                # The very first read finds what was there before.
+                phase.heard(read, read in came[period % len(came)] or (period == 0 and offset == 1))
+            if phase.turn_over(0):
+                return phase
+        self.fail("it listens for ever")
+
+    def test_steps(self) -> None:
+        """It moves back to the slot in which they come, and not at all if it sits there."""
+        for slot in range(5):
+            for came in range(5):
+                self.assertEqual(self.listened(slot, (came,)).steps, (slot - came) % 5)
+
+    def test_astride(self) -> None:
+        """Where packets come now in one slot, now in the next, the next is the best; also across the period's end."""
+        for first in range(5):
+            second = (first + 1) % 5
+            for slot in range(5):
+                self.assertEqual(self.listened(slot, (first,), (second,)).steps, (slot - second) % 5)
+
+    def test_half_packets(self) -> None:
+        """Packets of 10 ms come in two slots of each period: it sits at the nearest one that has room behind it."""
+        self.assertEqual(self.listened(2, (0, 2)).steps, 0)
+        self.assertEqual(self.listened(1, (0, 2)).steps, 4)
+
+    def test_nothing_came(self) -> None:
+        """It stays where it is, and soon listens again."""
+        phase = self.listened(3, ())
+        self.assertEqual((phase.steps, phase.listening), (0, False))
+        self.assertTrue(phase.second())
+
+    def test_rarer(self) -> None:
+        """While nothing is to be done it listens after 2, 4, 8, up to 60 s."""
+        phase, pauses = Phase(5, 2), []
+        for _ in range(8):
+            seconds = 1
+            while not phase.second():
+                seconds += 1
+            pauses.append(seconds)
+            while phase.listening:
+                phase.heard(2, True)
+                phase.turn_over(0)
+        self.assertEqual(pauses, [1, 2, 4, 8, 16, 32, 60, 60])
+
+    def test_left_over(self) -> None:
+        """A frame that is left over by each turn costs a round; one that is now and then, nothing."""
+        for lefts, steps in ((1, 5), (3, 5)):
+            phase = Phase(5, 2)
+            phase.listen()
+            while phase.listening:
+                phase.heard(2, True)
+                phase.turn_over(lefts)
+            self.assertEqual(phase.steps, steps)
+        phase = Phase(5, 2)
+        phase.listen()
+        left = 0
+        while phase.listening:
+            phase.heard(2, True)
+            phase.turn_over(left := 1 - left)
+        self.assertEqual(phase.steps, 0)
+
+    def test_moving(self) -> None:
+        """Each move is a step to an earlier slot, round the period's end."""
+        phase = self.listened(1, (4,))
+        self.assertEqual(phase.steps, 2)
+        phase.move()
+        phase.move()
+        self.assertEqual((phase.slot, phase.steps), (4, 0))
+
+    def test_expected(self) -> None:
+        """After some turns with packets one is expected before the next; after one without, none."""
+        phase = Phase(5, 0)
+        for _ in range(FLOWING):
+            self.assertTrue(phase.turn(True))
+        self.assertFalse(phase.turn(False))
+        self.assertTrue(phase.turn(False))
+        for _ in range(FLOWING - 1):
+            self.assertTrue(phase.turn(True))
+        self.assertTrue(phase.turn(False))
+
+    def test_after_a_gap(self) -> None:
+        """Packets that come again after a long gap may have another phase: it listens; after a short one, not."""
+        for gap, listens in ((LONG_GAP - 1, False), (LONG_GAP, True)):
+            phase = self.listened(0, (0,))
+            phase.second()
+            phase.stop()
+            phase.second()
+            phase.turn(True)
+            for _ in range(gap):
+                phase.turn(False)
+            phase.turn(True)
+            self.assertEqual(phase.listening, listens)
+
+    def test_waiting(self) -> None:
+        """A call that waited for its packets sits a slot later, drops its plans, and listens less often."""
+        phase = self.listened(1, (0,))
+        phase.wait()
+        self.assertEqual((phase.slot, phase.steps, phase.listening), (2, 0, False))
+        self.assertEqual([phase.second() for _ in range(4)], [False, False, False, True])
