@@ -15,14 +15,17 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from servers import REPO, BenchmarkError, Server, floor, rapida_media, rss_kb
+from plot import plot
+from servers import REPO, BenchmarkError, Server, floor, install_peer, peer, rapida_media, rss_kb
 
 WARM_UP_S = 2.0
 """The generator's own: it counts nothing before."""
 TRANSPORTS = ("audiosocket", "websocket")
+READINGS = ("events", "polling")
 SETTLE_S = 1.0
 """Between two runs."""
 COLUMNS = (
@@ -59,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     words.out.write_text(json.dumps(report, indent=2) + "\n")
     print(table(report))
+    print(f"\n{_batching(report)}")
+    if words.plot is not None:
+        words.plot.write_text(plot(report["medians"]))
     print(f"\nAll runs are in {words.out}.")
     return 0
 
@@ -77,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
         default="both",
         help="what the calls come by; both: in turn, with the ratio between them [default: both]",
     )
+    parser.add_argument(
+        "--reading",
+        choices=(*READINGS, "auto", "both"),
+        default="both",
+        help="who reads the connections of calls (MEDIA__POLLING); both: events and polling [default: both]",
+    )
+    parser.add_argument("--no-peers", action="store_true", help="leave out other servers, which come from registries")
+    parser.add_argument("--plot", type=Path, help="draw CPU and round trip against calls into this SVG file")
     parser.add_argument("--seconds", type=int, default=10, help="how long each run counts [default: 10]")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind [default: 3]")
     parser.add_argument("--out", type=Path, default=Path("benchmark.json"), help="[default: benchmark.json]")
@@ -107,14 +121,18 @@ def _measure(words: argparse.Namespace, place: Path) -> dict[str, Any]:
     asload, echo = (compile_c(words.asload / name, place) for name in ("asload.c", "echo.c"))
     server_core, generator_core = cores()
     transports = TRANSPORTS if words.transport == "both" else (words.transport,)
+    readings = READINGS if words.reading == "both" else (words.reading,)
+    script = None if words.no_peers else install_peer(place)
     runs: list[dict[str, Any]] = []
     for repeat in range(words.repeats):
         for calls in words.calls:
             ups: list[AbstractContextManager[Server]] = [floor(echo, server_core)]
-            for transport in transports:
-                state_dir = place / f"{repeat}-{calls}-{transport}"
+            if script is not None:
+                ups.append(peer(script, server_core))
+            for transport, reading in product(transports, readings):
+                state_dir = place / f"{repeat}-{calls}-{transport}-{reading}"
                 state_dir.mkdir()
-                ups.append(rapida_media(transport, state_dir, server_core))
+                ups.append(rapida_media(transport, state_dir, server_core, reading=reading))
             for up in ups:
                 with up as server:
                     run = one_run(asload, server, calls, words.seconds, generator_core, place)
@@ -212,10 +230,24 @@ def _medians(runs: list[dict[str, Any]], calls: int) -> list[dict[str, Any]]:
         {
             **median_of(same),
             "cpu_to_floor": _ratio(same, of_name["floor"]),
-            "cpu_to_audiosocket": _ratio(same, of_name.get("audiosocket", [])) if name != "floor" else None,
+            "cpu_to_audiosocket": _ratio(same, of_name.get(name.replace("websocket", "audiosocket"), []))
+            if name.startswith("websocket")
+            else None,
         }
         for name, same in of_name.items()
     ]
+
+
+def _batching(report: dict[str, Any]) -> str:
+    """What a call costs among the most calls, over what it costs among the fewest."""
+    lines = []
+    for name in dict.fromkeys(row["server"] for row in report["medians"]):
+        rows = sorted((row for row in report["medians"] if row["server"] == name), key=lambda row: row["calls"])
+        few, many = rows[0], rows[-1]
+        if few is not many and few["cpu_ms_per_call_s"] > 0:
+            ratio = many["cpu_ms_per_call_s"] / few["cpu_ms_per_call_s"]
+            lines.append(f"{name}: a call of {many['calls']:.0f} costs {ratio:.2f} of one of {few['calls']:.0f}")
+    return "\n".join(lines)
 
 
 def _ratio(runs: list[dict[str, Any]], to_runs: list[dict[str, Any]]) -> float | None:
@@ -251,7 +283,7 @@ def machine(server_core: int | None, generator_core: int | None) -> dict[str, An
 
 def _progress(run: dict[str, Any]) -> str:
     return (
-        f"{run['calls']:>5} calls, {run['server']:<11} repeat {run['repeat'] + 1}:"
+        f"{run['calls']:>5} calls, {run['server']:<20} repeat {run['repeat'] + 1}:"
         f" {run['cpu_ms_per_call_s']:.2f} ms of CPU, round trip p50 {run['rtt_ms']['p50']:.2f} p99"
         f" {run['rtt_ms']['p99']:.2f} ms, lost {run['lost']} of {run['sent']}"
     )

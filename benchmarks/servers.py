@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,8 @@ REPO = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 ASSISTANT_ID = "123456789"
+PEER = "asterisk-audiosocket"
+"""Another AudioSocket server that can be had from a registry, with an echo in its documentation."""
 
 
 class BenchmarkError(Exception):
@@ -47,12 +50,12 @@ class Server(Protocol):
 
 
 class Floor:
-    """The C echo, which needs no registration and has no clock."""
+    """The C echo, or a peer: it needs no registration, and tells nothing of its clock."""
 
-    name = "floor"
     path = ""
 
-    def __init__(self, pid: int, port: int) -> None:
+    def __init__(self, pid: int, port: int, name: str = "floor") -> None:
+        self.name = name
         self.pid = pid
         self.port = port
 
@@ -72,10 +75,11 @@ class RapidaMedia:
     """``twistd rapida-media`` with the echo assistant for every id.
 
     :param transport: ``"audiosocket"`` or ``"websocket"``: what its calls come by.
+    :param reading: who reads their connections: ``"events"``, ``"polling"`` or, by the load, ``"auto"``.
     """
 
-    def __init__(self, pid: int, transport: str, port: int, http_port: int, api_key: str) -> None:
-        self.name = transport
+    def __init__(self, pid: int, transport: str, reading: str, port: int, http_port: int, api_key: str) -> None:
+        self.name = f"{transport} {reading}"
         self.pid = pid
         websocket = transport == "websocket"
         self.port = http_port if websocket else port
@@ -129,9 +133,36 @@ def floor(program: Path, core: int | None) -> Iterator[Floor]:
         yield Floor(process.pid, port)
 
 
+def install_peer(place: Path) -> Path | None:
+    """Get the peer from its registry; None where that can't be done."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        return None
+    script = place / "node_echo.mjs"
+    shutil.copy(REPO / "benchmarks" / "peers" / script.name, script)
+    words = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(place), PEER]
+    done = subprocess.run(words, cwd=place, capture_output=True, timeout=120)
+    return script if done.returncode == 0 else None
+
+
+@contextmanager
+def peer(script: Path, core: int | None) -> Iterator[Floor]:
+    """The peer's echo on Node.js, up while the context lasts."""
+    port = free_port()
+    with _running(["node", str(script), str(port)], core, {}) as process:
+        _wait_until(lambda: _listens(port), process, PEER)
+        yield Floor(process.pid, port, PEER)
+
+
 @contextmanager
 def rapida_media(
-    transport: str, state_dir: Path, core: int | None, *options: str, assistant: str = "echo", **settings: str
+    transport: str,
+    state_dir: Path,
+    core: int | None,
+    *options: str,
+    assistant: str = "echo",
+    reading: str = "auto",
+    **settings: str,
 ) -> Iterator[RapidaMedia]:
     """A fresh real server for calls by this transport, up while the context lasts; its log is in the directory.
 
@@ -142,8 +173,9 @@ def rapida_media(
     words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "rapida-media"]
     words += ["--assistant", f"*={assistant}", "--store-url", "memory:", "--state-dir", str(state_dir)]
     words += ["--http-port", str(http_port), "--audiosocket-port", str(port), *options]
+    settings["MEDIA__POLLING"] = reading
     with _running(words, core, settings, state_dir / "server.log") as process:
-        server = RapidaMedia(process.pid, transport, port, http_port, api_key)
+        server = RapidaMedia(process.pid, transport, reading, port, http_port, api_key)
         _wait_until(server.healthy, process, f"rapida-media (see {state_dir / 'server.log'})")
         yield server
 
