@@ -119,6 +119,7 @@ class MediaClock:
         """How often a call was moved to a neighbouring slot."""
         self.busy_s = 0.0
         """Time spent in ticks."""
+        self._since_s = now()
         self.polling = False
         """Whether connections are read by the clock; see :meth:`set_polling`."""
         self._reactor = reactor
@@ -138,6 +139,12 @@ class MediaClock:
         self.lateness.reset()
         self.forgiven = self.late_ticks = self.moves = 0
         self.busy_s = 0.0
+        self._since_s = self._now()
+
+    @property
+    def share(self) -> float:
+        """The share of the time that was spent in ticks."""
+        return self.busy_s / max(self._now() - self._since_s, self._period_s)
 
     def __len__(self) -> int:
         return len(self._seats)

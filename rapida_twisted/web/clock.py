@@ -36,7 +36,7 @@ class ClockPage(KeyedResource):
             "calls_of_slots": clock.calls_of_slots,
             "moves": clock.moves,
             "late_ticks": clock.late_ticks,
-            "busy_s": round(clock.busy_s, 3),
+            "busy_share": round(clock.share, 4),
             "late_ms": {
                 "p50": round(lateness.percentile_ms(0.50), 2),
                 "p99": round(lateness.percentile_ms(0.99), 2),

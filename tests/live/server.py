@@ -48,7 +48,9 @@ class Server:
         self.said: list[str] = []
         """What it answered to requests, and what the control program printed."""
         self._environment = {
-            "PATH": os.environ["PATH"], "HOME": str(directory), "RAPIDA_API_KEY": API_KEY, **(environment or {}),
+            "PATH": os.environ["PATH"], "HOME": str(directory), "RAPIDA_API_KEY": API_KEY,
+            # So that the suite can be run with either way of reading.
+            "MEDIA__POLLING": os.environ.get("MEDIA__POLLING", ""), **(environment or {}),
         }  # fmt: skip
         self.http_port = free_port()
         self.audiosocket_port = free_port()

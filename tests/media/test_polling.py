@@ -213,5 +213,9 @@ class ChangeoverTests(PollingTestCase):
         clock = room.clock
         self.assertEqual((clock.polled, sum(clock.calls_of_slots), len(clock.calls_of_slots)), (10, 10, SLOTS))
         self.assertGreater(clock.moves, 0)
+        # On fake time a tick takes none.
+        self.assertEqual(clock.share, 0.0)
+        clock.busy_s = 0.5
+        self.assertApproximates(clock.share, 0.1, 0.001)
         clock.reset_figures()
         self.assertEqual((clock.moves, clock.late_ticks, clock.busy_s), (0, 0, 0.0))
