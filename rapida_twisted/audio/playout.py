@@ -181,7 +181,7 @@ class Playout:
         return not (self._live or self._sources or self._partial or self.fetch)
 
     @property
-    def left_over(self) -> int:
+    def ready(self) -> int:
         """Whole frames of live audio that wait although nothing else is to be heard before them."""
         return 0 if self._sources else self._live_bytes // self.format.frame_bytes
 

@@ -136,9 +136,9 @@ class Call:
         return self._playout.idle
 
     @property
-    def left_over(self) -> int:
+    def ready(self) -> int:
         """Whole frames of live audio that wait although nothing else is to be heard before them: for the clock."""
-        return self._playout.left_over
+        return self._playout.ready
 
     @property
     def audio_in_s(self) -> float:

@@ -37,7 +37,8 @@ MAX_DEBT_FRAMES = 5
 
 class Ticking(Protocol):
     """Whoever is in the clock: a call. It may have an attribute ``reading`` (:class:`IReading`), for the clock to read
-    its connection; and one ``idle``, whether nothing waits to be said."""
+    its connection; one ``idle``, whether nothing waits to be said; and one ``ready``, how many whole frames of what the
+    caller said wait to be said to him."""
 
     def tick(self) -> None:
         """Send one frame now. Called once a period, or twice in a row to make up for a late tick."""
@@ -69,9 +70,9 @@ class _Seat:
         return getattr(self.member, "idle", False)
 
     @property
-    def left_over(self) -> int:
-        """Whole frames that will be left when it has had its turn, which is now, although they could be sent."""
-        return max(0, getattr(self.member, "left_over", 0) - 1)
+    def ready(self) -> int:
+        """Whole frames of the caller's audio that wait to be said."""
+        return getattr(self.member, "ready", 0)
 
 
 class _Slot:
@@ -300,9 +301,10 @@ class MediaClock:
         phase = seat.phase
         came = seat.poll()
         if phase.listening:
-            phase.heard(phase.slot, came)
+            ready = seat.ready
+            phase.heard(phase.slot, came, ready > 0)
             came = phase.came
-            if phase.turn_over(seat.left_over):
+            if phase.turn_over(ready - 1):
                 self._listening.discard(seat)
             return phase.turn(came)
         expected = phase.turn(came)
@@ -316,7 +318,7 @@ class MediaClock:
             if seat.slot is not slot and seat.poll is not None:
                 found = seat.poll()
                 if seat in self._listening:
-                    seat.phase.heard(slot.number, found)
+                    seat.phase.heard(slot.number, found, seat.ready > 0)
 
     def _move(self, seat: _Seat, slot: _Slot) -> None:
         """Move a call, which was just served, to the slot before: its next frame leaves 16 ms after this one."""

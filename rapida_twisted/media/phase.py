@@ -1,10 +1,11 @@
 """Which slot of the period suits a call: the one just after its own packets arrive.
 
 A packet that comes just after its call was read waits for nearly a period. So each call listens now and then: for some
-periods it is read in every slot, and which slots found something tells when its packets come. The best slot is the one
-after the last of them, before the longest stretch without. The call moves there, one slot at a time and always to an
-earlier one: each step takes a slot's time out of the delay of all that is on its way through the call. Listening costs
-reads only: no frame leaves earlier or later for it.
+periods it is read in every slot. Where the caller's audio is what the call says (an echo, a conference), that tells how
+many slots earlier a frame was ready each time; where it is only heard, in which slots packets come, and after which of
+them the longest stretch without begins. The call moves there, one slot at a time and always to an earlier one: each
+step takes a slot's time out of the delay of all that is on its way through the call. Listening costs reads only: no
+frame leaves earlier or later for it.
 
 The other way, packets that come later and later find their call served already, one day. If it has nothing else to say
 it may wait for them in the next slot: a silence there would stand between their audio and the caller for ever after.
@@ -23,7 +24,6 @@ LONGEST_PERIODS = 4 * WANTED_PERIODS
 FIRST_PAUSE_S = 1
 LONGEST_PAUSE_S = 60
 """While listening changes nothing, the pauses between grow up to this."""
-UNKNOWN = 1 << 30
 LONG_GAP = 3
 """After so many turns without a packet (60 ms are the longest that are usual) they may come at another time."""
 FLOWING = 3
@@ -38,8 +38,8 @@ class Phase:
     """
 
     __slots__ = (
-        "_begun", "_found", "_left", "_pause_s", "_periods", "_rest_s", "_with_packets", "came", "flow", "listening",
-        "slot", "slots", "steps",
+        "_always", "_begun", "_found", "_full", "_pause_s", "_periods", "_ready", "_rest_s", "_with_packets", "came",
+        "flow", "listening", "slot", "slots", "steps",
     )  # fmt: skip
 
     def __init__(self, slots: int, slot: int) -> None:
@@ -57,7 +57,10 @@ class Phase:
         self._periods = 0
         self._with_packets = 0
         self._begun = False
-        self._left = 0
+        self._always = -1
+        """Bit k: whether a frame was ready k slots before each turn that said one."""
+        self._ready = 0
+        self._full = 0
         self._pause_s = FIRST_PAUSE_S
         self._rest_s = 0
 
@@ -81,23 +84,32 @@ class Phase:
         self.flow = flow - 1 if flow < 0 else -1
         return flow < FLOWING
 
-    def heard(self, slot: int, found: bool) -> None:
-        """The call was read in this slot while it listens; whether something had come since the read before."""
+    def heard(self, slot: int, found: bool, ready: bool) -> None:
+        """The call was read in this slot while it listens.
+
+        :param found: whether something had come since the read before.
+        :param ready: whether a whole frame of what came waits to be said now.
+        """
         if found:
             self.came = True
             if self._begun:
                 self._found[slot] += 1
+        if ready:
+            self._ready |= 1 << (self.slot - slot) % self.slots
         # What the first read finds may have come long before.
         self._begun = True
 
     def turn_over(self, left: int) -> bool:
         """It is the call's turn, while it listens: a period is over. Whether it has listened enough.
 
-        :param left: whole frames that its last turn left to wait, although they could have been sent.
+        :param left: whole frames that this turn leaves to wait, although they could be said.
         """
         self._with_packets += self.came
-        self._left = min(self._left, left)
         self.came = False
+        if self._periods and self._ready & 1:
+            self._full += 1
+            self._always &= self._ready
+        self._ready = 1 << self.slots if left else 0
         self._periods += 1
         if self._with_packets < WANTED_PERIODS and self._periods < LONGEST_PERIODS:
             return False
@@ -121,8 +133,8 @@ class Phase:
         """Begin to listen."""
         self.listening, self.came, self._begun = True, False, False
         self._found = [0] * self.slots
-        self._periods = self._with_packets = 0
-        self._left = UNKNOWN
+        self._periods = self._with_packets = self._full = self._ready = 0
+        self._always = -1
 
     def stop(self) -> None:
         """Listen no more, without a result."""
@@ -134,14 +146,18 @@ class Phase:
         if sum(self._found) < WANTED_PERIODS // 2:
             # Too little to tell anything from.
             return
-        self.steps = (self.slot - self._best()) % self.slots
-        if self._left:
-            # A frame that is always left over is a period of delay: to go round once takes it away. If the line needs
-            # it for its jitter it will be back, and is not to be taken away every other second.
-            self.steps += self.slots
-            self._rest_for(4)
-        elif not self.steps:
-            self._rest_for(2)
+        self.steps = self._safe() if self._full >= WANTED_PERIODS // 2 else self._worth()
+        # What is taken from a line that needs it for its jitter comes back, and is not to be taken each other second.
+        self._rest_for(4 if self.steps >= self.slots else 1 if self.steps else 2)
+
+    def _safe(self) -> int:
+        """By how many slots it may move without ever finding less than a frame to say."""
+        return next(back for back in range(1, self.slots + 2) if not self._always >> back & 1 or back > self.slots) - 1
+
+    def _worth(self) -> int:
+        """By how many slots to move for packets that are only heard; one is not worth it."""
+        steps = (self.slot - self._best()) % self.slots
+        return steps if steps > 1 else 0
 
     def _best(self) -> int:
         """The slot after which the longest stretch without packets begins; of several such, the nearest."""

@@ -111,7 +111,7 @@ class EchoCall:
         return not self._live and not self.talks
 
     @property
-    def left_over(self) -> int:
+    def ready(self) -> int:
         """Whole frames that wait."""
         return len(self._live) // 2
 

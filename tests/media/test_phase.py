@@ -18,23 +18,25 @@ class PhaseTests(SynchronousTestCase):
             for offset in range(1, slots + 1):
                 read = (slot + offset) % slots
                 # The very first read finds what was there before.
-                phase.heard(read, read in came[period % len(came)] or (period == 0 and offset == 1))
+                phase.heard(read, read in came[period % len(came)] or (period == 0 and offset == 1), False)
             if phase.turn_over(0):
                 return phase
         self.fail("it listens for ever")
 
     def test_steps(self) -> None:
-        """It moves back to the slot in which they come, and not at all if it sits there."""
+        """Who only hears moves back to the slot in which they come; not if it sits there, nor for one slot."""
         for slot in range(5):
             for came in range(5):
-                self.assertEqual(self.listened(slot, (came,)).steps, (slot - came) % 5)
+                steps = (slot - came) % 5
+                self.assertEqual(self.listened(slot, (came,)).steps, steps if steps > 1 else 0)
 
     def test_astride(self) -> None:
         """Where packets come now in one slot, now in the next, the next is the best; also across the period's end."""
         for first in range(5):
             second = (first + 1) % 5
             for slot in range(5):
-                self.assertEqual(self.listened(slot, (first,), (second,)).steps, (slot - second) % 5)
+                steps = (slot - second) % 5
+                self.assertEqual(self.listened(slot, (first,), (second,)).steps, steps if steps > 1 else 0)
 
     def test_half_packets(self) -> None:
         """Packets of 10 ms come in two slots of each period: it sits at the nearest one that has room behind it."""
@@ -56,26 +58,38 @@ class PhaseTests(SynchronousTestCase):
                 seconds += 1
             pauses.append(seconds)
             while phase.listening:
-                phase.heard(2, True)
+                phase.heard(2, True, False)
                 phase.turn_over(0)
         self.assertEqual(pauses, [1, 2, 4, 8, 16, 32, 60, 60])
 
-    def test_left_over(self) -> None:
-        """A frame that is left over by each turn costs a round; one that is now and then, nothing."""
-        for lefts, steps in ((1, 5), (3, 5)):
-            phase = Phase(5, 2)
-            phase.listen()
-            while phase.listening:
-                phase.heard(2, True)
-                phase.turn_over(lefts)
-            self.assertEqual(phase.steps, steps)
+    def said(self, *ready: int, lefts: tuple[int, ...] = (0,)) -> int:
+        """By how many slots a call moves that says what it hears.
+
+        :param ready: for how many slots before its turn a frame was ready, turn by turn, over and over.
+        :param lefts: how many whole frames its turns left.
+        """
         phase = Phase(5, 2)
         phase.listen()
-        left = 0
-        while phase.listening:
-            phase.heard(2, True)
-            phase.turn_over(left := 1 - left)
-        self.assertEqual(phase.steps, 0)
+        for period in range(LONGEST_PERIODS):
+            since = ready[period % len(ready)]
+            for back in (4, 3, 2, 1, 0):
+                phase.heard((2 - back) % 5, back == since, back <= since)
+            if phase.turn_over(lefts[period % len(lefts)]):
+                return phase.steps
+        self.fail("it listens for ever")
+
+    def test_ready(self) -> None:
+        """It moves by as much as a frame was ready before each turn, and never so far that one would not have been."""
+        for since in range(5):
+            self.assertEqual(self.said(since), since)
+        self.assertEqual(self.said(4, 1, 3), 1)
+        self.assertEqual(self.said(4, 0, 3), 0)
+
+    def test_left_over(self) -> None:
+        """A frame that is left over by each turn costs a round; one that is left now and then, nothing."""
+        self.assertEqual(self.said(4, lefts=(1,)), 5)
+        self.assertEqual(self.said(4, lefts=(3,)), 5)
+        self.assertEqual(self.said(4, lefts=(1, 0)), 4)
 
     def test_moving(self) -> None:
         """Each move is a step to an earlier slot, round the period's end."""
@@ -114,4 +128,4 @@ class PhaseTests(SynchronousTestCase):
         phase = self.listened(1, (0,))
         phase.wait()
         self.assertEqual((phase.slot, phase.steps, phase.listening), (2, 0, False))
-        self.assertEqual([phase.second() for _ in range(4)], [False, False, False, True])
+        self.assertEqual([phase.second() for _ in range(8)], [False] * 7 + [True])
