@@ -18,9 +18,9 @@ from rapida_twisted.media.clock import MediaClock
 
 __all__ = ["Governor"]
 
-BUSY = 0.30
+BUSY = 0.15
 """More than this share of a core: the clock reads."""
-IDLE = 0.10
+IDLE = 0.05
 """Less than this: the reactor does."""
 SECONDS = 2
 """So many seconds in a row, each of them."""

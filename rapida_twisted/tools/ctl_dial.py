@@ -23,6 +23,7 @@ from rapida_twisted.web.outbound import LONGEST_ANSWER_S, PLACE_TIMEOUT_S, SHORT
 __all__ = ["Dialling", "add_commands", "change_text"]
 
 POLL_S = 0.5
+LAST_WORDS_S = 0.2
 PATIENCE_S = 30.0
 """How long a server that places a call may be away while the call is followed: it may be started anew."""
 
@@ -139,6 +140,10 @@ class Dialling:
         began_s, told = server.reactor.seconds(), ""
         while told not in _ENDS:
             record = await self._record(server)
+            if record["call_status"] in _ENDS and record.get("status") == "claimed":
+                # Asterisk has told that it is over; why its media ended is about to be written down.
+                await deferLater(server.reactor, LAST_WORDS_S)
+                record = await self._record(server)
             if record["call_status"] != told:
                 told = record["call_status"]
                 self._print(record, f"{server.reactor.seconds() - began_s:7.1f} s  {change_text(record)}")

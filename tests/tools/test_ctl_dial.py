@@ -25,7 +25,7 @@ from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import CallNotPlaced, RapidaError, StoreUnavailable, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.tools.ctl_calls import calls_text
-from rapida_twisted.tools.ctl_dial import PATIENCE_S, Dialling, change_text
+from rapida_twisted.tools.ctl_dial import LAST_WORDS_S, PATIENCE_S, Dialling, change_text
 from rapida_twisted.tools.ctl_http import NoAnswer, Reply, ServerRefused
 from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.registration import Registrar
@@ -421,6 +421,19 @@ class PatienceTests(SynchronousTestCase):
         server.replies = [Reply(200, {"call_status": "completed"})]
         server.reactor.advance(0.5)
         self.assertEqual(self.successResultOf(running), 0)
+
+    def test_last_words(self) -> None:
+        """A call that is over for Asterisk, while the end of its media is not written down yet, is asked for again."""
+        placed = Reply(201, {"contextId": CONTEXT_ID, "channelId": "x", "callStatus": "initiated"})
+        early = Reply(200, {"call_status": "completed", "status": "claimed", "reason": ""})
+        late = Reply(200, {"call_status": "completed", "status": "completed", "reason": "caller_hangup"})
+        server = ScriptedServer(placed, early, late)
+        running = self.dialling(server)
+        printed: list[dict[str, Any]] = []
+        self.patch(Dialling, "_print", lambda _, content, text: printed.append(content))
+        server.reactor.advance(LAST_WORDS_S)
+        self.assertEqual(self.successResultOf(running), 0)
+        self.assertEqual([record["reason"] for record in printed], ["caller_hangup"])
 
     def test_strange_answers(self) -> None:
         """An answer without a proper contextId, or a record without a status, is none."""
