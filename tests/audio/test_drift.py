@@ -185,7 +185,7 @@ class DriftTests(SynchronousTestCase):
         self.assertApproximates(taker.heard[10:].count(None), 9, 2)
 
     def test_no_silence_and_fast(self) -> None:
-        """Where no silence ever comes frames are left out of the noise, once more than 60 ms have waited for long."""
+        """Where no silence ever comes frames are left out of the noise, once over 60 ms have waited for a second."""
         taker = Taker().run(sent(talk(1, 0), 200), HOUR)
         self.assertLessEqual(taker.most, 6)
         self.assertGreater(taker.guard.left_out, 25)
@@ -193,13 +193,15 @@ class DriftTests(SynchronousTestCase):
         self.assertLess(taker.least_wait_ms(slice(-500, None)), TOO_LONG_S * 1000 + 30)
 
     def test_hold_up(self) -> None:
-        """What a network's hold-up of half a second left waiting is left out in the next pauses."""
+        """What a network's hold-up of half a second left waiting is left out: down to 60 ms within two seconds, said or
+        not; the rest in the next pauses."""
         packets = list(islice(sent(talk(75, 25), 0), 3000))
         held_up = [(max(at, 20.5) if at > 20 else at, frames) for at, frames in packets]
         taker = Taker().run(iter(held_up), 2900)
-        self.assertGreater(taker.least_wait_ms(slice(1100, 1200)), 400)
+        self.assertGreater(taker.least_wait_ms(slice(1030, 1045)), 400)
+        self.assertLess(max(taker.waits_s[1130:]) * 1000, TOO_LONG_S * 1000 + 20)
         self.assertLess(taker.least_wait_ms(slice(-500, None)), 45)
-        self.assert_nothing_lost(taker)
+        self.assert_nothing_lost(taker, loud_too=True)
 
     def test_sent_ahead(self) -> None:
         """Speech that was sent at once waits, and is heard whole with all its pauses, however it was cut."""
