@@ -141,4 +141,7 @@ def fallback_of(words: str, house: AssistantHouse) -> Fallback:
         return Fallback(words, dial_string=dial_string)
     if name == BridgeFactory.name:
         raise SettingsError("UPSTREAM__FALLBACK can't be another bridge: it is whoever is here when all else fails")
-    return Fallback(words, parse_assistant(words, house))
+    try:
+        return Fallback(words, parse_assistant(words, house))
+    except SettingsError as error:
+        raise SettingsError(f"UPSTREAM__FALLBACK: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
@@ -56,6 +57,9 @@ class _Registering:
         self.registers = bool(settings.upstream_url)
         if not self.registers:
             return
+        _host_and_port(settings.upstream_url)
+        if "?" in settings.upstream_url:
+            raise SettingsError("UPSTREAM__URL can't be used: it is the address of a server, without a query")
         if not settings.upstream_api_key:
             raise SettingsError("UPSTREAM__URL needs UPSTREAM__API_KEY: the key that the server there knows")
         self._client = UpstreamClient(
@@ -73,23 +77,27 @@ class _Registering:
 
 
 class _OverWebSocket:
-    """What routes share whose media goes over a WebSocket."""
+    """What routes share whose media goes over a WebSocket.
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    :param url: any of those that will be connected.
+    """
+
+    def __init__(self, url: str, settings: Settings, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
+        self.name = _host_and_port(url)
         self.format = AudioFormat.from_asterisk(settings.upstream_format)
+        # Once: whatever is wrong with the name or the authorities shows at the start, not in a call.
+        self._tls_options = _tls_options_of(url, settings.tls_ca_file)
 
     async def _open(self, url: str, context: CallContext, user: IFarEndUser) -> IFarEnd:
-        parts = urlsplit(url)
-        secure = parts.scheme == "wss"
         return await connect_websocket(
             url,
             user=user,
             format=self.format,
             form=ControlForm[self._settings.upstream_control.upper()],
             context=context,
-            tls_options=tls_options(parts.hostname or "", self._settings.tls_ca_file) if secure else None,
+            tls_options=self._tls_options,
             reactor=self._reactor,
             timeout_s=self._settings.upstream_timeout_s,
         )
@@ -98,7 +106,7 @@ class _OverWebSocket:
 class HostedRoute(_Registering, _OverWebSocket):
     """Another assistant-api: registered over HTTP, media over WebSocket, both at ``UPSTREAM__URL``.
 
-    :raises SettingsError: there is no such setting.
+    :raises SettingsError: there is no such setting, or it can't be used.
     """
 
     def __init__(self, settings: Settings, *, treq_client: Any, reactor: Any) -> None:
@@ -108,14 +116,14 @@ class HostedRoute(_Registering, _OverWebSocket):
                 " its own: bridge:wss://... or bridge:audiosocket://HOST:PORT"
             )
         _Registering.__init__(self, settings, treq_client=treq_client, reactor=reactor)
-        _OverWebSocket.__init__(self, settings, reactor)
-        self.name = _host_and_port(settings.upstream_url)
+        scheme, _, rest = settings.upstream_url.partition("://")
+        self._base = f"{'wss' if scheme.lower() == 'https' else 'ws'}://{rest.rstrip('/')}"
+        _OverWebSocket.__init__(self, self._base, settings, reactor)
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
         """Connect to ``/v1/talk/asterisk/ctx/{contextId}``, as Rapida's page has it."""
-        base = f"ws{self._settings.upstream_url.removeprefix('http').rstrip('/')}"
         query = urlencode({"x-api-key": self._settings.upstream_api_key})
-        return await self._open(f"{base}/v1/talk/asterisk/ctx/{upstream_id}?{query}", context, user)
+        return await self._open(f"{self._base}/v1/talk/asterisk/ctx/{upstream_id}?{query}", context, user)
 
 
 class WebSocketRoute(_OverWebSocket):
@@ -128,8 +136,7 @@ class WebSocketRoute(_OverWebSocket):
     registers = False
 
     def __init__(self, url: str, settings: Settings, *, reactor: Any) -> None:
-        super().__init__(settings, reactor)
-        self.name = _host_and_port(url)
+        super().__init__(url, settings, reactor)
         self._url = url
 
     async def register(self, context: CallContext) -> str:
@@ -139,7 +146,7 @@ class WebSocketRoute(_OverWebSocket):
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
         """Connect to the address, with the call's contextId, caller and called number in the query."""
         query = urlencode({"contextId": context.context_id, "from": context.caller, "to": context.called})
-        return await self._open(f"{self._url}{'&' if urlsplit(self._url).query else '?'}{query}", context, user)
+        return await self._open(f"{self._url}{'&' if '?' in self._url else '?'}{query}", context, user)
 
 
 class AudioSocketRoute(_Registering):
@@ -153,7 +160,7 @@ class AudioSocketRoute(_Registering):
 
     def __init__(self, url: str, settings: Settings, *, treq_client: Any, reactor: Any) -> None:
         super().__init__(settings, treq_client=treq_client, reactor=reactor)
-        self.name = _host_and_port(url, port_needed=True)
+        self.name = _host_and_port(url, port_only=True)
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 0
 
@@ -186,26 +193,53 @@ def route_of(argument: str, settings: Settings, *, treq_client: Any, reactor: An
     if scheme == "audiosocket":
         return AudioSocketRoute(argument, settings, treq_client=treq_client, reactor=reactor)
     raise SettingsError(
-        f"bridge:{argument} can't be used: it is 'bridge', bridge:wss://HOST/PATH, bridge:ws://HOST/PATH or"
+        f"bridge:{_shown(argument)} can't be used: it is 'bridge', bridge:wss://HOST/PATH, bridge:ws://HOST/PATH or"
         " bridge:audiosocket://HOST:PORT"
     )
 
 
-def _host_and_port(url: str, port_needed: bool = False) -> str:
+def _host_and_port(url: str, port_only: bool = False) -> str:
     """``host:port`` of an address.
 
+    :param port_only: whether the port must be there, and nothing behind it.
     :raises SettingsError: it is none, or has a password in it.
     """
     try:
         parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443, **_PORTS}.get(parts.scheme, 0)
+        port = {"http": 80, "https": 443, **_PORTS}.get(parts.scheme, 0) if parts.port is None else parts.port
         host = parts.hostname or ""
     except ValueError:
         host, port = "", 0
-    if not host or not port or "@" in parts.netloc or not url.isascii() or not url.isprintable() or " " in url:
-        wanted = "HOST:PORT" if port_needed else "HOST or HOST:PORT"
-        raise SettingsError(f"the address {url!r} can't be used: after :// comes {wanted}, without a password")
+    plain = url.isascii() and url.isprintable() and " " not in url and "#" not in url
+    if port_only and url.partition("://")[2].removesuffix("/") != parts.netloc:
+        plain = False
+    if not host or not port or not plain or "@" in parts.netloc:
+        wanted = "HOST:PORT and nothing more" if port_only else "HOST or HOST:PORT and a path, without a '#'"
+        raise SettingsError(
+            f"the address {_shown(url)!r} can't be used: after :// comes {wanted}; no password, and no blank"
+        )
     return f"[{host}]:{port}" if _is_ipv6(host) else f"{host}:{port}"
+
+
+def _shown(url: str) -> str:
+    """An address as far as it may be quoted: without what may be a secret in it."""
+    return re.sub(r"//.*@.*|\?.*", "...", url, flags=re.DOTALL)
+
+
+def _tls_options_of(url: str, ca_file: str) -> Any:
+    """How the server of an address is verified; None without TLS.
+
+    :raises SettingsError: certificates can't be for such a name, or there are no authorities.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "wss":
+        return None
+    try:
+        return tls_options(parts.hostname or "", ca_file)
+    except UnicodeError:
+        raise SettingsError(f"the host {parts.hostname!r} can't be used: no certificate is for such a name") from None
+    except ValueError as error:
+        raise SettingsError(f"TLS__CA_FILE: {error}") from None
 
 
 def _is_ipv6(host: str) -> bool:

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
+import treq
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
+from rapida_twisted.asterisk import catching_up
+from rapida_twisted.asterisk.ari import channel_id_of
+from rapida_twisted.asterisk.vault_key import make_master_key
 from rapida_twisted.audio.formats import ULAW
+from rapida_twisted.audio.g711 import slin_to_ulaw
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.gateway.fallback import Fallback
 from rapida_twisted.gateway.maker import BridgeMaker
 from rapida_twisted.interfaces import IAssistantMaker
 from rapida_twisted.upstream.breaker import FAILURES, CircuitBreaker
+from tests.asterisk.scripted_ari import ScriptedAri
+from tests.gateway.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, Phone, nothing, says
 from tests.gateway.test_bridge import FRAME, FakeFarEnd
-from tests.media.fakes import CallOnFakes, make_context
+from tests.media.fakes import CallOnFakes, KeptLog, make_context
+from tests.protocols.test_far_end_websocket import Bot
+from tests.protocols.websockets import until
 
+LOUD = array("h", [4000, -4000] * 80).tobytes()
 REFUSED = UpstreamFailed("refused", "the upstream far.example:443 does not register the call: 500", status=500)
 LOST = UpstreamFailed("unreachable", "the upstream far.example:443 can't be reached")
 UPSTREAM_ID = "11111111-2222-3333-4444-555555555555"
@@ -196,7 +212,251 @@ class MakerTests(SynchronousTestCase):
         self.assertEqual((maker.health()["state"], maker.health()["failures"]), ("closed", 0))
         fakes.call.audio_received(FRAME)
 
+    def rest(self, maker: BridgeMaker, route: FakeRoute) -> None:
+        """So many calls fail that the breaker opens."""
+        for _ in range(FAILURES):
+            setattr(route, "registering" if route.registers else "connecting", fail(LOST))
+            self.call(maker, make_context())
+        self.assertEqual(maker.health()["state"], "open")
+
+    def test_kept_for_its_fallback_while_it_rests(self) -> None:
+        """While the server rests a call with a fallback is registered here at once, with the reason, in both ways."""
+        for registers in (True, False):
+            self.setUp()
+            route = FakeRoute(registers)
+            maker = self.make(route, self.others())
+            self.rest(maker, route)
+            asked = len(route.registered), len(route.connected)
+            context = self.prepare(maker)
+            self.assertEqual(context.upstream_id, "")
+            self.assertIn("rests after 5 failures in a row", context.detail)
+            self.call(maker, context)
+            self.assertEqual((len(route.registered), len(route.connected)), asked)
+
+    def test_late_while_it_rests(self) -> None:
+        """A call that was registered nowhere, or before, fails at once when its media comes while the server rests."""
+        route = FakeRoute()
+        maker = self.make(route)
+        before = self.prepare(maker)
+        self.rest(maker, route)
+        asked = len(route.registered), len(route.connected)
+        for context in (make_context(), before):
+            fakes = self.call(maker, context)
+            fakes.turn()
+            self.assertIs(fakes.call.ended, EndReason.UPSTREAM_FAILED)
+            self.assertIn("rests after 5 failures", fakes.call.detail)
+        self.assertEqual((len(route.registered), len(route.connected)), asked)
+
+    def test_probe_that_is_registered_only(self) -> None:
+        """A probe that is registered and then not taken is a failure: the server rests again, for twice as long."""
+        route = FakeRoute()
+        maker = self.make(route)
+        self.rest(maker, route)
+        self.now_s += 5.1
+        route.registering, route.connecting = succeed(UPSTREAM_ID), fail(LOST)
+        context = self.prepare(maker)
+        self.assertEqual(maker.health()["state"], "half-open")
+        self.call(maker, context)
+        health = maker.health()
+        self.assertEqual((health["state"], health["failures"], health["retry_in_s"]), ("open", FAILURES + 1, 10.0))
+        self.assertEqual(self.prepare_fails(maker).word, "resting")
+
+    def test_not_this_call(self) -> None:
+        """A call that the server does not want says nothing about others, wherever it is told."""
+        unwanted = UpstreamFailed("refused", "no such assistant", status=404, of_call=True)
+        route = FakeRoute()
+        maker = self.make(route)
+        for _ in range(FAILURES):
+            route.registering = fail(unwanted)
+            self.prepare_fails(maker)
+            route.registering, route.connecting = succeed(UPSTREAM_ID), fail(unwanted)
+            self.call(maker, self.prepare(maker))
+        self.assertEqual((maker.health()["state"], maker.health()["failures"]), ("closed", 0))
+        self.assertEqual(len(route.connected), FAILURES)
+
+    def test_caller_of_the_probe_hangs_up(self) -> None:
+        """A probe whose caller hangs up while it is registered late, or connected, is cancelled and says nothing."""
+        for way in ("registering", "connecting"):
+            self.setUp()
+            route = FakeRoute()
+            maker = self.make(route)
+            self.rest(maker, route)
+            self.now_s += 5.1
+            route.registering, route.connecting = succeed(UPSTREAM_ID), succeed(FakeFarEnd())
+            waiting: Deferred[Any] = Deferred()
+            setattr(route, way, waiting)
+            fakes = self.call(maker, make_context())
+            self.assertEqual(self.prepare_fails(maker).word, "resting")
+            fakes.call.media_ended(EndReason.CALLER_HANGUP)
+            fakes.turn()
+            self.failureResultOf(waiting.addBoth(lambda _: fail(CancelledError())), CancelledError)
+            self.assertEqual((fakes.call.ended, fakes.call.detail), (EndReason.CALLER_HANGUP, ""))
+            self.assertEqual((maker.health()["state"], maker.health()["failures"]), ("half-open", FAILURES))
+            route.registering = succeed(UPSTREAM_ID)
+            self.assertEqual(self.prepare(maker).upstream_id, UPSTREAM_ID)
+
+    def test_log(self) -> None:
+        """A call that is registered for its fallback makes one line, which tells which and why."""
+        logged = KeptLog(self)
+        route = FakeRoute()
+        route.registering = fail(REFUSED)
+        self.prepare(self.make(route, self.others()))
+        (warning,) = logged.at(LogLevel.warn)
+        said = formatEvent(warning)
+        self.assertEqual(said, f"call {make_context().context_id}: {REFUSED}; it is registered for its fallback")
+
     def test_close(self) -> None:
         """Closing lets go of the connections."""
         self.successResultOf(Deferred.fromCoroutine(self.make(FakeRoute()).close()))
         self.assertTrue(self.pool.closed)
+
+
+class PlacedCallTests(ChainTestCase):
+    """Calls that we placed: registered nowhere while they rang. A far side that does as told, and an Asterisk's ARI."""
+
+    def setUp(self) -> None:
+        """Make the vault's key."""
+        super().setUp()
+        self.master_key = make_master_key()
+
+    async def place(self, **words: Any) -> Phone:
+        """Place a call to 200; it is answered, and its dialplan connects its media."""
+        self.patch(catching_up, "LAST_EVENTS_S", 0.05)
+        self.ari = ScriptedAri()
+        await self.ari.start()
+        self.addCleanup(self.ari.stop)
+        near = self.near_server(vault_master_key=self.master_key, **words)
+        near.vault.set(self.ari.credential())
+        near.outbound.refresh()
+        await until(lambda: self.ari.subscribers)
+        url = f"http://{HOST}:{near.http_port}/v1/talk/asterisk/outbound/123"
+        body = {"to": "200", "from": "+49 30", "variables": {"ORDER": "7"}}
+        answer = await treq.post(url, json=body, headers={"x-api-key": NEAR_KEY}, persistent=False)
+        self.answers.append(await answer.text())
+        self.assertEqual(answer.code, 201, self.answers[-1])
+        context_id = (await answer.json())["contextId"]
+        channel_id = channel_id_of(context_id)
+        await until(lambda: channel_id in self.ari.channels)
+        self.assertEqual(self.side.asked, [])
+        self.ari.channels[channel_id]["state"] = "Up"
+        return await self.connect(context_id)
+
+    async def connect(self, context_id: str) -> Phone:
+        """What its dialplan does once somebody has answered."""
+        phone = Phone(UUID(context_id), LOUD)
+        await connectProtocol(TCP4ClientEndpoint(reactor, HOST, self.near.audiosocket_port), phone)
+        self.addCleanup(self._hang_up, phone)
+        return phone
+
+    async def test_carried_on(self) -> None:
+        """It is registered there, once, when its media comes, with its numbers; audio goes both ways."""
+        self.far_side()
+        phone = await self.place()
+        await until(lambda: self.side.bots.made and self.side.bots.made[0].audio)
+        self.assertEqual(
+            self.side.asked, [f"/v1/talk/asterisk/call/123?from=%2B49+30&to=200&x-api-key={FAR_KEY}"]
+        )  # fmt: skip
+        (bot,) = self.side.bots.made
+        self.assertEqual(bot.path, f"/v1/talk/asterisk/ctx/{FAR_ID}?x-api-key={FAR_KEY}")
+        self.assertEqual(bot.audio[0], slin_to_ulaw(LOUD))
+        bot.play(slin_to_ulaw(LOUD) * 5)
+        await until(lambda: max(array("h", phone.heard or b"\0\0")) > 3000)
+        bot.say("HANGUP")
+        record = await self.ended(phone)
+        self.assertEqual((record["status"], record["reason"]), ("completed", "assistant_hangup"))
+        self.assertEqual((record["direction"], record["detail"]), ("outbound", ""))
+        self.assertTrue(phone.hung_up)
+
+    async def test_far_side_fails(self) -> None:
+        """If it is not registered, or not taken, its dialplan goes on, and the record tells why."""
+        denying = type("Denying", (Bot,), {"deny": (503, "full")})
+        for words, told in (
+            ({"register": says(500)}, "does not register the call: 500"),
+            ({"register": nothing}, "did not answer within 0.3 s"),
+            ({"bot": denying}, "503"),
+        ):  # fmt: skip
+            self.far_side(**words)
+            phone = await self.place(upstream_timeout_s=0.3)
+            record = await self.ended(phone)
+            self.assertEqual((record["status"], record["reason"]), ("failed", "upstream_failed"))
+            self.assertIn(told, record["detail"])
+            self.assertTrue(phone.hung_up)
+            self.assertEqual(len(self.side.asked), 1)
+
+    async def test_fallback(self) -> None:
+        """With a fallback somebody is there for whoever answered."""
+        self.far_side(register=says(500))
+        phone = await self.place(upstream_fallback="echo")
+        await until(lambda: max(array("h", phone.heard or b"\0\0")) > 3000)
+        phone.hangup()
+        record = await self.ended(phone)
+        self.assertEqual((record["status"], record["reason"]), ("completed", "caller_hangup"))
+        self.assertIn("500", record["detail"])
+        self.assertEqual(len(self.side.asked), 1)
+
+
+class ConnectionTests(ChainTestCase):
+    """What becomes of connections, and of registrations on their way."""
+
+    def seen(self, answer: Any = None) -> Any:
+        """Registers calls so, and keeps the connections that registrations come on."""
+        self.connections: list[Any] = []
+
+        def register(request: Any) -> Any:
+            connection = request.channel.transport
+            if connection not in self.connections:
+                self.connections.append(connection)
+            return FAR_ID.encode() if answer is None else answer(request)
+
+        return register
+
+    def lost(self) -> bool:
+        """Whether all of them are gone."""
+        return not any(connection.connected for connection in self.connections)
+
+    async def test_kept(self) -> None:
+        """A connection is kept for the next registration, and closed when the server stops."""
+        self.far_side(register=self.seen())
+        near = self.near_server()
+        for _ in range(3):
+            self.assertEqual((await self.register())[0], 200)
+        self.assertEqual((len(self.connections), self.lost()), (1, False))
+        await near.stopService()
+        await until(self.lost)
+
+    async def test_capitals(self) -> None:
+        """A scheme in capitals is as good, for the registration and for the media."""
+        self.far_side()
+        self.near_server(upstream_url=f"HTTPS://{HOST}:{self.far_port}/")
+        phone = await self.call(LOUD)
+        await until(lambda: self.side.bots.made and self.side.bots.made[0].audio)
+        phone.hangup()
+        self.assertEqual((await self.ended(phone))["reason"], "caller_hangup")
+
+    async def test_dialplan_goes_away(self) -> None:
+        """A dialplan that does not wait takes its registration with it; nothing is kept of the call."""
+        self.far_side(register=self.seen(nothing))
+        self.near_server(upstream_timeout_s=5.0)
+        asking = Deferred.fromCoroutine(self.register())
+        await until(lambda: self.connections)
+        asking.cancel()
+        await until(self.lost, 3)
+        self.assertEqual(await self.ask("/v1/calls"), {"calls": []})
+        self.assertEqual((await self.ask("/readyz"))["assistants"]["*"]["failures"], 0)
+        await self.assertFailure(asking, CancelledError, ResponseNeverReceived)
+
+    async def test_readiness(self) -> None:
+        """/readyz tells for each rule with a bridge, and for no other; the address of the server, and no more of it."""
+        self.far_side(register=says(503))
+        address = f"ws://{HOST}:1/media?token={FAR_KEY}"
+        self.near_server("1=bridge", f"2=bridge:{address}", "*=echo")
+        await self.register("1")
+        ready = await self.ask("/readyz")
+        self.assertTrue(ready["ready"])
+        self.assertEqual(sorted(ready["assistants"]), ["1", "2"])
+        hosted, program = ready["assistants"]["1"], ready["assistants"]["2"]
+        self.assertEqual((hosted["upstream"], hosted["failures"]), (f"{HOST}:{self.far_port}", 1))
+        self.assertIn("503", hosted["last_error"])
+        self.assertEqual(program, {
+            "upstream": f"{HOST}:1", "state": "closed", "failures": 0, "retry_in_s": None, "last_error": "",
+        })  # fmt: skip

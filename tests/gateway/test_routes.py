@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.gateway import routes
 from rapida_twisted.gateway.maker import BridgeFactory
 from rapida_twisted.gateway.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
 from rapida_twisted.interfaces import AssistantHouse
@@ -16,8 +19,11 @@ from rapida_twisted.outgoing import make_client
 from rapida_twisted.settings import Settings
 from rapida_twisted.transfers import TransferRules
 from tests.live.tls import Authority
+from tests.media.fakes import make_context
+from tests.protocols.far_ends import KeptUser
 
 KEY = "rpd-key-of-the-far-one"
+UPSTREAM_ID = "11111111-2222-3333-4444-555555555555"
 HOSTED = {"upstream_url": "https://far.example/rapida/", "upstream_api_key": KEY}
 
 
@@ -39,6 +45,17 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(route(**HOSTED, upstream_format="slin16").format.rate_hz, 16000)
         self.assertEqual(route(upstream_url="http://10.0.0.1", upstream_api_key=KEY).name, "10.0.0.1:80")
 
+    def test_ports(self) -> None:
+        """A port that is not said is the scheme's; letters may be capitals, an address may be an IPv6 one."""
+        for url, name in (
+            ("https://far.example:8443/rapida", "far.example:8443"), ("HTTPS://Far.Example/", "far.example:443"),
+            ("http://far.example", "far.example:80"), ("https://[2001:db8::5]", "[2001:db8::5]:443"),
+            ("http://[::1]:8080/", "[::1]:8080"), ("http://far.example:/", "far.example:80"),
+        ):  # fmt: skip
+            for argument in ("", "audiosocket://host:1/"):
+                found = route(argument, upstream_url=url, upstream_api_key=KEY)
+                self.assertEqual(found.name, name if not argument else "host:1")
+
     def test_program(self) -> None:
         """A program of one's own is not registered at, even where UPSTREAM__URL is set for other rules."""
         for address, name in (
@@ -59,22 +76,81 @@ class RouteTests(SynchronousTestCase):
             self.assertEqual(found.format.encoding, "slin")
         self.assertEqual(route("audiosocket://[fd00::5]:9092").name, "[fd00::5]:9092")
 
+    def test_urls(self) -> None:
+        """Where media goes: behind the path of UPSTREAM__URL, with the key; to a program with the call in the query."""
+        urls: list[str] = []
+
+        async def connect(url: str, **words: Any) -> None:
+            urls.append(url)
+
+        self.patch(routes, "connect_websocket", connect)
+        context = replace(make_context(), caller="+49 30", called="a&b")
+        told = f"contextId={context.context_id}&from=%2B49+30&to=a%26b"
+        ours = f"v1/talk/asterisk/ctx/{UPSTREAM_ID}?x-api-key=k%26y+%2B"
+        for argument, url, expected in (
+            ("", "https://far.example/rapida/", f"wss://far.example/rapida/{ours}"),
+            ("", "HTTP://far.example:80", f"ws://far.example:80/{ours}"),
+            ("wss://bot.example", "", f"wss://bot.example?{told}"),
+            ("ws://bot.example/?", "", f"ws://bot.example/?&{told}"),
+            ("ws://bot.example/m?token=a%20b", "", f"ws://bot.example/m?token=a%20b&{told}"),
+        ):
+            found = route(argument, upstream_url=url, upstream_api_key="k&y +")
+            self.successResultOf(Deferred.fromCoroutine(found.connect(context, UPSTREAM_ID, KeptUser())))
+            self.assertEqual(urls.pop(), expected)
+
     def test_missing_settings(self) -> None:
         """What is missing is named."""
         self.assertIn("needs UPSTREAM__URL", self.refused())
         for argument in ("", "audiosocket://far.example:9092"):
             text = self.refused(argument, upstream_url="https://far.example")
             self.assertIn("UPSTREAM__URL needs UPSTREAM__API_KEY", text)
+        # A program's calls are not registered, so that nothing of it is needed.
+        self.assertFalse(route("ws://127.0.0.1/", upstream_url="https://far.example").registers)
 
     def test_addresses(self) -> None:
         """An address that can't be used is quoted, with what is wanted."""
         for argument in (
-            "wss://", "wss:///path", "wss://host:port/", "wss://host:99999/", "wss://[::1/", "ws://user:word@host/",
-            "ws://user@host/", "ws://host/a b", "ws://host/\n", "ws://hóst/", "audiosocket://host",
-            "audiosocket://:9092", "audiosocket://host:0", "audiosocket://user@host:1",
+            "wss://", "wss:///path", "wss://host:port/", "wss://host:99999/", "ws://host:0/", "wss://[::1/",
+            "ws://[nothing]/", "ws://::1/", "ws://host/a b", "ws://host/\n", "ws://host\n/", "ws://hóst/",
+            "ws://host/media#part", "ws://host/#", "audiosocket://host", "audiosocket://", "audiosocket://:9092",
+            "audiosocket://host:0", "audiosocket://host:99999", "audiosocket://host:1/path",
+            "audiosocket://host:1#part", "audiosocket://fd00::5:9092", "audiosocket://host:1\n",
         ):  # fmt: skip
             with self.subTest(argument):
-                self.assertRegex(self.refused(argument), "the address '.*' can't be used: after :// comes HOST")
+                text = self.refused(argument)
+                self.assertTrue(text.startswith(f"the address {argument!r} can't be used: after :// comes HOST"), text)
+                self.assertNotIn("\n", text)
+
+    def test_hosted_addresses(self) -> None:
+        """UPSTREAM__URL has no query: paths are put behind it. Neither for its media nor for registrations alone."""
+        for url, problem in (
+            ("https://far.example/?tenant=1", "UPSTREAM__URL can't be used: it is the address of a server"),
+            ("https://far.example/?", "UPSTREAM__URL can't be used: it is the address of a server"),
+            (" https://far.example", "the address ' https://far.example' can't be used"),
+        ):
+            for argument in ("", "audiosocket://host:1"):
+                self.assertIn(problem, self.refused(argument, upstream_url=url, upstream_api_key=KEY))
+
+    def test_secrets(self) -> None:
+        """What may be a password or a token is not quoted back."""
+        for argument in (
+            "ws://user:s3cret@host/", "ws://s3cret@host/", "ws://user:s3#cret@host/", "ws:///?s3cret@",
+            "ws://host:port/?token=s3cret", "ws://host/a b?token=s3cret\n&s3cret", "audiosocket://user:s3cret@host:1",
+            "https://user:s3cret@host/", "https://host/?token=s3cret", "audiosocket://host:1?s3cret",
+        ):  # fmt: skip
+            with self.subTest(argument):
+                text = self.refused(argument)
+                self.assertRegex(text, r"(?s)^(the address '|bridge:)\w+:.*\.\.\..* can't be used: ")
+                self.assertNotRegex(text, "s3|cret")
+
+    def test_names_for_certificates(self) -> None:
+        """A name that no certificate can be for is refused at the start, and not in the first call."""
+        for host in ("a..b", "my_bot", "x" * 64):
+            with self.subTest(host):
+                self.assertIn(f"the host '{host}' can't be used: no cert", self.refused(f"wss://{host}/"))
+                text = self.refused(upstream_url=f"https://{host}", upstream_api_key=KEY)
+                self.assertIn(f"the host '{host}' can't be used: no cert", text)
+                self.assertEqual(route(f"ws://{host}/").name, f"{host}:80")
 
     def test_schemes(self) -> None:
         """Other ways are not known; the sentence lists those that are."""
@@ -96,9 +172,9 @@ class FactoryTests(SynchronousTestCase):
         house = AssistantHouse(Clock(), Path(self.mktemp()), settings, TransferRules(settings.transfer_allow).check)
         return BridgeFactory().configure(argument, house)
 
-    def refused(self, **words: Any) -> str:
+    def refused(self, argument: str = "", **words: Any) -> str:
         """Why these settings can't be used."""
-        return str(self.assertRaises(SettingsError, self.configure, **words))
+        return str(self.assertRaises(SettingsError, self.configure, argument, **words))
 
     def test_health(self) -> None:
         """A bridge tells where it leads, and how that server is."""
@@ -109,23 +185,56 @@ class FactoryTests(SynchronousTestCase):
         """A file of authorities must be one; certificates are verified against it from the start."""
         authority = Authority(Path(self.mktemp()))
         self.configure(tls_ca_file=str(authority.authority))
-        empty = Path(self.mktemp())
-        empty.write_text("nothing")
-        self.assertRegex(self.refused(tls_ca_file=str(empty)), "^TLS__CA_FILE: .* no certificate in it")
-        self.assertRegex(self.refused(tls_ca_file="/nowhere/ca.pem"), "^TLS__CA_FILE: .* can't be read")
+        self.configure("wss://bot.example/", tls_ca_file=str(authority.authority))
+        broken = b"-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n"
+        for name, content, problem in (
+            ("empty.pem", b"", "has no certificate in it"), ("text.pem", b"nothing", "has no certificate in it"),
+            ("key.pem", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "has no certificate in it"),
+            ("broken.pem", broken, "has a certificate that can't be read"), ("nowhere.pem", None, "can't be read"),
+        ):  # fmt: skip
+            path = authority.authority.parent / name
+            if content is not None:
+                path.write_bytes(content)
+            for argument in ("", "wss://bot.example/"):
+                with self.subTest((name, argument)):
+                    text = self.refused(argument, tls_ca_file=str(path))
+                    self.assertTrue(text.startswith(f"TLS__CA_FILE: the CA's file {path} {problem}"), text)
+
+    def test_ca_file_that_goes(self) -> None:
+        """What a call needs of that file is read at the start: it may be replaced, or go, while calls are up."""
+        given: list[Any] = []
+
+        async def connect(url: str, **words: Any) -> None:
+            given.append(words["tls_options"])
+
+        self.patch(routes, "connect_websocket", connect)
+        authority = Authority(Path(self.mktemp()))
+        found = [route(argument, **HOSTED, tls_ca_file=str(authority.authority)) for argument in ("", "wss://far/")]
+        found.append(route("ws://far/"))
+        authority.authority.unlink()
+        for one in found:
+            self.successResultOf(Deferred.fromCoroutine(one.connect(make_context(), UPSTREAM_ID, KeptUser())))
+        self.assertEqual([options is not None for options in given], [True, True, False])
 
     def test_fallbacks(self) -> None:
         """Another assistant, an extension that calls may be transferred to, and nobody, in two spellings."""
-        for words in ("echo", "next:PJSIP/200", "next", ""):
-            self.configure(upstream_fallback=words, transfer_allow=("PJSIP/2??",))
+        for words, somebody in (("echo", True), ("next:PJSIP/200", True), ("next", False), ("", False)):
+            made = self.configure("ws://127.0.0.1:9001/", upstream_fallback=words, transfer_allow=("PJSIP/2??",))
+            fallback = made(make_context())._fallback
+            self.assertIs(bool(fallback), somebody, words)
 
     def test_fallbacks_that_are_none(self) -> None:
         """Another bridge, an assistant that is not known, an extension that is not allowed or not safe."""
         for words, problem in (
             ("bridge", "can't be another bridge"),
             ("bridge:ws://127.0.0.1:1/", "can't be another bridge"),
-            ("nobody", "'nobody' is not known"),
+            ("nobody", "UPSTREAM__FALLBACK: the assistant 'nobody' is not known"),
+            ("play", "UPSTREAM__FALLBACK: play needs a file"),
+            ("play:/nowhere.wav", "UPSTREAM__FALLBACK: play can't play '/nowhere.wav'"),
             ("next:", "UPSTREAM__FALLBACK: '' is no dial string"),
+            ("next:200", "UPSTREAM__FALLBACK: '200' is no dial string"),
+            ("next: PJSIP/200", "UPSTREAM__FALLBACK: ' PJSIP/200' is no dial string"),
+            ("next:PJSIP/200\n", "UPSTREAM__FALLBACK: 'PJSIP/200\\n' is no dial string"),
             ("next:PJSIP/300", "UPSTREAM__FALLBACK: 'PJSIP/300' is not among the transfers"),
             ("next:PJSIP/200&PJSIP/300", "UPSTREAM__FALLBACK: 'PJSIP/200&PJSIP/300' is no dial string"),
         ):
@@ -134,5 +243,8 @@ class FactoryTests(SynchronousTestCase):
 
     def test_no_keys(self) -> None:
         """No refusal and no repr shows the key."""
-        for text in (self.refused(upstream_fallback="nobody"), self.refused(upstream_url=""), repr(self.configure())):
+        texts = [self.refused(upstream_fallback="nobody"), self.refused(upstream_url=""), repr(self.configure())]
+        texts += [self.refused(upstream_url="https://a..b"), self.refused(upstream_url="https://far.example/?")]
+        texts += [repr(self.configure()(make_context())), str(self.configure().health())]
+        for text in texts:
             self.assertNotIn(KEY, text)
