@@ -338,6 +338,9 @@ class Line:
                 await self.ari.subscribe_to_channels(self.app)
                 break
             except AriError as error:
+                if self._stopped:
+                    # A request that is cancelled at its last moment may tell of an error of its own.
+                    return
                 self._log.warn("ARI {credential}: {error}", credential=self.credential.name, error=str(error))
                 await deferLater(self._reactor, growing_pause(attempt))
         # What came between the connection and the subscription was not told.
