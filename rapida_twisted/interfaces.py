@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
 from rapida_twisted.errors import UpstreamFailed
+from rapida_twisted.observe.metrics import Metrics
 from rapida_twisted.settings import Settings
 
 __all__ = [
@@ -243,6 +244,8 @@ class AssistantHouse:
     """All that the server was told."""
     check_transfer: Callable[[str], None] = lambda dial_string: None
     """Whether calls may be transferred there; else it raises :class:`~rapida_twisted.errors.TransferRefused`."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """Who counts what becomes of calls that are carried on."""
 
 
 class IAssistantMaker(Interface):

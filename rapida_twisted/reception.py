@@ -20,6 +20,7 @@ from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.outlet import LEAD_MS
+from rapida_twisted.observe.metrics import CallWatch
 from rapida_twisted.transfers import NO_TRANSFERS, TransferRules
 
 __all__ = ["Reception"]
@@ -40,6 +41,7 @@ class Reception:
     :param now: wall-clock time in UNIX seconds.
     :param transfers: which dial strings calls may be transferred to.
     :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
+    :param watch: told of the calls, for the metrics.
     """
 
     _log = Logger()
@@ -54,6 +56,7 @@ class Reception:
         now: Callable[[], float] = time.time,
         transfers: TransferRules = NO_TRANSFERS,
         lead_ms: float = LEAD_MS,
+        watch: CallWatch | None = None,
     ) -> None:
         self._store = store
         self._make_assistant = make_assistant
@@ -63,6 +66,7 @@ class Reception:
         self._now = now
         self._transfers = transfers
         self._lead_ms = lead_ms
+        self._watch = watch if watch is not None else CallWatch()
         self.closed = False
         """Whether no further call is let in."""
         self._coming: set[str] = set()
@@ -80,7 +84,14 @@ class Reception:
 
     def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
         """Take a registered call for a media connection: see :class:`IReception`."""
-        return Deferred.fromCoroutine(self._claim(context_id, transport, peer))
+        return Deferred.fromCoroutine(self._watched_claim(context_id, transport, peer))
+
+    async def _watched_claim(self, context_id: str, transport: str, peer: str) -> CallContext:
+        try:
+            return await self._claim(context_id, transport, peer)
+        except Exception as error:
+            self._watch.call_refused(transport, error)
+            raise
 
     async def _claim(self, context_id: str, transport: str, peer: str) -> CallContext:
         if self.closed:
@@ -125,6 +136,7 @@ class Reception:
         """A claimed call whose connection went away before it could start."""
         self._coming.discard(context.context_id)
         self._log.info("call {id}: over before it began, {detail}", id=context.context_id, detail=detail)
+        self._watch.call_abandoned(context, reason)
         self._finish(_Ending(context.context_id, reason, 0.0, 0.0, self._now(), detail))
 
     async def flush(self, timeout_s: float) -> None:
@@ -151,8 +163,10 @@ class Reception:
             on_ended=self._call_ended,
             move_on=self._move_on,
             lead_ms=self._lead_ms,
+            flushed=self._watch.call_flushed,
         )
         self._calls.add(call)
+        self._watch.call_up(call, self._now() - context.created_at)
         return call
 
     def _move_on(self, call: Call, dial_string: str) -> Deferred[Any]:
@@ -178,6 +192,7 @@ class Reception:
             _Ending(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, ended_at, call.detail)
         )
         self._calls.remove(call)
+        self._watch.call_over(call, call.ended)
 
     def _finish(self, ending: _Ending) -> None:
         self._unwritten[ending.context_id] = ending

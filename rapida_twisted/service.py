@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -30,6 +31,7 @@ from rapida_twisted.asterisk.outbound import OutboundCalls
 from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
 from rapida_twisted.asterisk.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.contexts.observed import observed
 from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.interfaces import AssistantHouse, ICallStore
@@ -38,7 +40,12 @@ from rapida_twisted.listening import Listener, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
-from rapida_twisted.outgoing import make_client, tls_options
+from rapida_twisted.observe.asked import CountedClient
+from rapida_twisted.observe.metrics import Instant
+from rapida_twisted.observe.opening import open_metrics
+from rapida_twisted.observe.secrets import keep_out_of_logs
+from rapida_twisted.observe.watch import Watch
+from rapida_twisted.outgoing import causes_of, make_client, tls_options
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.reception import Reception
@@ -47,6 +54,7 @@ from rapida_twisted.transfers import TransferRules
 from rapida_twisted.upstream.webhook import StatusWebhook
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.metrics import MetricsPage
 from rapida_twisted.web.next import ContextPages
 from rapida_twisted.web.parameters import CallParameters
 from rapida_twisted.web.registration import Registrar
@@ -75,18 +83,25 @@ class RapidaMedia(Service):
 
     def __init__(self, settings: Settings, reactor: Any, announce: Callable[[str], None] = lambda text: None) -> None:
         self.settings = settings
+        keep_out_of_logs(*settings.secrets)
         self.reactor = reactor
         self.draining = False
         transfers = TransferRules(settings.transfer_allow)
-        house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check)
+        self.metrics = open_metrics(reactor)
+        house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check, self.metrics)
         self.assistants: Assistants = parse_rules(settings.assistant, house)
-        self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor)
+        self.metrics.set_rules(self.assistants.ids)
+        self.store: ICallStore = observed(open_store(settings.store_url, settings.state_dir, reactor), self.metrics)
         self.clock = MediaClock(reactor)
         self.governor = Governor(self.clock, settings.polling, reactor)
         self.calls = Calls(settings.max_calls)
+        self._watch = Watch(
+            self.metrics, clock=self.clock, calls=lambda: self.calls, look=self._instant, refused=self._refused,
+            reactor=reactor,
+        )  # fmt: skip
         self.reception = Reception(
             self.store, self.assistants.make, self.calls, self.clock, reactor,
-            transfers=transfers, lead_ms=settings.lead_ms,
+            transfers=transfers, lead_ms=settings.lead_ms, watch=self._watch,
         )  # fmt: skip
         self.registrar = Registrar(
             self.store, self.assistants.knows, now=time.time, context_ttl_s=settings.context_ttl_s,
@@ -99,9 +114,10 @@ class RapidaMedia(Service):
         self.vault = open_vault(settings.state_dir, settings.vault_words)
         self.webhook = StatusWebhook(
             self.store, settings.status_webhook_url, settings.status_webhook_secret,
-            treq_client=self._http_client, reactor=reactor,
+            treq_client=CountedClient(self._http_client, self.metrics.webhook, _never_sent), reactor=reactor,
         )  # fmt: skip
         self.outbound = self._make_outbound()
+        self._audiosocket: AudioSocketFactory | None = None
         self._listeners: list[Listener] = []
         self._announce = announce
         self._housekeeping = LoopingCall(self._keep_house)
@@ -134,8 +150,11 @@ class RapidaMedia(Service):
         )
 
     def _make_line(self, credential: AriCredential, rules: LineRules, **words: Any) -> Line:
+        client = CountedClient(
+            self._http_client, lambda outcome: self.metrics.ari(credential.name, outcome), _never_sent
+        )
         return Line(
-            credential, rules, treq_client=self._http_client, make_stasis=self._make_stasis, reactor=self.reactor,
+            credential, rules, treq_client=client, make_stasis=self._make_stasis, reactor=self.reactor,
             tls_options=lambda host: tls_options(host, self.settings.tls_ca_file), now=time.time, **words,
         )  # fmt: skip
 
@@ -173,6 +192,7 @@ class RapidaMedia(Service):
             raise
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         self.governor.start()
+        self._watch.start()
         super().startService()
         if self.settings.status_webhook_url:
             self.webhook.start()
@@ -214,13 +234,15 @@ class RapidaMedia(Service):
 
     def _add_listeners(self, keys: ApiKeys) -> None:
         settings, site = self.settings, self._site(keys)
+        site.resource.putChild(b"metrics", MetricsPage(self.metrics, keys, public=settings.metrics_public))
         http = settings.http_endpoint or tcp_endpoint(settings.http_host, settings.http_port)
         audiosocket = settings.audiosocket_endpoint or tcp_endpoint(
             settings.audiosocket_host, settings.audiosocket_port
         )
+        self._audiosocket = AudioSocketFactory(self.reception, self.reactor)
         self._listeners = [
             Listener("HTTP", http, site, self.reactor),
-            Listener("AudioSocket", audiosocket, AudioSocketFactory(self.reception, self.reactor), self.reactor),
+            Listener("AudioSocket", audiosocket, self._audiosocket, self.reactor),
         ]
         if settings.https_endpoint:
             self._listeners.append(Listener("HTTPS", settings.https_endpoint, site, self.reactor))
@@ -232,6 +254,7 @@ class RapidaMedia(Service):
         if self.settings.api_keys:
             return self.settings.api_keys, False
         key, is_new = load_or_make_key(self.settings.state_dir)
+        keep_out_of_logs(key)
         return (key,), is_new
 
     def _site(self, keys: ApiKeys) -> RapidaSite:
@@ -271,6 +294,22 @@ class RapidaMedia(Service):
         call = self.calls.get(context_id)
         hung_up = call is not None and call.end(EndReason.OPERATOR_HANGUP)
         return self.outbound.hang_up(context_id) or hung_up
+
+    def _instant(self) -> Instant:
+        """What is true just now, for the metrics."""
+        audiosocket = self._audiosocket
+        health = self.assistants.health()
+        return Instant(
+            draining=self.draining,
+            calls_coming=self.reception.coming,
+            ends_unwritten=self.reception.unwritten,
+            audiosocket_waiting=audiosocket.waiting if audiosocket is not None else 0,
+            breakers={rule: str(told["state"]) for rule, told in health.items() if "state" in told},
+        )
+
+    def _refused(self) -> dict[str, int]:
+        """What limits have refused so far, by their names."""
+        return {"audiosocket.silent": self._audiosocket.refused} if self._audiosocket is not None else {}
 
     def _keep_house(self) -> Deferred[Any]:
         for listener in self._listeners:
@@ -317,6 +356,7 @@ class RapidaMedia(Service):
         self.governor.stop()
         if self._housekeeping.running:
             self._housekeeping.stop()
+        self._watch.stop()
         await self.reception.flush(timeout_s=GOODBYE_S)
         await self.webhook.stop()
         await self.store.close()
@@ -348,6 +388,11 @@ class RapidaMedia(Service):
         finally:
             if self._drained.active():
                 self._drained.cancel()
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether a request ended before there was a connection."""
+    return any(isinstance(cause, ConnectError | DNSLookupError) for cause in causes_of(error))
 
 
 def _raise_file_limit() -> None:

@@ -99,6 +99,18 @@ def _control(word: str) -> str:
     return word
 
 
+def _truth(word: str) -> bool:
+    if word.lower() not in ("true", "false"):
+        raise ValueError("it is true or false")
+    return word.lower() == "true"
+
+
+def _log_format(word: str) -> str:
+    if word not in ("text", "json"):
+        raise ValueError("it is text or json")
+    return word
+
+
 def _url(word: str) -> str:
     try:
         parts = urlsplit(word)
@@ -283,6 +295,8 @@ class Settings:
         "when that server fails: the assistant that takes over, as play:sorry.wav, or next:DIALSTRING for a transfer;"
         " without one the call goes back to the dialplan",
     )
+    metrics_public: bool = _setting("METRICS__PUBLIC", _truth, "false", "true: /metrics needs no API key")
+    log_format: str = _setting("LOG__FORMAT", _log_format, "text", "text, or json: one object a line")
     keep_s: float = _setting("KEEP_S", _seconds, "604800", "seconds that the records of ended calls are kept")
 
     @classmethod
@@ -309,6 +323,16 @@ class Settings:
     def vault_words(self) -> dict[str, str]:
         """What says where the vault's master key is, by the names that it has in the environment."""
         return {"VAULT__MASTER_KEY": self.vault_master_key, "VAULT__MASTER_KEY_FILE": self.vault_master_key_file}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All words that nobody may see, in a log for instance."""
+        words: list[str] = [urlsplit(self.store_url).password or ""]
+        for setting in setting_words():
+            if setting.secret:
+                value = getattr(self, setting.attribute)
+                words.extend([value] if isinstance(value, str) else value)
+        return tuple(word for word in words if word)
 
     def public_host(self, listening_on: str) -> str:
         """The name or address by which the dialplan reaches a port that listens on this address."""

@@ -14,6 +14,8 @@ from twisted.python import usage
 
 from rapida_twisted.assistants.registry import known_factories
 from rapida_twisted.errors import SettingsError, StartError
+from rapida_twisted.observe.secrets import masked
+from rapida_twisted.observe.twistd import take_over
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings, read_env_file, setting_words
 
@@ -87,6 +89,8 @@ class Options(usage.Options):
         except SettingsError as error:
             # Not a UsageError, which would print the whole help above this one sentence.
             sys.exit(f"rapida-media: {error}")
+        if self.parent is not None:
+            take_over(self.parent, self.settings.log_format)
 
 
 def _refused(option: str, env: str) -> usage.UsageError:
@@ -111,7 +115,7 @@ class _Starter(MultiService):
         try:
             super().startService()
         except StartError as error:
-            print(f"rapida-media: {error}", file=sys.__stderr__)
+            print(f"rapida-media: {masked(str(error))}", file=sys.__stderr__)
             raise _CannotStart from None
 
 
@@ -158,7 +162,7 @@ def makeService(options: Options) -> IService:
     try:
         service = RapidaMedia(options.settings, reactor, announce=_announce)
     except SettingsError as error:
-        sys.exit(f"rapida-media: {error}")
+        sys.exit(f"rapida-media: {masked(str(error))}")
     starter = _Starter()
     _Process(service).setServiceParent(starter)
     service.setServiceParent(starter)

@@ -19,6 +19,7 @@ LAYERS = (
     {"settings", "keyfile", "transfers"},
     {"wire", "audio"},
     {"context"},
+    {"observe"},
     {"interfaces"},
     {"media", "outgoing"},
     {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},

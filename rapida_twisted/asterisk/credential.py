@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.observe.secrets import keep_out_of_logs
 
 __all__ = ["AriCredential"]
 
@@ -35,6 +37,9 @@ class AriCredential:
     """The endpoint, peer or trunk that calls leave by; without one, what is dialled is an endpoint itself."""
 
     def __post_init__(self) -> None:
+        # Also as it travels in a header.
+        token = b64encode(f"{self.ari_user}:{self.ari_password}".encode("utf-8", "replace")).decode("ascii")
+        keep_out_of_logs(self.ari_password, token)
         if not _NAME.fullmatch(self.name):
             raise SettingsError(f"a credential's name is up to 64 letters, digits, '_', '.' and '-', not {self.name!r}")
         if not _is_ari_url(self.ari_url):

@@ -19,6 +19,7 @@ from cryptography.fernet import Fernet
 from rapida_twisted.asterisk.vault_file import locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.keyfile import make_state_dir
+from rapida_twisted.observe.secrets import keep_out_of_logs
 
 __all__ = ["VAULT_FILE", "VAULT_KEY_FILE", "KeyPlace", "make_master_key", "missing_key", "split_master_key"]
 
@@ -41,7 +42,9 @@ def split_master_key(text: str, where: str = "the master key") -> tuple[str, ...
     :param where: what the text is, for the error's text, in which no key is.
     :raises SettingsError: it holds something else.
     """
-    keys = tuple(word.translate(_URL_SAFE) for word in re.split(r"[\s,]+", text) if word)
+    words = [word for word in re.split(r"[\s,]+", text) if word]
+    keys = tuple(word.translate(_URL_SAFE) for word in words)
+    keep_out_of_logs(*words, *keys)
     if not all(_KEY.fullmatch(key) for key in keys):
         raise SettingsError(
             f"{where} is no master key: one is 32 random bytes in base64, 44 characters, as"

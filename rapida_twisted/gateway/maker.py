@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from rapida_twisted.interfaces import (
     IFarEnd,
     IFarEndUser,
 )
+from rapida_twisted.observe.metrics import Metrics
 from rapida_twisted.outgoing import make_client
 from rapida_twisted.upstream.breaker import CircuitBreaker
 
@@ -39,15 +41,19 @@ class BridgeMaker:
     :param route: where to.
     :param breaker: spares calls the waiting for a server that is down.
     :param pool: the connections of the route's HTTP client.
+    :param metrics: told what came of each attempt.
     """
 
     _log = Logger()
 
-    def __init__(self, route: Route, fallback: Fallback, breaker: CircuitBreaker, pool: Any) -> None:
+    def __init__(
+        self, route: Route, fallback: Fallback, breaker: CircuitBreaker, pool: Any, metrics: Metrics | None = None
+    ) -> None:
         self._route = route
         self._fallback = fallback
         self._breaker = breaker
         self._pool = pool
+        self._metrics = metrics if metrics is not None else Metrics()
 
     def __call__(self, context: CallContext) -> IAssistant:
         """One call's."""
@@ -82,7 +88,7 @@ class BridgeMaker:
         await self._pool.closeCachedConnections()
 
     async def _register(self, context: CallContext) -> str:
-        with self._breaker.enter() as attempt:
+        with self._counted(context, "register"), self._breaker.enter() as attempt:
             upstream_id = await self._route.register(context)
             # That it registers calls does not tell that it takes them.
             attempt.dropped()
@@ -95,10 +101,19 @@ class BridgeMaker:
                 raise UpstreamFailed("refused", context.detail)
             # One that we placed, for instance: it was not registered there while it rang.
             upstream_id = await self._register(context)
-        with self._breaker.enter() as attempt:
+        with self._counted(context, "connect"), self._breaker.enter() as attempt:
             far_end = await self._route.connect(context, upstream_id, user)
             attempt.succeeded()
         return far_end
+
+    @contextmanager
+    def _counted(self, context: CallContext, step: str) -> Iterator[None]:
+        try:
+            yield
+        except UpstreamFailed as failure:
+            self._metrics.upstream(context.assistant_id, step, failure.word)
+            raise
+        self._metrics.upstream(context.assistant_id, step, "ok")
 
 
 @implementer(IPlugin, IAssistantFactory)
@@ -122,7 +137,8 @@ class BridgeFactory:
         except ValueError as error:
             raise SettingsError(f"TLS__CA_FILE: {error}") from None
         route = route_of(argument, settings, treq_client=client, reactor=house.reactor)
-        return BridgeMaker(route, fallback_of(settings.upstream_fallback, house), CircuitBreaker(route.name), pool)
+        fallback = fallback_of(settings.upstream_fallback, house)
+        return BridgeMaker(route, fallback, CircuitBreaker(route.name), pool, house.metrics)
 
 
 def fallback_of(words: str, house: AssistantHouse) -> Fallback:

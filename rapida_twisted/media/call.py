@@ -8,6 +8,7 @@ cancelled in the middle of his own doing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
 from rapida_twisted.media.outlet import LEAD_MS, make_outlet
 from rapida_twisted.media.speech import Speech
+from rapida_twisted.observe.metrics import CallFigures
 
 __all__ = ["ASSISTANT_ERRORS", "Call", "refuse_transfer"]
 
@@ -59,6 +61,7 @@ class Call:
     :param live_limit_ms: how much live audio may wait to be heard.
     :param queue_limit_ms: nothing more can be said while this much waits.
     :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
+    :param flushed: told of each flush: the call, how long it took (s), and how much was dropped (s).
     """
 
     _log = Logger()
@@ -76,6 +79,7 @@ class Call:
         live_limit_ms: float = LIVE_LIMIT_MS,
         queue_limit_ms: float = QUEUE_LIMIT_MS,
         lead_ms: float = LEAD_MS,
+        flushed: Callable[[Call, float, float], None] = lambda call, took_s, cut_s: None,
     ) -> None:
         self.context = context
         self.reactor = reactor
@@ -91,6 +95,7 @@ class Call:
         self._clock = clock
         self._on_ended = on_ended
         self._move_on = move_on
+        self._flushed = flushed
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
         self._speech = Speech(self._playout, self._assistant_failed, reactor)
@@ -154,6 +159,17 @@ class Call:
     def silent_frames(self) -> int:
         """Frames of silence that were sent to keep the line alive."""
         return self._outlet.silent_frames
+
+    @property
+    def figures(self) -> CallFigures:
+        """What was counted so far."""
+        return CallFigures(
+            frames_in=self.audio_in_s * 1000 / FRAME_MS,
+            frames_out=self._outlet.frames_out,
+            silent_frames=self._outlet.silent_frames,
+            underruns=self._playout.underruns,
+            dropped_s=self._playout.live_dropped_ms / 1000,
+        )
 
     # What the assistant asks for (ICall)
 
@@ -219,9 +235,12 @@ class Call:
 
     def flush(self) -> float:
         """Drop all that waits to be heard; how much that was (ms)."""
+        began_s = time.perf_counter()
         if self.ended is None:
             self._outlet.flush()
-        return self._speech.flush()
+        cut_ms = self._speech.flush()
+        self._flushed(self, time.perf_counter() - began_s, cut_ms / 1000)
+        return cut_ms
 
     def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
         """Collect digits: see :class:`ICall`. Only one may collect at a time."""

@@ -86,6 +86,8 @@ class AudioSocketProtocol(Protocol):
         self.format: AudioFormat = SLIN
         self.peer = ""
         self.reading: IReading | None = None
+        self.context_id = ""
+        """Of the call that the peer says it is."""
         self.unknown_frames = 0
         """Frames of a kind that the codec does not know."""
         self._reception = reception
@@ -210,7 +212,7 @@ class AudioSocketProtocol(Protocol):
         sink.format_changed()
 
     def _error_received(self, code: ErrorBits) -> None:
-        self._log.warn("AudioSocket {peer} reports error {code!r}", peer=self.peer, code=code)
+        self._log.warn("AudioSocket {peer} reports error {code!r}", peer=self.peer, code=code, id=self.context_id)
         if code & ErrorBits.HANGUP:
             self._tell_end(EndReason.CALLER_HANGUP, f"error {code!r}")
             self._close()
@@ -221,13 +223,14 @@ class AudioSocketProtocol(Protocol):
             self._log.warn(
                 "AudioSocket {peer} sent a frame of unknown kind 0x{kind:02x} ({size} bytes): skipped, as all such"
                 " frames of this call will be",
-                peer=self.peer, kind=frame.kind, size=len(frame.payload),
+                peer=self.peer, kind=frame.kind, size=len(frame.payload), id=self.context_id,
             )  # fmt: skip
 
     # The claim
 
     def _claim(self, context_id: str) -> None:
         self._settle()
+        self.context_id = context_id
         # Behind a PROXY protocol the peer is known only now.
         self.peer = address_text(self.transport.getPeer())
         self._state = _State.CLAIMING
@@ -253,11 +256,16 @@ class AudioSocketProtocol(Protocol):
 
     def _refused(self, failure: Failure) -> None:
         failure.trap(RapidaError)
-        self._log.warn("AudioSocket {peer} refused: {reason}", peer=self.peer, reason=failure.getErrorMessage())
+        self._log.warn(
+            "AudioSocket {peer} refused: {reason}",
+            peer=self.peer, reason=failure.getErrorMessage(), id=self.context_id,
+        )  # fmt: skip
         self.hangup()
 
     def _claim_broke(self, failure: Failure) -> None:
-        self._log.failure("AudioSocket {peer}: its call could not be started", failure, peer=self.peer)
+        self._log.failure(
+            "AudioSocket {peer}: its call could not be started", failure, peer=self.peer, id=self.context_id
+        )
         self.hangup()
 
     # The end
@@ -272,7 +280,9 @@ class AudioSocketProtocol(Protocol):
 
     def _protocol_broken(self, error: RemoteProtocolError) -> None:
         peer = self.peer or address_text(self.transport.getPeer())
-        self._log.warn("AudioSocket {peer} broke the protocol: {error}", peer=peer, error=str(error))
+        self._log.warn(
+            "AudioSocket {peer} broke the protocol: {error}", peer=peer, error=str(error), id=self.context_id
+        )
         self._tell_end(EndReason.PROTOCOL_ERROR, str(error))
         self.hangup()
 

@@ -90,6 +90,8 @@ class _MediaChannel(QuickWebSocket):
         self.peer: str = ""
         self.reading: IReading | None = None
         self.format = AudioFormat("slin", 8000)
+        self.context_id = ""
+        """Of the call that the handshake named."""
         self.channel = ""
         """Asterisk's name of the channel, once MEDIA_START told it."""
         self._reception = reception
@@ -187,7 +189,9 @@ class _MediaChannel(QuickWebSocket):
             if event.optimal_frame_size != self.format.frame_bytes:
                 raise ValueError(f"{event.format} in frames of {event.optimal_frame_size} bytes is not taken")
         except ValueError as error:
-            self._log.warn("WebSocket {peer} refused: {error}", peer=self._peer_text(), error=str(error))
+            self._log.warn(
+                "WebSocket {peer} refused: {error}", peer=self._peer_text(), error=str(error), id=self.context_id
+            )
             self._abandon(EndReason.PROTOCOL_ERROR, str(error))
             self.hangup()
             return
@@ -215,7 +219,9 @@ class _MediaChannel(QuickWebSocket):
                 self._xoff = isinstance(event, MediaXoff)
                 self._tell_paused()
             case ErrorEvent(error_text=text):
-                self._log.warn("WebSocket {peer}: Asterisk says {text}", peer=self._peer_text(), text=text)
+                self._log.warn(
+                    "WebSocket {peer}: Asterisk says {text}", peer=self._peer_text(), text=text, id=self.context_id
+                )
             case UnknownEvent(text=text):
                 self._puzzle(f"an unknown event {text[:80]!r}")
 
@@ -238,13 +244,13 @@ class _MediaChannel(QuickWebSocket):
             self._puzzled = True
             self._log.warn(
                 "WebSocket {peer} sent {what}: ignored, as all such of this call will be",
-                peer=self._peer_text(), what=what,
+                peer=self._peer_text(), what=what, id=self.context_id,
             )  # fmt: skip
 
     def _start_overdue(self) -> None:
         self._log.warn(
             "WebSocket {peer} sent no MEDIA_START within {seconds} s: closed",
-            peer=self._peer_text(), seconds=START_TIMEOUT_S,
+            peer=self._peer_text(), seconds=START_TIMEOUT_S, id=self.context_id,
         )  # fmt: skip
         self._abandon(EndReason.PROTOCOL_ERROR, "no MEDIA_START came")
         self.sendClose(1000)
@@ -304,6 +310,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
         context_id = _context_id(request)
         if not context_id:
             raise self._denied(400, "no contextId in the path or the query")
+        self.context_id = context_id
         claim = self._reception.claim(context_id, self.transport_name, self._peer_text())
         return claim.addCallbacks(self._claimed, self._claim_failed)
 
@@ -318,7 +325,9 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
     def _claim_failed(self, failure: Failure) -> NoReturn:
         error = failure.value
         if not isinstance(error, RapidaError):
-            self._log.failure("WebSocket {peer}: its call could not be claimed", failure, peer=self._peer_text())
+            self._log.failure(
+                "WebSocket {peer}: its call could not be claimed", failure, peer=self._peer_text(), id=self.context_id
+            )
             raise self._denied(500, "the call could not be claimed")
         status = 503
         if isinstance(error, ContextError):
@@ -327,8 +336,9 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
 
     def _denied(self, status: int, reason: str) -> ConnectionDeny:
         self._log.warn(
-            "WebSocket {peer} refused: {status} {reason}", peer=self._peer_text(), status=status, reason=reason
-        )
+            "WebSocket {peer} refused: {status} {reason}",
+            peer=self._peer_text(), status=status, reason=reason, id=self.context_id,
+        )  # fmt: skip
         # The reason stands in the status line: a stranger's text must not break it.
         return ConnectionDeny(status, reason if reason.isprintable() and reason.isascii() else "refused")
 
@@ -339,6 +349,7 @@ class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
     def __init__(self, reception: IReception, reactor: Any, context: CallContext) -> None:
         super().__init__(reception, reactor)
         self._context = context
+        self.context_id = context.context_id
 
 
 class MediaServerFactory(WebSocketServerFactory):

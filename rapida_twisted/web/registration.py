@@ -132,6 +132,7 @@ class RegistrationPage(KeyedResource):
         """The contextId and nothing else, as text, or in a JSON object for whoever asks for JSON."""
         self._registrar.check(self._assistant_id)
         context = await self._registrar.register(self._assistant_id, parse_parameters(request))
+        request.context_id = context.context_id  # type: ignore[attr-defined]
         if wants_json(request):
             return json_answer({"contextId": context.context_id})
         return text_answer(context.context_id)

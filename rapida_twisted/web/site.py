@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 30.0
 """How long a connection may take until its next request is there completely."""
 
-_QUIET_PATHS = frozenset((b"/healthz", b"/readyz"))
+_QUIET_PATHS = frozenset((b"/healthz", b"/readyz", b"/metrics"))
 
 
 def make_root(
@@ -101,6 +101,8 @@ def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:
 class RapidaRequest(Request):
     """A request with a bounded body, that shows no key, no version and no traceback."""
 
+    context_id = ""
+    """The call that it has registered."""
     _log = Logger()
     _refused = False
     _body_bytes = 0
@@ -208,6 +210,7 @@ class RapidaSite(Site):
             request=describe(request),
             status=request.code,
             reason=_reason(request),
+            id=getattr(request, "context_id", ""),
             duration_ms=(time.perf_counter() - request.started_s) * 1000 if isinstance(request, RapidaRequest) else 0.0,
         )
 

@@ -150,6 +150,11 @@ class Server:
         """The JSON that it answers to someone with the key."""
         return json.loads(self._get(path))
 
+    def metrics(self) -> dict[str, float]:
+        """The figures at /metrics, by their names with labels."""
+        lines = (line for line in self._get("/metrics").decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
     def register(self, assistant_id: str, caller: str = "") -> str:
         """Register a call, as the dialplan's CURL() does; gives its contextId."""
         return self._get(f"/v1/talk/asterisk/call/{assistant_id}?from={caller}").decode()

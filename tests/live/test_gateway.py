@@ -222,6 +222,11 @@ class GatewayTests(LiveTestCase):
         self.asterisk.wait_for_log(WENT_ON, self.mark, timeout_s=2)
         record = self.near.ended_call(context_id)
         self.assertEqual((record["status"], record["reason"]), ("failed", "upstream_failed"))
+        figures, rule = self.near.metrics(), f'assistant="{ASSISTANT_ID}"'
+        for step in ("register", "connect"):
+            self.assertEqual(figures[f'rapida_upstream_requests_total{{{rule},outcome="ok",step="{step}"}}'], 1)
+        ended = f'rapida_calls_ended_total{{{rule},reason="upstream_failed",transport="audiosocket"}}'
+        self.assertEqual((figures[ended], figures[f'rapida_upstream_breaker{{{rule},state="closed"}}']), (1, 1))
 
     def test_next(self) -> None:
         """With the fallback next:, the call is the dialplan's, which dials the second party."""

@@ -225,6 +225,10 @@ class AnsweredTests(OutboundTestCase):
         self.assertEqual(record["variables"]["WORDS"], "ä;& b")
         self.assertLess(record["answered_at"] + 2.5, record["hung_up_at"])
         self.assert_told(record, ANSWERED)
+        figures = server.metrics()
+        self.assertGreater(figures['rapida_ari_requests_total{credential="phones",outcome="2xx"}'], 1)
+        self.assertEqual(figures['rapida_webhook_requests_total{outcome="2xx"}'], len(ANSWERED))
+        self.assertEqual(figures['rapida_call_setup_seconds_count{direction="outbound",transport="audiosocket"}'], 1)
 
     def test_websocket(self) -> None:
         """Over WebSocket likewise; here it is the phone that hangs up."""

@@ -1,0 +1,1 @@
+"""What an operator sees of it: figures for Prometheus, and logs without secrets in them."""

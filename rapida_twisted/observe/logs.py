@@ -1,0 +1,145 @@
+"""The log's lines: as text or as JSON, without secrets, and each line of a call with its contextId.
+
+What is logged goes through here as the last thing before it is written, so that no caller has to think of secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.logger import ILogObserver, LogEvent, eventAsText, formatEvent, formatTime
+from zope.interface import implementer
+
+from rapida_twisted.observe.secrets import masked
+
+__all__ = ["MaskingObserver", "context_id_of", "formatter_of", "json_line", "text_line"]
+
+LONGEST_FIELD = 2000
+"""Letters of a field; the message and a traceback are not cut."""
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_OURS = frozenset(("time", "level", "namespace", "message", "contextId", "traceback"))
+_TWISTEDS = frozenset(("isError", "system", "format", "failure", "printed"))
+"""Fields of Twisted's older log."""
+
+Formatter = Callable[[LogEvent], "str | None"]
+
+
+def formatter_of(log_format: str) -> Formatter:
+    """What makes a line, with its newline, of an event: ``text`` or ``json``."""
+    return json_line if log_format == "json" else text_line
+
+
+def text_line(event: LogEvent) -> str | None:
+    """As Twisted writes it; None where there is nothing to say."""
+    text = masked(eventAsText(event, includeTimestamp=False, includeSystem=False).rstrip("\n"))
+    if not text:
+        return None
+    context_id = context_id_of(event)
+    if context_id and context_id not in text:
+        first, newline, rest = text.partition("\n")
+        text = f"{first} (call {context_id}){newline}{rest}"
+    # A line that begins with a tab goes on with the one before it.
+    text = text.replace("\n", "\n\t")
+    return f"{formatTime(event.get('log_time'))} [{_system(event)}] {text}\n"
+
+
+def json_line(event: LogEvent) -> str | None:
+    """One JSON object; None where there is nothing to say."""
+    message = _message(event)
+    traceback = _traceback(event)
+    if not message and not traceback:
+        return None
+    level = event.get("log_level")
+    line: dict[str, Any] = {
+        "time": _iso(event.get("log_time", 0.0)),
+        "level": level.name if level is not None else "info",
+        "namespace": str(event.get("log_namespace") or "-"),
+        "message": masked(message or traceback.strip().rpartition("\n")[2]),
+    }
+    context_id = context_id_of(event)
+    if context_id:
+        line["contextId"] = context_id
+    if traceback:
+        line["traceback"] = masked(traceback)
+    for name, value in event.items():
+        if name.startswith(("log_", "_")) or name in _OURS or name in _TWISTEDS or not _is_plain(value):
+            continue
+        if name not in ("id", "context_id") or value != context_id:
+            line[name] = masked(value)[:LONGEST_FIELD] if isinstance(value, str) else value
+    return json.dumps(line, separators=(",", ":")) + "\n"
+
+
+def context_id_of(event: LogEvent) -> str:
+    """The call that a line is of: its field ``id`` or ``context_id``, else the one contextId that its fields name."""
+    for name in ("id", "context_id"):
+        value = event.get(name)
+        if isinstance(value, str) and _UUID.fullmatch(value):
+            return value
+    found = {
+        found
+        for name, value in event.items()
+        if isinstance(value, str) and not name.startswith("log_")
+        for found in _UUID.findall(value)
+    }
+    return found.pop() if len(found) == 1 else ""
+
+
+@implementer(ILogObserver)
+class MaskingObserver:
+    """Gives another observer what was logged, as a text without secrets: for observers that are not ours.
+
+    Of the event's own fields only those are left that are plain.
+    """
+
+    def __init__(self, observer: Callable[[LogEvent], object]) -> None:
+        self._observer = observer
+
+    def __call__(self, event: LogEvent) -> None:
+        """Something was logged."""
+        text = _message(event)
+        traceback = _traceback(event)
+        kept: LogEvent = {
+            name: masked(value) if isinstance(value, str) and name != "log_format" else value
+            for name, value in event.items()
+            if _is_plain(value) or name in ("log_level", "log_logger")
+        }
+        kept["log_text"] = masked("\n".join(part for part in (text, traceback) if part))
+        kept["log_format"] = "{log_text}"
+        self._observer(kept)
+
+
+def _system(event: LogEvent) -> str:
+    """Where it comes from, as Twisted writes it."""
+    system = event.get("log_system")
+    if system is not None:
+        return str(system)
+    level = event.get("log_level")
+    return f"{event.get('log_namespace', '-')}#{level.name if level is not None else '-'}"
+
+
+def _message(event: LogEvent) -> str:
+    return formatEvent(event)
+
+
+def _traceback(event: LogEvent) -> str:
+    failure = event.get("log_failure")
+    if failure is None:
+        return ""
+    try:
+        return str(failure.getTraceback())
+    except Exception as error:
+        return f"(a traceback that can't be shown: {type(error).__name__})"
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _iso(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,42 @@
+"""``/metrics``: the figures for Prometheus."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from rapida_twisted.observe.metrics import Metrics, MetricsPageMaker
+from rapida_twisted.web.aio import AsyncResource, KeyedResource
+from rapida_twisted.web.answers import ERROR_HEADER, Answer
+from rapida_twisted.web.keys import ApiKeys
+
+__all__ = ["MetricsPage"]
+
+MISSING = "there are no metrics: install prometheus-client, as in pip install 'rapida-twisted[metrics]'"
+
+
+class MetricsPage(KeyedResource):
+    """All figures, as Prometheus wants them.
+
+    :param public: whether they are for everybody, and no key is needed.
+    """
+
+    def __init__(self, metrics: Metrics, keys: ApiKeys, *, public: bool = False) -> None:
+        super().__init__(keys)
+        self._metrics = metrics
+        self._public = public
+
+    def check(self, request: Request) -> None:
+        """Check the key, unless everybody may look, and the method.
+
+        :raises Refusal: 401 or 405.
+        """
+        if self._public:
+            AsyncResource.check(self, request)
+        else:
+            super().check(request)
+
+    async def respond(self, request: Request) -> Answer:
+        """The page; 501 and a sentence where Prometheus' library is not installed."""
+        if not isinstance(self._metrics, MetricsPageMaker):
+            return Answer(501, MISSING.encode(), "text/plain; charset=utf-8", {ERROR_HEADER: MISSING})
+        return Answer(200, await self._metrics.page(), self._metrics.content_type)

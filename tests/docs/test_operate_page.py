@@ -1,0 +1,98 @@
+"""The page about operating, and the dashboard: they name the figures that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.observe.test_prometheus import filled
+from tests.observe.turns import TurningClock
+
+DOCS = Path(__file__).parents[2] / "docs"
+NAME = re.compile(r"\b(?:rapida|process)_[a-z0-9_]+")
+
+
+class FiguresTests(SynchronousTestCase):
+    """On metrics that were told one of everything."""
+
+    def setUp(self) -> None:
+        reactor = TurningClock()
+        making = Deferred.fromCoroutine(filled(reactor).page())
+        while reactor.getDelayedCalls():
+            reactor.turn()
+        page = self.successResultOf(making).decode()
+        self.families = {}
+        self.samples: dict[str, set[str]] = {}
+        for family in text_string_to_metric_families(page):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            self.families[name] = family
+            for sample in family.samples:
+                self.samples.setdefault(sample.name, set()).update(sample.labels)
+
+    def test_page(self) -> None:
+        """Every figure stands in the table with its labels, and no other does."""
+        page = (DOCS / "operate.rst").read_text()
+        rows = dict(re.findall(r"   \* - (``(?:rapida|process)_.*?)\n     -(.*?)\n", page))
+        documented = {name: labels for names, labels in rows.items() for name in NAME.findall(names)}
+        self.assertEqual(set(documented), set(self.families))
+        for name, labels in documented.items():
+            wanted = set().union(*(sample.labels for sample in self.families[name].samples)) - {"le"}
+            self.assertEqual(set(filter(None, labels.strip().split(", "))), wanted, name)
+        self.assertEqual(set(NAME.findall(page)) - set(self.families), {"rapida_twisted"})
+
+    def test_dashboard(self) -> None:
+        """Every figure is shown on it, with labels that it has; nothing else is asked for."""
+        asked = set()
+        for expression in expressions(dashboard()):
+            for name in NAME.findall(expression):
+                self.assertIn(name, self.samples, expression)
+                asked.add(name)
+            for name, labels in re.findall(r"\b((?:rapida|process)_[a-z0-9_]+)\{([^}]*)\}", expression):
+                for label in re.findall(r"(\w+)(?:=|!=|=~|!~)\"", labels):
+                    self.assertIn(label, self.samples[name] | {"instance", "job"}, expression)
+        shown = {name.removesuffix("_bucket") for name in asked}
+        self.assertEqual(set(self.families) - shown, set())
+
+    def test_variables(self) -> None:
+        """What the dashboard's queries leave open is one of its variables, or Grafana's own."""
+        board = dashboard()
+        known = {variable["name"] for variable in board["templating"]["list"]} | {"__rate_interval"}
+        self.assertEqual(set(re.findall(r"\$\{?(\w+)", json.dumps(board))) - known, {"__all"})
+
+    def test_layout(self) -> None:
+        """Panels have ids of their own, a title, a source, and do not lie upon one another."""
+        panels = dashboard()["panels"]
+        self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
+        for panel in panels:
+            self.assertTrue(panel["title"])
+            if panel["type"] != "row":
+                self.assertEqual(panel["datasource"], {"type": "prometheus", "uid": "${datasource}"})
+                letters = [target["refId"] for target in panel["targets"]]
+                self.assertEqual(len(set(letters)), len(letters))
+        for one, other in combinations((panel["gridPos"] for panel in panels), 2):
+            apart = (
+                one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+                or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+            )  # fmt: skip
+            self.assertTrue(apart, (one, other))
+
+
+def dashboard() -> dict[str, Any]:
+    """The file, as Grafana reads it."""
+    board: dict[str, Any] = json.loads((DOCS / "grafana-dashboard.json").read_text())
+    return board
+
+
+def expressions(board: dict[str, Any]) -> Iterator[str]:
+    """All that is asked of Prometheus."""
+    for panel in board["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", ()))
+    yield from (variable["definition"] for variable in board["templating"]["list"] if "definition" in variable)
