@@ -34,6 +34,7 @@ from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.interfaces import AssistantHouse, ICallStore
 from rapida_twisted.keyfile import load_or_make_key, make_state_dir
+from rapida_twisted.keyring import KeyRing, keys_path
 from rapida_twisted.listening import Listener, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
@@ -160,8 +161,10 @@ class RapidaMedia(Service):
         make_state_dir(self.settings.state_dir)
         keys, key_is_new = self._keys()
         self._check_vault()
+        ring = KeyRing(keys_path(self.settings.keys_file, self.settings.state_dir), self._keys_broke)
+        ring.load()
         outcome_of(self.store.open(), "the call store can't be opened")
-        self._add_listeners(ApiKeys(keys))
+        self._add_listeners(ApiKeys(keys, ring))
         try:
             for listener in self._listeners:
                 listener.open()
@@ -190,6 +193,9 @@ class RapidaMedia(Service):
             self.vault.check()
         except SettingsError as error:
             raise StartError(str(error)) from None
+
+    def _keys_broke(self, problem: str) -> None:
+        self._log.error("{problem}", problem=problem)
 
     def _outbound_broke(self, failure: Failure) -> None:
         self._log.failure("the outbound calls of before can't be followed", failure)

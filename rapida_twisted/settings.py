@@ -174,6 +174,9 @@ class Settings:
     api_keys: tuple[str, ...] = _setting(
         "RAPIDA_API_KEY", _list, "", "API key, or several with commas; without one, that of the state directory", True
     )
+    keys_file: str = _setting(
+        "KEYS_FILE", _text, "", "file of API keys with scopes [default: keys.json in the state directory]"
+    )
     state_dir: Path = field(
         default_factory=default_state_dir,
         metadata={

@@ -49,7 +49,7 @@ def make_root(
     v1.putChild(b"talk", Branch({b"asterisk": Branch(talk)}))
     for path, resource in (extra or {}).items():
         _graft(v1, path.split(b"/"), resource)
-    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, assistants)})
+    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, keys, assistants)})
 
 
 def make_site(
