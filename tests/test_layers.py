@@ -20,7 +20,7 @@ LAYERS = (
     {"wire", "audio"},
     {"context"},
     {"interfaces"},
-    {"media", "outgoing"},
+    {"media", "outgoing", "doors"},
     {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
     {"reception", "welcome", "gateway"},
     {"service"},

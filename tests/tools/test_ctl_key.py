@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import stat
 import time
+from typing import Any
 
 import treq
+from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
 from rapida_twisted.keyring import KeyRing, Scope
+from rapida_twisted.settings import Settings
+from rapida_twisted.tools.ctl_doctor import _Doctor
+from rapida_twisted.tools.ctl_http import Server
 from tests.tools.test_ctl import CtlTestCase
 from tests.tools.test_ctl_calls import CTL, ServerTestCase
 
@@ -100,3 +106,13 @@ class RunningServerTests(ServerTestCase):
         self.assertEqual(await self.status("/v1/talk/asterisk/call/1?from=100", key), 401)
         self.assertLess(time.monotonic() - began_s, 1)
         self.assertEqual(await self.status("/v1/calls", self.environ["RAPIDA_API_KEY"]), 200)
+
+    async def test_doctor(self) -> None:
+        """A key for calls alone is the right one for a dialplan, one for reading is not; both are known."""
+        keys = {scope: await self.key_command("make", scope, "--scopes", scope) for scope in ("register", "read")}
+        for scope, known, registers in (("register", True, True), ("read", True, False), ("none", False, False)):
+            key = keys.get(scope, "rpd-that-nobody-knows")
+            server = Server(self.url, key, reactor)
+            doctor: Any = _Doctor(argparse.Namespace(http=self.url), {}, Settings(), None, server)  # type: ignore[arg-type]
+            self.assertEqual(await doctor._is_accepted(key), known, scope)
+            self.assertEqual(await doctor._registers_calls(key), registers, scope)
