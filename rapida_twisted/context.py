@@ -161,6 +161,8 @@ class CallContext:
     """What is known of its end beyond the reason, and of what went wrong before; empty where nothing is."""
     upstream_id: str = ""
     """The contextId that another server gave it, which it is carried on to."""
+    key_name: str = ""
+    """The name of the API key that registered it; empty for a key without a name."""
     next_dial: str = ""
     """What the dialplan is to dial when the media is over: where a transfer leads. Empty: nothing, hang up."""
     credential: str = ""

@@ -357,6 +357,8 @@ class OutboundCall:
     """Whether it goes to our Stasis application instead, and needs no dialplan."""
     answer_timeout_s: float = 0.0
     """How long it may ring; 0: as the settings say."""
+    key_name: str = ""
+    """The name of the API key that asked for it, if it has one."""
 
 
 class IOutbound(Interface):
@@ -391,6 +393,9 @@ class ICallStore(Interface):
 
         :raises TooManyCalls: (through the Deferred) ``max_pending`` contexts are pending already.
         """
+
+    def calls_of_key(key_name: str, *, now: float) -> Deferred[int]:
+        """How many calls an API key registered that wait for their media (their time not over), or are claimed."""
 
     def claim(context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
         """Turn a pending context into a claimed one, atomically: of many claims exactly one succeeds.

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
+from twisted.internet.interfaces import IAddress, IListeningPort, ILoggingContext, IOpenSSLContextFactory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rapida_twisted.doors.door import Door
+from rapida_twisted.doors.proxied import porter, vestibule
 from rapida_twisted.errors import StartError
 
-__all__ = ["Listener", "outcome_of", "tcp_endpoint"]
+__all__ = ["Listener", "is_proxied", "outcome_of", "tcp_endpoint"]
 
 BACKLOG = 1024
 ACCEPTS_A_TURN = 5
@@ -29,17 +33,19 @@ class Listener:
     :param what: what listens, for error texts.
     :param description: a Twisted endpoint string.
     :param factory: makes the protocols.
+    :param door: who is let in; None: everybody.
     """
 
     _log = Logger()
 
-    def __init__(self, what: str, description: str, factory: Any, reactor: Any) -> None:
+    def __init__(self, what: str, description: str, factory: Any, reactor: Any, door: Door | None = None) -> None:
         self.what = what
         self.description = description
-        self._factory = factory
+        self.door = door or Door(what, proxied=is_proxied(description))
+        self._factory = porter(factory, self.door) if self.door.proxied else factory
         self._reactor = reactor
         self._port: IListeningPort | None = None
-        self._ports = _Ports(reactor)
+        self._ports = _Ports(reactor, self.door)
         self._certificate = _certificate_times(description)
 
     def open(self) -> None:
@@ -86,14 +92,64 @@ class _SteadyPort(tcp.Port):
     meanwhile: a storm of connections made frames 60 ms late, and 2 ms with this."""
 
     numberAccepts = property(lambda self: ACCEPTS_A_TURN, lambda self, count: None)  # noqa: N815
+    door: Door
+
+
+class _Guest(tcp.Server):
+    """A connection, which the door hears of when it is gone, whatever protocol it had in the end."""
+
+    server: _SteadyPort
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        peer = self.getPeer()
+        super().connectionLost(reason)
+        self.server.door.leave(peer)
+
+
+_SteadyPort.transport = _Guest
+
+
+@implementer(ILoggingContext)
+class _Guarded(Factory):
+    """Makes protocols for those alone whom the door lets in; the others are closed at once."""
+
+    noisy = False
+
+    def __init__(self, factory: Any, door: Door) -> None:
+        self._factory = factory
+        self._door = door
+
+    def logPrefix(self) -> str:  # noqa: N802
+        """As of the factory itself."""
+        factory = self._factory
+        return str(factory.logPrefix()) if ILoggingContext.providedBy(factory) else type(factory).__name__
+
+    def doStart(self) -> None:  # noqa: N802
+        self._factory.doStart()
+
+    def doStop(self) -> None:  # noqa: N802
+        self._factory.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if not self._door.enter(addr):
+            return None
+        try:
+            protocol = self._factory.buildProtocol(addr)
+        except BaseException:
+            self._door.leave(addr)
+            raise
+        if protocol is None:
+            self._door.leave(addr)
+        return protocol
 
 
 @implementer(IOpenSSLContextFactory)
 class _Ports:
     """Stands between an endpoint and the reactor: ports are steady, and a certificate can be exchanged."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, door: Door) -> None:
         self._reactor = reactor
+        self._door = door
         self._current: Any = None
         self._port: IListeningPort | None = None
 
@@ -102,7 +158,23 @@ class _Ports:
 
     def listenTCP(self, port: int, factory: Any, backlog: int = BACKLOG, interface: str = "") -> IListeningPort:  # noqa: N802
         """What the endpoint calls."""
-        listening = _SteadyPort(port, factory, backlog, interface, self._reactor)
+        return self._started(_SteadyPort(port, self._guarded(factory), backlog, interface, self._reactor))
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:  # noqa: N802, N803
+        """What an endpoint ``systemd:`` calls."""
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            port: IListeningPort = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
+            return port
+        adopted = _SteadyPort._fromListeningDescriptor(
+            self._reactor, fileDescriptor, addressFamily, self._guarded(factory)
+        )
+        return self._started(adopted)
+
+    def _guarded(self, factory: Any) -> _Guarded:
+        return _Guarded(vestibule(factory, self._door) if self._door.proxied else factory, self._door)
+
+    def _started(self, listening: _SteadyPort) -> IListeningPort:
+        listening.door = self._door
         listening.startListening()
         return listening
 
@@ -138,6 +210,11 @@ def outcome_of(started: Deferred[Any], what: str) -> Any:
     if isinstance(results[0], Failure):
         raise StartError(f"{what}: {results[0].getErrorMessage()}")
     return results[0]
+
+
+def is_proxied(description: str) -> bool:
+    """Whether an endpoint reads a PROXY header from each connection, which tells who is behind it."""
+    return description.startswith("haproxy:")
 
 
 def tcp_endpoint(host: str, port: int) -> str:

@@ -33,13 +33,17 @@ from rapida_twisted.asterisk.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.contexts.observed import observed
 from rapida_twisted.contexts.url import open_store
+from rapida_twisted.doors.door import Door, DoorRules
+from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.interfaces import AssistantHouse, ICallStore
 from rapida_twisted.keyfile import load_or_make_key, make_state_dir
-from rapida_twisted.listening import Listener, outcome_of, tcp_endpoint
+from rapida_twisted.keyring import KeyRing, keys_path
+from rapida_twisted.listening import Listener, is_proxied, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
+from rapida_twisted.media.idle import IdleWatch
 from rapida_twisted.observe.asked import CountedClient
 from rapida_twisted.observe.metrics import Instant
 from rapida_twisted.observe.opening import open_metrics
@@ -95,6 +99,9 @@ class RapidaMedia(Service):
         self.clock = MediaClock(reactor)
         self.governor = Governor(self.clock, settings.polling, reactor)
         self.calls = Calls(settings.max_calls)
+        self.refusals = Refusals()
+        """What was refused, by name: ``refusals.counts``."""
+        self._idle_watch = IdleWatch(self.calls, settings.idle_s, lambda: self._count("call.idle"))
         self._watch = Watch(
             self.metrics, clock=self.clock, calls=lambda: self.calls, look=self._instant, refused=self._refused,
             reactor=reactor,
@@ -106,6 +113,7 @@ class RapidaMedia(Service):
         self.registrar = Registrar(
             self.store, self.assistants.knows, now=time.time, context_ttl_s=settings.context_ttl_s,
             max_pending=settings.max_waiting, draining=lambda: self.draining, prepare=self.assistants.prepare,
+            key_refused=lambda: self._count("key.too_many_calls"),
         )  # fmt: skip
         try:
             self._http_client, self._http_pool = make_client(reactor, settings.tls_ca_file)
@@ -181,8 +189,10 @@ class RapidaMedia(Service):
         make_state_dir(self.settings.state_dir)
         keys, key_is_new = self._keys()
         self._check_vault()
+        ring = KeyRing(keys_path(self.settings.keys_file, self.settings.state_dir), self._keys_broke)
+        ring.load()
         outcome_of(self.store.open(), "the call store can't be opened")
-        self._add_listeners(ApiKeys(keys))
+        self._add_listeners(ApiKeys(keys, ring))
         try:
             for listener in self._listeners:
                 listener.open()
@@ -190,6 +200,7 @@ class RapidaMedia(Service):
             self._close_ports()
             self.store.close()
             raise
+        self._compare_limits()
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         self.governor.start()
         self._watch.start()
@@ -213,6 +224,9 @@ class RapidaMedia(Service):
             self.vault.check()
         except SettingsError as error:
             raise StartError(str(error)) from None
+
+    def _keys_broke(self, problem: str) -> None:
+        self._log.error("{problem}", problem=problem)
 
     def _outbound_broke(self, failure: Failure) -> None:
         self._log.failure("the outbound calls of before can't be followed", failure)
@@ -239,13 +253,43 @@ class RapidaMedia(Service):
         audiosocket = settings.audiosocket_endpoint or tcp_endpoint(
             settings.audiosocket_host, settings.audiosocket_port
         )
-        self._audiosocket = AudioSocketFactory(self.reception, self.reactor)
+        self._audiosocket = AudioSocketFactory(
+            self.reception, self.reactor, settings.audiosocket_uuid_s, settings.audiosocket_waiting, self.refusals
+        )
         self._listeners = [
-            Listener("HTTP", http, site, self.reactor),
-            Listener("AudioSocket", audiosocket, self._audiosocket, self.reactor),
+            Listener("HTTP", http, site, self.reactor, self._door("HTTP", http)),
+            Listener(
+                "AudioSocket", audiosocket, self._audiosocket, self.reactor, self._door("AudioSocket", audiosocket)
+            ),
         ]
         if settings.https_endpoint:
-            self._listeners.append(Listener("HTTPS", settings.https_endpoint, site, self.reactor))
+            https = settings.https_endpoint
+            self._listeners.append(Listener("HTTPS", https, site, self.reactor, self._door("HTTPS", https)))
+
+    def _compare_limits(self) -> None:
+        """One Asterisk may bring all the calls there may be, if there may be as many connections."""
+        settings, most = self.settings, min(self.settings.connections, self.settings.connections_of_address)
+        if settings.max_calls > most:
+            self._log.warn(
+                "MAX_CALLS is {calls}, but CONNECTIONS__MAX and CONNECTIONS__OF_ADDRESS let one address make {most}"
+                " connections",
+                calls=settings.max_calls, most=most,
+            )  # fmt: skip
+
+    def _door(self, name: str, description: str) -> Door:
+        settings = self.settings
+        rules = DoorRules(
+            networks=settings.audiosocket_allow if name == "AudioSocket" else (),
+            proxies=settings.proxy_allow,
+            connections=settings.connections,
+            of_address=settings.connections_of_address,
+            rate=settings.connections_rate,
+            address_rate=settings.connections_address_rate,
+        )
+        return Door(name, rules, self.refusals, proxied=is_proxied(description))
+
+    def _count(self, name: str) -> None:
+        self.refusals.counts[name] += 1
 
     def _close_ports(self) -> Deferred[Any]:
         return gatherResults([listener.close() for listener in self._listeners])
@@ -271,10 +315,18 @@ class RapidaMedia(Service):
                 b"talk/asterisk/ctx": ContextPages(
                     self.store,
                     keys,
-                    websocket_page(MediaServerFactory(self.reception, self.reactor, handshake_door(keys))),
+                    websocket_page(self._websockets(keys)),
                 ),
             },
             reactor=self.reactor,
+            refusals=self.refusals,
+            max_body_bytes=self.settings.http_body_bytes,
+            request_timeout_s=self.settings.http_request_s,
+        )
+
+    def _websockets(self, keys: ApiKeys) -> MediaServerFactory:
+        return MediaServerFactory(
+            self.reception, self.reactor, handshake_door(keys), self.refusals, self.settings.message_bytes
         )
 
     def _dialplan_values(self, key: str) -> DialplanValues:
@@ -309,12 +361,14 @@ class RapidaMedia(Service):
 
     def _refused(self) -> dict[str, int]:
         """What limits have refused so far, by their names."""
-        return {"audiosocket.silent": self._audiosocket.refused} if self._audiosocket is not None else {}
+        return dict(self.refusals.counts)
 
     def _keep_house(self) -> Deferred[Any]:
         for listener in self._listeners:
             listener.renew_certificate()
         self.outbound.refresh()
+        self.refusals.flush()
+        self._idle_watch.look()
         now = time.time()
         sweeping = self.store.sweep(now=now, forget_before=now - self.settings.keep_s)
         return sweeping.addCallbacks(self._swept, self._not_swept)

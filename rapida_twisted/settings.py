@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,6 +74,27 @@ def _rate(word: str) -> float:
     if not 0.01 <= number <= 1000:
         raise ValueError("a rate is a number from 0.01 to 1000")
     return number
+
+
+def _speed(word: str) -> float:
+    number = float(word) if re.fullmatch(r"\d{1,6}(\.\d{1,3})?", word) else 0.0
+    if not 1 <= number <= 100_000:
+        raise ValueError("it is a number a second from 1 to 100000")
+    return number
+
+
+def _bytes(word: str) -> int:
+    number = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0
+    if not 1024 <= number <= 16 * 1024 * 1024:
+        raise ValueError("a size is a number of bytes from 1024 to 16777216")
+    return number
+
+
+def _networks(word: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(part) for part in _list(word))
+    except ValueError as error:
+        raise ValueError(f"networks are as 192.0.2.0/24 or 2001:db8::/32, with commas between them: {error}") from None
 
 
 def _word(word: str) -> str:
@@ -176,6 +198,18 @@ class Settings:
         "",
         "any Twisted endpoint for AudioSocket instead, such as haproxy:tcp:4573 or ssl:4573:privateKey=...:certKey=...",
     )
+    audiosocket_allow: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "AUDIOSOCKET__ALLOW",
+        _networks,
+        "",
+        "networks whose addresses may use AudioSocket, such as 192.0.2.0/24,2001:db8::/32; without any, all may",
+    )
+    audiosocket_uuid_s: float = _setting(
+        "AUDIOSOCKET__UUID_S", _seconds, "5", "seconds that a connection has to say which call it is"
+    )
+    audiosocket_waiting: int = _setting(
+        "AUDIOSOCKET__WAITING", _count, "1000", "connections that may not have said which call they are, at once"
+    )
     http_host: str = _setting("HTTP__HOST", _text, "127.0.0.1", "address that HTTP (registration) listens on")
     http_port: int = _setting("HTTP__PORT", _port, "8080", "TCP port of HTTP")
     http_endpoint: str = _setting("HTTP__ENDPOINT", _text, "", "any Twisted endpoint for HTTP instead")
@@ -186,11 +220,32 @@ class Settings:
         "a Twisted endpoint with TLS for HTTP and WebSocket, beside the one without, such as"
         " ssl:443:privateKey=key.pem:certKey=chain.pem",
     )
+    http_body_bytes: int = _setting("HTTP__BODY_BYTES", _bytes, "65536", "size of a request's body at the most (bytes)")
+    http_request_s: float = _setting(
+        "HTTP__REQUEST_S", _seconds, "30", "seconds until a connection's next request must be there completely"
+    )
+    message_bytes: int = _setting(
+        "WEBSOCKET__MESSAGE_BYTES", _bytes, "65536", "size of a WebSocket message at the most (bytes)"
+    )
+    proxy_allow: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "PROXY__ALLOW", _networks, "", "networks from which PROXY headers are believed; without any, from all"
+    )
+    connections: int = _setting("CONNECTIONS__MAX", _count, "5000", "connections at once, for each port")
+    connections_of_address: int = _setting(
+        "CONNECTIONS__OF_ADDRESS", _count, "2500", "connections at once from one address, for each port"
+    )
+    connections_rate: float = _setting("CONNECTIONS__RATE", _speed, "4000", "new connections a second, for each port")
+    connections_address_rate: float = _setting(
+        "CONNECTIONS__ADDRESS_RATE", _speed, "2000", "new connections a second from one address, for each port"
+    )
     public_assistant_host: str = _setting(
         "PUBLIC_ASSISTANT_HOST", _host, "", "name or address by which Asterisk reaches this server, for the dialplan"
     )
     api_keys: tuple[str, ...] = _setting(
         "RAPIDA_API_KEY", _list, "", "API key, or several with commas; without one, that of the state directory", True
+    )
+    keys_file: str = _setting(
+        "KEYS_FILE", _text, "", "file of API keys with scopes [default: keys.json in the state directory]"
     )
     state_dir: Path = field(
         default_factory=default_state_dir,
@@ -219,6 +274,9 @@ class Settings:
     context_ttl_s: float = _setting("CONTEXT_TTL_S", _seconds, "300", "seconds until a call without media expires")
     max_waiting: int = _setting("MAX_WAITING", _count, "1000", "calls that may wait for their media at once")
     max_calls: int = _setting("MAX_CALLS", _count, "1000", "calls that may be up at once")
+    idle_s: float = _setting(
+        "IDLE_S", _seconds, "3600", "seconds without a sound from the caller after which a call is ended; 0: never"
+    )
     lead_ms: float = _setting(
         "WEBSOCKET__LEAD_MS", _milliseconds, "200", "how far ahead Asterisk is sent what it plays, over WebSocket (ms)"
     )
@@ -349,6 +407,10 @@ class Settings:
             raise SettingsError(
                 "STATUS_WEBHOOK__URL needs STATUS_WEBHOOK__SECRET: 16 or more characters, known to the receiver too"
             )
+        if not 0.1 <= self.audiosocket_uuid_s <= 60:
+            raise SettingsError("AUDIOSOCKET__UUID_S can't be used: it is a number of seconds from 0.1 to 60")
+        if not 1 <= self.http_request_s <= 600:
+            raise SettingsError("HTTP__REQUEST_S can't be used: it is a number of seconds from 1 to 600")
         if not 0.1 <= self.upstream_timeout_s <= 5:
             raise SettingsError("UPSTREAM__TIMEOUT_S can't be used: it is a number of seconds from 0.1 to 5")
         if not 1 <= self.outbound_answer_s <= 600:

@@ -16,12 +16,13 @@ ROOT = Path(rapida_twisted.__file__).parent
 
 LAYERS = (
     {"errors", "_version"},
-    {"settings", "keyfile", "transfers"},
+    {"secretfile"},
+    {"settings", "keyfile", "keyring", "limits", "transfers"},
     {"wire", "audio"},
     {"context"},
     {"observe"},
     {"interfaces"},
-    {"media", "outgoing"},
+    {"media", "outgoing", "doors"},
     {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
     {"reception", "welcome", "gateway"},
     {"service"},
@@ -30,7 +31,10 @@ LAYERS = (
 )
 """From left to right: a part imports parts to its left, and none of its own layer but itself."""
 
-PURE = {"errors", "_version", "settings", "keyfile", "transfers", "wire", "audio", "context"}
+PURE = {
+    "errors", "_version", "secretfile", "settings", "keyfile", "keyring", "limits", "transfers", "wire", "audio",
+    "context",
+}  # fmt: skip
 """Without Twisted: what is in them can be used in a program without it."""
 
 PUBLIC_NAMES = {"_version", "errors", "context", "interfaces", "media"}

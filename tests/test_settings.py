@@ -208,6 +208,30 @@ class BadWordsTests(SynchronousTestCase):
             for word in ("0", "-1", "1.5", "many", "1000000000"):
                 self.assert_refused(env, option, word, why)
 
+    def test_networks(self) -> None:
+        """Networks are networks: without bits behind the mask, and no names."""
+        settings = Settings.from_words({"AUDIOSOCKET__ALLOW": "192.0.2.0/24, 2001:db8::/32,198.51.100.7"})
+        self.assertEqual(
+            [str(network) for network in settings.audiosocket_allow],
+            ["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32"],
+        )
+        for env in ("AUDIOSOCKET__ALLOW", "PROXY__ALLOW"):
+            for word in ("pbx", "192.0.2.1/24", "192.0.2.0/33", "192.0.2.0-192.0.2.9", "192.0.2.0/24;10.0.0.0/8"):
+                error = self.assertRaises(SettingsError, Settings.from_words, {env: word})
+                self.assertIn(f"{word!r} can't be used: networks", str(error))
+
+    def test_sizes_and_speeds(self) -> None:
+        """What would shut everybody out, or let everything in, is refused."""
+        for word in ("1023", "16777217", "64k", "-1"):
+            self.assert_refused(
+                "HTTP__BODY_BYTES", "http-body-bytes", word, "a size is a number of bytes from 1024 to 16777216"
+            )
+        for word in ("0", "0.5", "100001", "inf", "x"):
+            why = "it is a number a second from 1 to 100000"
+            self.assert_refused("CONNECTIONS__RATE", "connections-rate", word, why)
+        for env, word in (("AUDIOSOCKET__UUID_S", "0"), ("AUDIOSOCKET__UUID_S", "61"), ("HTTP__REQUEST_S", "0.5")):
+            self.assertIn(env, str(self.assertRaises(SettingsError, Settings.from_words, {env: word})))
+
     def test_lead(self) -> None:
         """How far ahead is sent lies between one frame and ten seconds."""
         why = "a lead is a number of milliseconds from 20 to 10000"

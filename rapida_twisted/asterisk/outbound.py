@@ -192,6 +192,7 @@ class OutboundCalls:
             called=call.to,
             channel_id=channel_id_of(context_id),
             variables=MappingProxyType(dict(call.variables)),
+            key_name=call.key_name,
             credential=credential,
             call_status=CallStatus.NEW,
         )

@@ -39,6 +39,11 @@ class MemoryStore:
         """Keep a new, pending context."""
         return execute(self._add, context, max_pending)
 
+    def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
+        """Calls of an API key that wait, or are claimed."""
+        of_key = (context for context in self._contexts.values() if context.key_name == key_name)
+        return succeed(sum(_takes_place(context, now) for context in of_key))
+
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
         """Turn a pending context into a claimed one."""
         return execute(self._claim, context_id, transport, peer, now)
@@ -167,3 +172,8 @@ class MemoryStore:
         else:
             self._pending.pop(context.context_id, None)
         return context
+
+
+def _takes_place(context: CallContext, now: float) -> bool:
+    waits = context.status is ContextStatus.PENDING and context.expires_at > now
+    return waits or context.status is ContextStatus.CLAIMED

@@ -38,12 +38,17 @@ _COLUMNS = (
     "context_id", "assistant_id", "created_at", "expires_at", "direction", "status", "caller", "called", "channel_id",
     "variables", "transport", "peer", "claimed_at", "ended_at", "reason", "audio_in_s", "audio_out_s",
     "next_dial", "credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text",
-    "detail", "upstream_id",
+    "detail", "upstream_id", "key_name",
 )  # fmt: skip
 _ALL = ", ".join(_COLUMNS)
 
 _INSERT = f"INSERT INTO calls ({_ALL}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _COUNT_WAITING = "SELECT count(*) FROM calls WHERE status = 'pending' AND expires_at > ?"
+# The terms of the index stand here word for word: else it is not used.
+_COUNT_OF_KEY = """
+    SELECT count(*) FROM calls WHERE key_name = ? AND key_name <> '' AND status IN ('pending', 'claimed')
+        AND (status = 'claimed' OR expires_at > ?)
+    """
 _CLAIM = f"""
     UPDATE calls SET status = 'claimed', transport = ?, peer = ?, claimed_at = ?
     WHERE context_id = ? AND status = 'pending' AND expires_at > ? RETURNING {_ALL}
@@ -92,6 +97,10 @@ class SqliteStore:
             return fail(ValueError(f"context {context.context_id} is not new and pending"))
         row = _to_row(context)
         return self._thread.write(lambda connection: _add(connection, context, row, max_pending))
+
+    def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
+        """Calls of an API key that wait, or are claimed."""
+        return self._thread.read(lambda connection: _count_of_key(connection, key_name, now))
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
         """Turn a pending context into a claimed one, in one statement."""
@@ -164,6 +173,11 @@ def _add(connection: sqlite3.Connection, context: CallContext, row: tuple[Any, .
         connection.execute(_INSERT, row)
     except sqlite3.IntegrityError as error:
         raise ValueError(f"context {context.context_id} is not new and pending") from error
+
+
+def _count_of_key(connection: sqlite3.Connection, key_name: str, now: float) -> int:
+    count: int = connection.execute(_COUNT_OF_KEY, (key_name, now)).fetchone()[0]
+    return count
 
 
 def _claim(connection: sqlite3.Connection, context_id: str, transport: str, peer: str, now: float) -> CallContext:

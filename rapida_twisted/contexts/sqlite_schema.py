@@ -13,7 +13,7 @@ from rapida_twisted.errors import StoreUnavailable
 
 __all__ = ["SCHEMA_VERSION", "prepare"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _VERSION_1 = (
     """
@@ -70,7 +70,11 @@ _VERSION_4 = (
     "ALTER TABLE calls ADD COLUMN detail TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE calls ADD COLUMN upstream_id TEXT NOT NULL DEFAULT ''",
 )
-_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5 = (
+    "ALTER TABLE calls ADD COLUMN key_name TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX calls_of_keys ON calls (key_name) WHERE key_name <> '' AND status IN ('pending', 'claimed')",
+)
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 """What makes each version of the one before it; the first is made of an empty file."""
 
 

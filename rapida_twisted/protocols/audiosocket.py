@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
 from rapida_twisted.protocols.addresses import address_text
@@ -68,6 +69,7 @@ class AudioSocketProtocol(Protocol):
     :param reactor: provides IReactorTime.
     :param uuid_timeout_s: how long the UUID frame may take (s).
     :param settled: called once, when the connection has said which call it is, or is gone.
+    :param refusals: told of those who are sent away.
     """
 
     _log = Logger()
@@ -82,6 +84,7 @@ class AudioSocketProtocol(Protocol):
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
         settled: Callable[[AudioSocketProtocol], None] = lambda protocol: None,
+        refusals: Refusals | None = None,
     ) -> None:
         self.format: AudioFormat = SLIN
         self.peer = ""
@@ -94,6 +97,7 @@ class AudioSocketProtocol(Protocol):
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
         self._settled: Callable[[AudioSocketProtocol], None] | None = settled
+        self._refusals = refusals if refusals is not None else Refusals()
         self._codec = ServerCodec()
         self._state = _State.WAITING
         self._outbox: Outbox
@@ -256,10 +260,8 @@ class AudioSocketProtocol(Protocol):
 
     def _refused(self, failure: Failure) -> None:
         failure.trap(RapidaError)
-        self._log.warn(
-            "AudioSocket {peer} refused: {reason}",
-            peer=self.peer, reason=failure.getErrorMessage(), id=self.context_id,
-        )  # fmt: skip
+        word = getattr(failure.value, "word", "refused")
+        self._refuse(f"call_{word}", "AudioSocket {peer} refused: {reason}", reason=failure.getErrorMessage())
         self.hangup()
 
     def _claim_broke(self, failure: Failure) -> None:
@@ -272,19 +274,26 @@ class AudioSocketProtocol(Protocol):
 
     def _uuid_overdue(self) -> None:
         self._deadline = None
-        self._log.warn(
-            "AudioSocket {peer} sent no UUID frame within {seconds} s: closed",
-            peer=address_text(self.transport.getPeer()), seconds=self._uuid_timeout_s,
-        )  # fmt: skip
+        text = "AudioSocket {peer} sent no UUID frame within {seconds:g} s: closed"
+        self._refuse("uuid_overdue", text, seconds=self._uuid_timeout_s)
         self.abort()
 
     def _protocol_broken(self, error: RemoteProtocolError) -> None:
-        peer = self.peer or address_text(self.transport.getPeer())
-        self._log.warn(
-            "AudioSocket {peer} broke the protocol: {error}", peer=peer, error=str(error), id=self.context_id
-        )
+        self._refuse("garbage", "AudioSocket {peer} broke the protocol: {error}", error=str(error))
         self._tell_end(EndReason.PROTOCOL_ERROR, str(error))
         self.hangup()
+
+    def _refuse(self, why: str, text: str, **values: Any) -> None:
+        peer = self.transport.getPeer()
+        self._refusals.add(
+            f"audiosocket.{why}",
+            peer,
+            self._log,
+            text,
+            peer=self.peer or address_text(peer),
+            id=self.context_id,
+            **values,
+        )
 
     def _close(self) -> None:
         """Close from our side, after a peer that said it is done."""
@@ -319,6 +328,7 @@ class AudioSocketFactory(ServerFactory):
 
     :param max_waiting: connections that may be open at once without saying which call they are; for a further one, the
         oldest of them is closed.
+    :param refusals: told of those who are sent away.
     """
 
     _log = Logger()
@@ -330,6 +340,7 @@ class AudioSocketFactory(ServerFactory):
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
         max_waiting: int = MAX_WAITING,
+        refusals: Refusals | None = None,
     ) -> None:
         self.refused = 0
         """Connections that were closed because too many had not said which call they are."""
@@ -337,6 +348,7 @@ class AudioSocketFactory(ServerFactory):
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
         self._max_waiting = max_waiting
+        self.refusals = refusals if refusals is not None else Refusals()
         self._waiting: dict[AudioSocketProtocol, None] = {}
 
     @property
@@ -347,7 +359,9 @@ class AudioSocketFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> AudioSocketProtocol:
         if len(self._waiting) >= self._max_waiting:
             self._close_oldest()
-        protocol = AudioSocketProtocol(self._reception, self._reactor, self._uuid_timeout_s, self._settled)
+        protocol = AudioSocketProtocol(
+            self._reception, self._reactor, self._uuid_timeout_s, self._settled, self.refusals
+        )
         protocol.factory = self
         self._waiting[protocol] = None
         return protocol
@@ -356,12 +370,13 @@ class AudioSocketFactory(ServerFactory):
         """Make room. An Asterisk says its UUID at once, so whoever has been silent for the longest is none."""
         oldest = next(iter(self._waiting))
         self.refused += 1
-        if self.refused & (self.refused - 1) == 0:  # 1, 2, 4, 8 ...: a flood must not fill the log too
-            self._log.warn(
-                "AudioSocket: {waiting} connections have not said which call they are, so the oldest is closed"
-                " ({refused} closed so far)",
-                waiting=len(self._waiting), refused=self.refused,
-            )  # fmt: skip
+        peer = oldest.transport.getPeer() if oldest.transport is not None else None
+        self.refusals.add(
+            "audiosocket.waiting", peer, self._log,
+            "AudioSocket: {waiting} connections have not said which call they are, so the oldest is closed"
+            " ({refused} closed so far)",
+            waiting=len(self._waiting), refused=self.refused,
+        )  # fmt: skip
         self._settled(oldest)
         if oldest.transport is not None:
             oldest.abort()

@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
@@ -171,6 +172,10 @@ class _MediaChannel(QuickWebSocket):
             # What the peer answers to that, if it does, is 1000 as often as not.
             said: bytes = getattr(self, "localCloseReason", None) or b""
             end, detail = EndReason.PROTOCOL_ERROR, said.decode("utf-8", "replace")
+            self._refuse(
+                "too_long" if self.localCloseCode == 1009 else "garbage",
+                "WebSocket {peer} broke the protocol: {error}", error=detail,
+            )  # fmt: skip
         elif wasClean and code in (1000, 1001, None):
             end, detail = EndReason.CALLER_HANGUP, ""
         else:
@@ -189,9 +194,7 @@ class _MediaChannel(QuickWebSocket):
             if event.optimal_frame_size != self.format.frame_bytes:
                 raise ValueError(f"{event.format} in frames of {event.optimal_frame_size} bytes is not taken")
         except ValueError as error:
-            self._log.warn(
-                "WebSocket {peer} refused: {error}", peer=self._peer_text(), error=str(error), id=self.context_id
-            )
+            self._refuse("bad_format", "WebSocket {peer} refused: {error}", error=str(error))
             self._abandon(EndReason.PROTOCOL_ERROR, str(error))
             self.hangup()
             return
@@ -248,10 +251,8 @@ class _MediaChannel(QuickWebSocket):
             )  # fmt: skip
 
     def _start_overdue(self) -> None:
-        self._log.warn(
-            "WebSocket {peer} sent no MEDIA_START within {seconds} s: closed",
-            peer=self._peer_text(), seconds=START_TIMEOUT_S, id=self.context_id,
-        )  # fmt: skip
+        text = "WebSocket {peer} sent no MEDIA_START within {seconds} s: closed"
+        self._refuse("start_overdue", text, seconds=START_TIMEOUT_S)
         self._abandon(EndReason.PROTOCOL_ERROR, "no MEDIA_START came")
         self.sendClose(1000)
 
@@ -273,6 +274,12 @@ class _MediaChannel(QuickWebSocket):
     def _command(self, command: Command) -> None:
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_command(command, self._form).encode("utf-8"))
+
+    def _refuse(self, why: str, text: str, **values: Any) -> None:
+        peer = self.transport.getPeer()
+        self.factory.refusals.add(
+            f"websocket.{why}", peer, self._log, text, peer=address_text(peer), id=self.context_id, **values
+        )
 
     def _peer_text(self) -> str:
         return address_text(self.transport.getPeer())
@@ -335,10 +342,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
         raise self._denied(status, str(error))
 
     def _denied(self, status: int, reason: str) -> ConnectionDeny:
-        self._log.warn(
-            "WebSocket {peer} refused: {status} {reason}",
-            peer=self._peer_text(), status=status, reason=reason, id=self.context_id,
-        )  # fmt: skip
+        self._refuse(str(status), "WebSocket {peer} refused: {status} {reason}", status=status, reason=reason)
         # The reason stands in the status line: a stranger's text must not break it.
         return ConnectionDeny(status, reason if reason.isprintable() and reason.isascii() else "refused")
 
@@ -356,6 +360,8 @@ class MediaServerFactory(WebSocketServerFactory):
     """Makes a :class:`MediaServerProtocol` for each connection. Serve it alone, or under a Site by WebSocketResource.
 
     :param door: looks at a handshake first: None lets it in, (status, reason) refuses it. For API keys.
+    :param refusals: told of those who are sent away.
+    :param message_bytes: what a message may have.
     """
 
     noisy = False
@@ -365,13 +371,21 @@ class MediaServerFactory(WebSocketServerFactory):
         reception: IReception,
         reactor: Any,
         door: Callable[[ConnectionRequest], tuple[int, str] | None] = lambda request: None,
+        refusals: Refusals | None = None,
+        message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(protocols=[SUBPROTOCOL], server="", reactor=reactor)
         self.door = door
+        self.refusals = refusals if refusals is not None else Refusals()
         self._reception = reception
         self._reactor = reactor
         tune_factory(self)
-        self.setProtocolOptions(webStatus=False, openHandshakeTimeout=START_TIMEOUT_S)
+        self.setProtocolOptions(
+            webStatus=False,
+            openHandshakeTimeout=START_TIMEOUT_S,
+            maxFramePayloadSize=message_bytes,
+            maxMessagePayloadSize=message_bytes,
+        )
 
     def buildProtocol(self, addr: Any) -> MediaServerProtocol:
         protocol = MediaServerProtocol(self._reception, self._reactor)
@@ -393,6 +407,7 @@ class MediaClientFactory(WebSocketClientFactory):
         self._reception = reception
         self._reactor = reactor
         self._context = context
+        self.refusals = Refusals()
         tune_factory(self)
         self.setProtocolOptions(openHandshakeTimeout=START_TIMEOUT_S)
 

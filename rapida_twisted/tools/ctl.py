@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.settings import read_env_file
-from rapida_twisted.tools import ctl_calls, ctl_dial, ctl_dialplan, ctl_doctor, ctl_vault
+from rapida_twisted.tools import ctl_calls, ctl_dial, ctl_dialplan, ctl_doctor, ctl_key, ctl_vault
 from rapida_twisted.tools.ctl_options import GroupedHelp, UsageError
 
 __all__ = ["main", "make_parser"]
@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="rapida-media-ctl",
         formatter_class=GroupedHelp,
         allow_abbrev=False,
-        description="What an operator does with a rapida-media server: its calls, its vault, its dialplan.",
+        description="What an operator does with a rapida-media server: its calls, its keys, its vault, its dialplan.",
         epilog="No password and no key is ever an option's value: every user of a machine can read a command line."
         " Exit codes: 0 done, 1 it could not be done, 2 the command line can't be used.",
     )
@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     ctl_calls.add_commands(commands)
     ctl_dial.add_commands(commands)
     ctl_vault.add_commands(commands)
+    ctl_key.add_commands(commands)
     ctl_dialplan.add_commands(commands)
     ctl_doctor.add_commands(commands)
     return parser

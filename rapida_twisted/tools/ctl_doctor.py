@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint
@@ -129,9 +130,20 @@ class _Doctor:
             return False
         try:
             reply = await Server(self._words.http, key, self._reactor).ask("/v1/calls", query={"limit": "1"})
+        except ServerRefused as refused:
+            # The key is known, and not for reading.
+            return refused.status == 403
+        return reply.status == 200
+
+    async def _registers_calls(self, key: str) -> bool:
+        """Whether the server takes a key for what a dialplan does; no call is registered."""
+        if not await self._is_accepted(key):
+            return False
+        try:
+            await Server(self._words.http, key, self._reactor).ask(f"/v1/talk/asterisk/ctx/{UUID(int=0)}/next")
         except ServerRefused:
             return False
-        return reply.status == 200
+        return True
 
     # Asterisk
 
@@ -162,7 +174,7 @@ class _Doctor:
             findings.append(await self._port(name, values))
         if not server_is_up:
             return [*findings, Finding(Level.SKIPPED, f"{name}: the dialplan's API key: the server can't be asked")]
-        if key and await self._is_accepted(unquote(key)):
+        if key and await self._registers_calls(unquote(key)):
             return [*findings, Finding(Level.OK, f"{name}: the server accepts the dialplan's RAPIDA_API_KEY")]
         what = f"{name}: the server does not accept the dialplan's RAPIDA_API_KEY"
         advice = f"put the server's key into extensions.conf ({_PRINT_IT}, with --with-key the key too), and reload it"

@@ -36,7 +36,14 @@ _ADVICE = {
 
 
 class ServerRefused(RapidaError):
-    """The server did not do what it was asked, or gave no answer. The text is one sentence."""
+    """The server did not do what it was asked, or gave no answer. The text is one sentence.
+
+    :param status: of HTTP, if the key was refused.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class NoAnswer(ServerRefused):
@@ -105,7 +112,7 @@ class Server:
         else:
             if reply.status in _ADVICE:
                 reason = reply.reason or "the key was refused"
-                raise ServerRefused(f"{reason} ({reply.status}); {_ADVICE[reply.status]}")
+                raise ServerRefused(f"{reason} ({reply.status}); {_ADVICE[reply.status]}", reply.status)
             return reply
         where = "is the server running, and is this its HTTP address (--http)?"
         raise NoAnswer(f"{self._url} does not answer ({reason}): {where}", asked=asked)

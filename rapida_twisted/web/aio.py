@@ -11,9 +11,9 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from rapida_twisted.web.answers import Answer, Refusal, describe, error_answer, refusal_of, send, wants_json
-from rapida_twisted.web.keys import ApiKeys, key_of
+from rapida_twisted.web.keys import ApiKeys, Grant, Scope, key_of
 
-__all__ = ["AsyncResource", "Branch", "KeyedResource", "NotFound"]
+__all__ = ["AsyncResource", "Branch", "KeyedResource", "NotFound", "granted"]
 
 ANSWER_TIMEOUT_S = 10.0
 """What an answer may take; all that answers wait for is bounded already, so this is the last resort."""
@@ -98,20 +98,34 @@ class KeyedResource(AsyncResource):
     :param keys: the keys that are accepted.
     """
 
+    scope = Scope.READ
+    """What a key must be good for to ask here; whoever deletes something needs ``control`` everywhere."""
+
     def __init__(self, keys: ApiKeys) -> None:
         super().__init__()
         self.keys = keys
 
     def check(self, request: Request) -> None:
-        """Check the key, then the method.
+        """Check the key, then the method, then what the key is good for.
 
-        :raises Refusal: 401 or 405.
+        :raises Refusal: 401, 405 or 403.
         """
         candidate = key_of(request)
-        if not self.keys.accepts(candidate):
+        grant = self.keys.grant_of(candidate)
+        if grant is None:
             reason = "this API key is not known" if candidate else "an API key is needed"
             raise Refusal(401, reason, {"WWW-Authenticate": 'Bearer realm="rapida"'})
         super().check(request)
+        scope = Scope.CONTROL if request.method == b"DELETE" else self.scope
+        if scope not in grant.scopes:
+            raise Refusal(403, f"this API key is not for that: it has no scope {scope.value}")
+        request.grant = grant  # type: ignore[attr-defined]
+
+
+def granted(request: Request) -> Grant:
+    """What the key of a request that was let in may do."""
+    grant: Grant = request.grant  # type: ignore[attr-defined]
+    return grant
 
 
 class NotFound(AsyncResource):

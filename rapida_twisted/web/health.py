@@ -1,4 +1,7 @@
-"""``/healthz`` and ``/readyz``: whether the process answers, and whether it can take calls. No key is needed."""
+"""``/healthz`` and ``/readyz``: whether the process answers, and whether it can take calls. No key is needed.
+
+Details, which name other servers, are for those who have a key.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import AsyncResource
 from rapida_twisted.web.answers import Answer, json_answer, text_answer
+from rapida_twisted.web.keys import ApiKeys, Scope, key_of
 
 __all__ = ["HealthPage", "ReadyPage"]
 
@@ -29,6 +33,7 @@ class ReadyPage(AsyncResource):
 
     :param store: asked whether it can be written to.
     :param draining: whether the server is about to stop.
+    :param keys: who may see the details: those whose key is for reading.
     :param assistants: how those are that have something to tell. It is told, and does not decide: a server whose
         assistant is away answers calls in another way.
     """
@@ -39,12 +44,14 @@ class ReadyPage(AsyncResource):
         self,
         store: ICallStore,
         draining: Callable[[], bool],
+        keys: ApiKeys,
         assistants: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__()
         self._store = store
         self._assistants = assistants
         self._draining = draining
+        self._keys = keys
 
     async def respond(self, request: Request) -> Answer:
         """200 or 503, and why, in JSON."""
@@ -58,7 +65,8 @@ class ReadyPage(AsyncResource):
         draining = self._draining()
         ready = store == "ok" and not draining
         content: dict[str, Any] = {"ready": ready, "store": store, "draining": draining}
-        assistants = self._assistants()
+        grant = self._keys.grant_of(key_of(request))
+        assistants = self._assistants() if grant is not None and Scope.READ in grant.scopes else None
         if assistants:
             content["assistants"] = assistants
         return json_answer(content, 200 if ready else 503)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.server import Request
 
-__all__ = ["KEY_NAME", "ApiKeys", "holds_key", "is_key_name", "key_of", "mask_key"]
+from rapida_twisted.keyring import ALL_SCOPES, KeyRing, Scope
+
+__all__ = ["FULL_GRANT", "KEY_NAME", "ApiKeys", "Grant", "Scope", "holds_key", "is_key_name", "key_of", "mask_key"]
 
 KEY_NAME = b"x-api-key"
 """The name of the query parameter and of the header that carry a key."""
@@ -18,14 +21,31 @@ KEY_NAME = b"x-api-key"
 _KEY_ANYWHERE = re.compile(rb"((?:x|%78)(?:[-_]|%2d|%5f)api(?:[-_]|%2d|%5f)key(?:=|%3d))[^&;?#\s]*", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Grant:
+    """What the holder of a key may do."""
+
+    key_name: str
+    """The key's name in the key file; empty for the server's own key and those of the environment."""
+    scopes: frozenset[Scope]
+    max_calls: int = 0
+    """Calls that may be waiting or up at once for this key; 0: no limit of its own."""
+
+
+FULL_GRANT = Grant("", ALL_SCOPES)
+
+
 class ApiKeys:
     """The keys that are accepted. Shows none of them.
 
-    :raises ValueError: there is none.
+    :param keys: those that may do everything.
+    :param ring: further ones, with scopes.
+    :raises ValueError: there is none of the former.
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Iterable[str], ring: KeyRing | None = None) -> None:
         self._digests = tuple({_digest(key) for key in keys if key})
+        self._ring = ring
         if not self._digests:
             raise ValueError("there must be an API key")
 
@@ -33,12 +53,19 @@ class ApiKeys:
         return f"<ApiKeys: {len(self._digests)}>"
 
     def accepts(self, candidate: str) -> bool:
-        """Whether this is one of the keys. How long it takes tells nothing of the keys."""
+        """Whether this is one of the keys, whatever it may do."""
+        return self.grant_of(candidate) is not None
+
+    def grant_of(self, candidate: str) -> Grant | None:
+        """What this key may do; None for one that is not known. How long it takes tells nothing of the keys."""
         digest = _digest(candidate)
         accepted = False
         for known in self._digests:
             accepted |= hmac.compare_digest(known, digest)
-        return accepted
+        if accepted:
+            return FULL_GRANT
+        entry = self._ring.find(candidate) if self._ring is not None else None
+        return Grant(entry.name, entry.scopes, entry.max_calls) if entry is not None else None
 
 
 def key_of(request: Request) -> str:

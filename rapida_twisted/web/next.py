@@ -10,7 +10,7 @@ from twisted.web.server import Request
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource, NotFound
 from rapida_twisted.web.answers import Answer, text_answer
-from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.keys import ApiKeys, Scope
 
 __all__ = ["ContextPages", "NextPage"]
 
@@ -20,6 +20,8 @@ class NextPage(KeyedResource):
 
     :param context_id: the call's contextId, as asked for.
     """
+
+    scope = Scope.REGISTER
 
     def __init__(self, store: ICallStore, keys: ApiKeys, context_id: str) -> None:
         super().__init__(keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isfinite
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +17,9 @@ from twisted.web.server import Request
 
 from rapida_twisted.context import CallStatus
 from rapida_twisted.interfaces import IOutbound, OutboundCall
-from rapida_twisted.web.aio import KeyedResource, NotFound
+from rapida_twisted.web.aio import KeyedResource, NotFound, granted
 from rapida_twisted.web.answers import Answer, Refusal, error_answer, json_answer
-from rapida_twisted.web.keys import ApiKeys, is_key_name
+from rapida_twisted.web.keys import ApiKeys, Scope, is_key_name
 from rapida_twisted.web.parameters import (
     LONGEST_NAME,
     LONGEST_NUMBER,
@@ -71,6 +72,7 @@ class OutboundPage(KeyedResource):
     """
 
     methods = (b"POST",)
+    scope = Scope.CONTROL
     answer_timeout_s = PLACE_TIMEOUT_S
 
     def __init__(self, registrar: Registrar, keys: ApiKeys, outbound: IOutbound | None, assistant_id: str) -> None:
@@ -84,7 +86,9 @@ class OutboundPage(KeyedResource):
         if self._outbound is None:
             raise Refusal(501, "this server places no calls")
         self._registrar.check(self._assistant_id)
-        context = await self._outbound.place(parse_call(self._assistant_id, request))
+        call = replace(parse_call(self._assistant_id, request), key_name=granted(request).key_name)
+        await self._registrar.check_key(granted(request))
+        context = await self._outbound.place(call)
         waits = context.call_status in (None, CallStatus.NEW)
         content = {
             "contextId": context.context_id,

@@ -13,9 +13,10 @@ from twisted.web.server import Request
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import Draining
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.web.aio import KeyedResource, NotFound
+from rapida_twisted.web.aio import KeyedResource, NotFound, granted
 from rapida_twisted.web.answers import Answer, Refusal, json_answer, text_answer, wants_json
-from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.web.key_limit import KeyLimit
+from rapida_twisted.web.keys import FULL_GRANT, ApiKeys, Grant, Scope
 from rapida_twisted.web.parameters import CallParameters, checked_text, parse_parameters
 
 __all__ = ["Registrar", "RegistrationPage", "RegistrationsPage"]
@@ -35,6 +36,7 @@ class Registrar:
     :param max_pending: how many calls may wait for their media at once.
     :param draining: whether the server is about to stop.
     :param prepare: gives the context that is kept, once the assistant is ready for the call; may raise.
+    :param key_refused: called when a call is one too many for its key.
     """
 
     _log = Logger()
@@ -49,14 +51,15 @@ class Registrar:
         max_pending: int,
         draining: Callable[[], bool],
         prepare: Callable[[CallContext], Awaitable[CallContext]] | None = None,
+        key_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        self._store = store
         self._knows_assistant = knows_assistant
         self._now = now
         self._context_ttl_s = context_ttl_s
         self._max_pending = max_pending
         self._draining = draining
         self._prepare = prepare
+        self._key_limit = KeyLimit(store, now, key_refused)
 
     def check(self, assistant_id: str) -> None:
         """Whether calls to this assistant are taken now.
@@ -70,10 +73,18 @@ class Registrar:
         if not assistant_id or not self._knows_assistant(assistant_id):
             raise Refusal(404, "there is no such assistant")
 
-    async def register(self, assistant_id: str, parameters: CallParameters) -> CallContext:
+    async def check_key(self, grant: Grant) -> None:
+        """Whether a key may have one more call.
+
+        :raises TooManyCalls: it may not.
+        """
+        await self._key_limit.check(grant)
+
+    async def register(self, assistant_id: str, parameters: CallParameters, grant: Grant = FULL_GRANT) -> CallContext:
         """Keep a new context for a call.
 
-        :raises TooManyCalls: too many wait already.
+        :param grant: of the key that registers it.
+        :raises TooManyCalls: too many wait already, or the key has too many.
         :raises StoreUnavailable: it can't be kept now.
         :raises UpstreamFailed: the assistant would not answer it.
         """
@@ -88,10 +99,13 @@ class Registrar:
             called=parameters.called,
             channel_id=parameters.channel_id,
             variables=MappingProxyType(dict(parameters.variables)),
+            key_name=grant.key_name,
         )
         if self._prepare is not None:
+            # Another server may be asked, which shall not hear of calls that have no place here.
+            await self.check_key(grant)
             context = await self._prepare(context)
-        await self._store.add(context, self._max_pending)
+        await self._key_limit.add(context, grant, self._max_pending)
         self._log.info(
             "call {id}: registered, caller {caller}, assistant {assistant_id}",
             id=context.context_id, caller=context.caller or "anonymous", assistant_id=assistant_id,
@@ -121,6 +135,7 @@ class RegistrationPage(KeyedResource):
 
     # No HEAD: a GET makes a call here.
     methods = (b"GET", b"POST")
+    scope = Scope.REGISTER
     answer_timeout_s = PREPARE_TIMEOUT_S
 
     def __init__(self, registrar: Registrar, keys: ApiKeys, assistant_id: str) -> None:
@@ -131,7 +146,7 @@ class RegistrationPage(KeyedResource):
     async def respond(self, request: Request) -> Answer:
         """The contextId and nothing else, as text, or in a JSON object for whoever asks for JSON."""
         self._registrar.check(self._assistant_id)
-        context = await self._registrar.register(self._assistant_id, parse_parameters(request))
+        context = await self._registrar.register(self._assistant_id, parse_parameters(request), granted(request))
         request.context_id = context.context_id  # type: ignore[attr-defined]
         if wants_json(request):
             return json_answer({"contextId": context.context_id})

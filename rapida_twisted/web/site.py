@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.interfaces import ICallStore, IOutbound
 from rapida_twisted.web.aio import Branch
 from rapida_twisted.web.answers import ERROR_HEADER, Answer, describe, send
@@ -23,13 +25,29 @@ from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.outbound import OutboundPages
 from rapida_twisted.web.registration import Registrar, RegistrationsPage
 
-__all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "RapidaSite", "make_root", "make_site"]
+__all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "SECURITY_HEADERS", "RapidaSite", "make_root", "make_site"]
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 30.0
 """How long a connection may take until its next request is there completely."""
 
+SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+    }
+)
+"""What all answers have: nothing here is a page, to be shown in a frame, guessed at or kept. The query of a request may
+hold a key, so no browser shall tell it to others."""
+
+_NO_LOG = Logger(observer=LogPublisher())
 _QUIET_PATHS = frozenset((b"/healthz", b"/readyz", b"/metrics"))
+_REFUSALS = frozenset((400, 401, 404, 405))
+"""What those are answered who have no key."""
 
 
 def make_root(
@@ -49,7 +67,7 @@ def make_root(
     v1.putChild(b"talk", Branch({b"asterisk": Branch(talk)}))
     for path, resource in (extra or {}).items():
         _graft(v1, path.split(b"/"), resource)
-    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, assistants)})
+    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, keys, assistants)})
 
 
 def make_site(
@@ -63,6 +81,9 @@ def make_site(
     extra: Mapping[bytes, IResource] | None = None,
     outbound: IOutbound | None = None,
     assistants: Callable[[], Mapping[str, Any]] = dict,
+    refusals: Refusals | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    request_timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> RapidaSite:
     """The whole HTTP face, as a factory that any endpoint can listen with.
 
@@ -75,12 +96,15 @@ def make_site(
     :param extra: further resources by their paths below ``/v1``, such as ``b"talk/asterisk/ctx"``.
     :param outbound: places calls; None: this server places none.
     :param assistants: how those assistants are that have something to tell, for ``/readyz``.
+    :param refusals: told of strangers who are refused.
+    :param max_body_bytes: what a request's body may have.
+    :param request_timeout_s: how long a connection may take until its next request is there completely.
     """
     root = make_root(
         store=store, keys=keys, registrar=registrar, hangup=hangup, draining=draining, extra=extra, outbound=outbound,
         assistants=assistants,
     )  # fmt: skip
-    return RapidaSite(root, reactor)
+    return RapidaSite(root, reactor, request_timeout_s, max_body_bytes, refusals)
 
 
 def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:
@@ -104,6 +128,7 @@ class RapidaRequest(Request):
     context_id = ""
     """The call that it has registered."""
     _log = Logger()
+    channel: RapidaChannel
     _refused = False
     _body_bytes = 0
 
@@ -117,13 +142,13 @@ class RapidaRequest(Request):
     def gotLength(self, length: int | None) -> None:  # noqa: N802
         """The headers are there: refuse a body that says it is too long. Without a length it may be chunked."""
         self.content = BytesIO()
-        if length is not None and length > MAX_BODY_BYTES:
+        if length is not None and length > self._max_body_bytes:
             self._refuse_body()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
         """A part of the body: refuse one that gets too long."""
         self._body_bytes += len(data)
-        if not self._refused and self._body_bytes > MAX_BODY_BYTES:
+        if not self._refused and self._body_bytes > self._max_body_bytes:
             self._refuse_body()
         if not self._refused:
             super().handleContentChunk(data)
@@ -133,9 +158,16 @@ class RapidaRequest(Request):
         if not self._refused:
             super().requestReceived(command, path, version)
 
+    @property
+    def _max_body_bytes(self) -> int:
+        return self.channel.site.max_body_bytes
+
     def _refuse_body(self) -> None:
         self._refused = True
-        self._log.warn("{peer} sent a body of more than {limit} bytes", peer=_host(self.client), limit=MAX_BODY_BYTES)
+        self.channel.site.refusals.add(
+            "http.body_too_long", self.client, self._log, "{peer} sent a body of more than {limit} bytes",
+            peer=_host(self.client), limit=self._max_body_bytes,
+        )  # fmt: skip
         # Else the channel would invite the body that was refused.
         self.requestHeaders.removeHeader(b"Expect")
         self.channel.write(
@@ -143,6 +175,12 @@ class RapidaRequest(Request):
             b"X-Rapida-Error: the body is too long\r\n\r\n"
         )
         self.channel.loseConnection()
+
+    def process(self) -> None:
+        """Before anything else has a word: what every answer has, whoever makes it."""
+        for name, value in SECURITY_HEADERS.items():
+            self.responseHeaders.setRawHeaders(name, [value])
+        super().process()
 
     def setHeader(self, name: bytes | str, value: bytes | str) -> None:  # noqa: N802
         """Set a header of the answer; not the one that tells what serves and which version of it."""
@@ -163,16 +201,31 @@ class RapidaChannel(HTTPChannel):
     """An HTTP connection whose requests must be complete in time, however slowly they trickle in."""
 
     _log = Logger()
+    site: RapidaSite
 
     def resetTimeout(self) -> None:  # noqa: N802
         """Called for each piece of data. The time runs on: only a complete request stops it."""
 
+    def timeoutConnection(self) -> None:  # noqa: N802
+        """The time is over. Between two requests that is how a connection ends; within one it is a refusal."""
+        if self.requests or self.clearLineBuffer():
+            self.site.refusals.add(
+                "http.overdue", self.getPeer(), self._log, "{peer} did not send a whole request in time: closed",
+                peer=_host(self.getPeer()),
+            )  # fmt: skip
+        else:
+            self.site.refusals.counts["http.idle"] += 1
+        # Twisted has a line for each of them.
+        self._log = _NO_LOG
+        super().timeoutConnection()
+
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
         """What came is no HTTP. Twisted says nothing of it in the log; whoever writes a dialplan needs to know."""
-        self._log.warn(
+        self.site.refusals.add(
+            "http.garbage", self.getPeer(), self._log,
             "{peer} sent what is no HTTP request, or too long a one: 400. Is a parameter not URI-encoded?",
             peer=_host(self.getPeer()),
-        )
+        )  # fmt: skip
         super()._respondToBadRequestAndDisconnect()
 
 
@@ -182,13 +235,24 @@ class RapidaSite(Site):
     :param root: the tree of resources.
     :param reactor: provides IReactorTime.
     :param timeout_s: how long a connection may take until its next request is there completely.
+    :param max_body_bytes: what a request's body may have.
+    :param refusals: told of strangers who are refused.
     """
 
     _log = Logger()
     noisy = False
     protocol = RapidaChannel  # type: ignore[assignment]
 
-    def __init__(self, root: IResource, reactor: Any, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        root: IResource,
+        reactor: Any,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        refusals: Refusals | None = None,
+    ) -> None:
+        self.max_body_bytes = max_body_bytes
+        self.refusals = refusals if refusals is not None else Refusals()
         super().__init__(root, RapidaRequest, timeout=timeout_s, reactor=reactor, parsePOSTFormSubmission=False)
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
@@ -202,17 +266,25 @@ class RapidaSite(Site):
         """Nothing was opened."""
 
     def log(self, request: HTTPRequest) -> None:
-        """One line for each request that was answered."""
+        """One line for each request that was answered; for those of strangers, as many as their flood may make."""
         quiet = request.path in _QUIET_PATHS and request.code < 400
-        self._log.emit(
-            LogLevel.debug if quiet else LogLevel.info,
-            "{request}: {status}{reason} ({duration_ms:.1f} ms)",
-            request=describe(request),
-            status=request.code,
-            reason=_reason(request),
-            id=getattr(request, "context_id", ""),
-            duration_ms=(time.perf_counter() - request.started_s) * 1000 if isinstance(request, RapidaRequest) else 0.0,
-        )
+        text = "{request}: {status}{reason} ({duration_ms:.1f} ms)"
+        values = {
+            "request": describe(request),
+            "status": request.code,
+            "reason": _reason(request),
+            "duration_ms": _duration_ms(request),
+            "id": getattr(request, "context_id", ""),
+        }
+        if request.code in _REFUSALS and getattr(request, "grant", None) is None:
+            name = f"http.{request.code}"
+            self.refusals.add(name, request.client, self._log, text, level=LogLevel.info, **values)
+        else:
+            self._log.emit(LogLevel.debug if quiet else LogLevel.info, text, **values)
+
+
+def _duration_ms(request: HTTPRequest) -> float:
+    return (time.perf_counter() - request.started_s) * 1000 if isinstance(request, RapidaRequest) else 0.0
 
 
 def _host(address: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from autobahn.twisted.resource import WebSocketResource
 
-from rapida_twisted.web.keys import KEY_NAME, ApiKeys
+from rapida_twisted.web.keys import KEY_NAME, ApiKeys, Scope
 
 __all__ = ["Handshake", "handshake_door", "websocket_page"]
 
@@ -23,14 +23,17 @@ class Handshake(Protocol):
 
 
 def handshake_door(keys: ApiKeys) -> Callable[[Handshake], tuple[int, str] | None]:
-    """A door that opens to whoever has a key: in the query, as ``x-api-key`` header, as a bearer token, or as the
-    password of HTTP basic auth (what ``username`` and ``password`` of websocket_client.conf send)."""
+    """A door that opens to whoever has a key for the media of calls: in the query, as ``x-api-key`` header, as a bearer
+    token, or as the password of HTTP basic auth (what ``username`` and ``password`` of websocket_client.conf send)."""
 
     def door(handshake: Handshake) -> tuple[int, str] | None:
         key = _key_of(handshake)
-        if keys.accepts(key):
-            return None
-        return 401, "this API key is not known" if key else "an API key is needed"
+        grant = keys.grant_of(key)
+        if grant is None:
+            return 401, "this API key is not known" if key else "an API key is needed"
+        if Scope.REGISTER not in grant.scopes:
+            return 403, f"this API key is not for that: it has no scope {Scope.REGISTER.value}"
+        return None
 
     return door
 

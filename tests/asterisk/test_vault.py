@@ -19,12 +19,12 @@ from cryptography.fernet import Fernet
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from rapida_twisted.asterisk import vault_file
+from rapida_twisted import secretfile
 from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.asterisk.vault import UnknownCredential, Vault, VaultEntry, open_vault
-from rapida_twisted.asterisk.vault_file import locked
 from rapida_twisted.asterisk.vault_key import KeyPlace, make_master_key, split_master_key
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
+from rapida_twisted.secretfile import locked
 
 PASSWORD = "Pa55w0rd-of-the-PBX"
 OTHER_PASSWORD = "An0ther-Pa55w0rd"
@@ -448,7 +448,7 @@ class TwoWritersTests(VaultTestCase):
 
     def test_held_lock(self) -> None:
         """A writer that never ends is not waited for without an end."""
-        self.patch(vault_file, "LOCK_WAIT_S", 0.05)
+        self.patch(secretfile, "LOCK_WAIT_S", 0.05)
         with locked(self.path):
             self.assertIn("locked", self.refusal(StartError, self.vault.set, credential()))
         self.vault.set(credential())

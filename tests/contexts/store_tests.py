@@ -191,6 +191,27 @@ class StoreTests(TestCase):
         kept = await store.get(context().context_id)
         self.assertEqual((kept.detail, kept.upstream_id, kept.status), ("ä; b", "u-1", ContextStatus.FAILED))
 
+    async def test_calls_of_key(self) -> None:
+        """The calls of a key count while they wait, their time not over, and while they are claimed."""
+        store = await self.opened()
+        for number in (1, 2, 3):
+            await store.add(context(number, key_name="office"), 10)
+        await store.add(context(4, key_name="other"), 10)
+        await store.add(context(5), 10)
+        self.assertEqual((await store.get(context(1).context_id)).key_name, "office")
+        self.assertEqual(await store.calls_of_key("office", now=NOW + 10), 3)
+        self.assertEqual(await store.calls_of_key("other", now=NOW + 10), 1)
+        self.assertEqual(await store.calls_of_key("nobody's", now=NOW + 10), 0)
+        await self.claim(store, 1)
+        await self.claim(store, 2)
+        self.assertEqual(await store.calls_of_key("office", now=NOW + 10), 3)
+        await self.finish(store, 2)
+        self.assertEqual(await store.calls_of_key("office", now=NOW + 10), 2)
+        # The third one's time is over, whether it was swept or not.
+        self.assertEqual(await store.calls_of_key("office", now=NOW + 1000), 1)
+        await store.sweep(now=NOW + 1000, forget_before=0)
+        self.assertEqual(await store.calls_of_key("office", now=NOW + 1000), 1)
+
     async def test_finish_not_claimed(self) -> None:
         """What is pending or over can't be finished."""
         store = await self.opened()

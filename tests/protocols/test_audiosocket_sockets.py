@@ -351,7 +351,7 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
             peer = await self.raw(part)
             await until(lambda peer=peer: peer.lost)
         self.assertEqual(self.factory.waiting, 0)
-        self.assertEqual(len(warnings_of(self.log)), 4)
+        self.assertEqual(self.factory.refusals.counts["audiosocket.uuid_overdue"], 4)
 
     async def test_half_a_frame_in_a_call(self) -> None:
         """Half an audio frame and then nothing does not disturb what the server says."""

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from rapida_twisted.context import CallContext
 from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.interfaces import IOutbound
+from rapida_twisted.keyring import KeyRing
 from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
@@ -97,6 +98,7 @@ class Face:
         extra: Mapping[bytes, IResource] | None = None,
         max_pending: int = 100,
         outbound: IOutbound | None = None,
+        ring: KeyRing | None = None,
     ) -> None:
         self.clock = Clock()
         self.now = NOW
@@ -109,6 +111,7 @@ class Face:
         """What the assistant says to a call that is being registered, if it does not want it."""
         self.assistants: dict[str, Any] = {}
         self.store = MemoryStore() if store is None else store
+        self.keys = ApiKeys((KEY, OTHER_KEY), ring)
         registrar = Registrar(
             self.store,
             lambda assistant_id: assistant_id in ("1", "ü"),
@@ -120,7 +123,7 @@ class Face:
         )
         self.site = make_site(
             store=self.store,
-            keys=ApiKeys((KEY, OTHER_KEY)),
+            keys=self.keys,
             registrar=registrar,
             hangup=self._hangup,
             draining=lambda: self.draining,

@@ -69,6 +69,7 @@ class CallsTests(SynchronousTestCase):
                 "audio_out_s": 1.5,
                 "detail": "",
                 "upstream_id": "",
+                "key_name": "",
                 "next_dial": "",
                 "credential": "",
                 "call_status": None,

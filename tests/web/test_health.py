@@ -30,12 +30,16 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(json.loads(reply.body), {"ready": True, "store": "ok", "draining": False})
 
     def test_assistants(self) -> None:
-        """What assistants tell of themselves is shown, and decides nothing."""
+        """What assistants tell of themselves is shown to those who have a key, and decides nothing."""
         face = Face()
         face.assistants = {"*": {"upstream": "far.example:443", "state": "open"}}
-        reply = face.ask("/readyz", key=None)
+        reply = face.ask("/readyz")
         self.assertEqual(reply.status, 200)
         self.assertEqual(json.loads(reply.body)["assistants"], face.assistants)
+        for key in (None, "rpd-bad"):
+            reply = face.ask("/readyz", key=key)
+            self.assertEqual((reply.status, json.loads(reply.body)["ready"]), (200, True))
+            self.assertNotIn(b"far.example", reply.body)
 
     def test_draining(self) -> None:
         """503 when the server is about to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,10 @@ from twisted.web.server import Request
 
 from rapida_twisted.web.aio import AsyncResource
 from rapida_twisted.web.answers import Answer, describe, header_value
-from rapida_twisted.web.site import MAX_BODY_BYTES, REQUEST_TIMEOUT_S
+from rapida_twisted.web.site import MAX_BODY_BYTES, REQUEST_TIMEOUT_S, SECURITY_HEADERS
 from tests.web.in_memory import KEY, Connection, Face
 
+ROOT = Path(__file__).parents[2]
 POST = b"POST /v1/talk/asterisk/call/1 HTTP/1.1\r\nx-api-key: " + KEY.encode() + b"\r\n"
 
 
@@ -33,6 +35,14 @@ class Broken(Resource):
     def render(self, request: Request) -> bytes:
         """Break."""
         raise ZeroDivisionError("secret")
+
+
+class Plain(Resource):
+    """A plain resource that knows GET alone: Twisted answers the rest."""
+
+    def render_GET(self, request: Request) -> bytes:
+        """Greet."""
+        return b"hello"
 
 
 class TreeTests(SynchronousTestCase):
@@ -62,6 +72,38 @@ class TreeTests(SynchronousTestCase):
         reply = Face(extra={b"broken": Broken()}).ask("/v1/broken")
         self.assertEqual((reply.status, reply.body), (500, b""))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_headers_of_every_answer(self) -> None:
+        """Whatever is answered, to whom and by what: not kept, not guessed at, in no frame, and no word of a server."""
+        self.face = Face(extra={b"broken": Broken(), b"hello": Hello(), b"plain": Plain()})
+        for target, method, key, status in (
+            ("/v1/calls", "GET", KEY, 200),
+            ("/v1/calls", "HEAD", KEY, 200),
+            ("/v1/talk/asterisk/call/1", "POST", KEY, 200),
+            ("/healthz", "GET", None, 200),
+            ("/readyz", "GET", None, 200),
+            ("/v1/hello", "GET", None, 200),
+            ("/v1/plain", "GET", None, 200),
+            ("/v1/calls", "GET", None, 401),
+            ("/", "GET", None, 404),
+            ("/../../etc/passwd", "GET", None, 404),
+            ("/v1/calls/../../", "GET", KEY, 404),
+            ("/v1/calls", "TRACE", KEY, 405),
+            ("/v1/calls", "OPTIONS", KEY, 405),
+            ("/v1/calls", "OPTIONS", None, 401),
+            ("/v1/plain", "POST", None, 405),
+            ("/v1/plain", "BREW", None, 501),
+            ("*", "OPTIONS", None, 200),
+            ("/v1/broken", "GET", None, 500),
+        ):
+            reply = self.face.ask(target, method=method, key=key)
+            self.assertEqual(reply.status, status, (method, target))
+            for name, value in SECURITY_HEADERS.items():
+                self.assertEqual(reply.headers[name.lower()], value, (method, target))
+            shown = repr(reply.headers) + repr(reply.body)
+            for word in ("server", "Twisted", "Python", "Traceback", "secret", str(ROOT), ".py"):
+                self.assertNotIn(word, shown, (method, target))
+        self.flushLoggedErrors(ZeroDivisionError)
 
     def test_star(self) -> None:
         """A request for the server as a whole is answered without telling what it is."""
@@ -189,6 +231,40 @@ class LogTests(SynchronousTestCase):
         self.assertEqual((reply.status, reply.body), (400, b""))
         (line,) = [formatEvent(event) for event in events]
         self.assertIn("192.0.2.7 sent what is no HTTP request", line)
+
+    def test_flood_of_strangers(self) -> None:
+        """Requests without a key make a line a second at most of each kind; those with one make a line each."""
+        face = Face()
+        with capturedLogs() as events:
+            for _ in range(50):
+                face.ask("/v1/calls", key="rpd-guess")
+                face.ask("/wp-login.php", key=None)
+                face.ask("/v1/calls")
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(sum(": 200" in line for line in lines), 50)
+        self.assertLess(len(lines), 60)
+        counts = face.site.refusals.counts
+        self.assertEqual((counts["http.401"], counts["http.404"]), (50, 50))
+
+    def test_flood_of_garbage(self) -> None:
+        """Likewise what is no HTTP, bodies that are too long, and requests that never end."""
+        face = Face()
+        with capturedLogs() as events:
+            connections = [Connection(face.site) for _ in range(40)]
+            for connection in connections[:10]:
+                connection.send(b"\x16\x03\x01 garbage\r\n\r\n")
+            for connection in connections[10:20]:
+                connection.send(POST + b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1))
+            for connection in connections[20:30]:
+                connection.send(b"GET /healthz")
+            for connection in connections[:20]:
+                connection.lose()
+            face.clock.advance(REQUEST_TIMEOUT_S + 1)
+        self.assertLess(len(events), 10, [formatEvent(event) for event in events])
+        counts = dict(face.site.refusals.counts)
+        self.assertEqual(
+            counts, {"http.garbage": 10, "http.body_too_long": 10, "http.overdue": 10, "http.idle": 10}
+        )
 
     def test_health_is_quiet(self) -> None:
         """Health checks that are well are for debugging only."""

@@ -1,0 +1,247 @@
+"""The key file: API keys with names and scopes, kept as salted hashes.
+
+A key is ``rpd-<id>-<secret>``: the id finds its entry in the file, the secret (192 random bits) proves it. Nobody can
+guess such a secret, however fast guesses may be. So one round of a salted hash (HMAC-SHA256) keeps it as well as a slow
+one would, and costs some microseconds at each request. (NIST SP 800-63B says the same of secrets of 112 bits or more.)
+
+The file is replaced as a whole by each change, and each process that uses it reads it again as soon as it was.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from rapida_twisted.errors import SettingsError, StartError
+from rapida_twisted.secretfile import locked, read_file, replace_file
+
+__all__ = ["ALL_SCOPES", "KEYS_FILE", "KeyEntry", "KeyRing", "Scope", "keys_path", "parse_scopes"]
+
+KEYS_FILE = "keys.json"
+VERSION = 1
+LARGEST_MAX_CALLS = 999_999_999
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_KEY = re.compile(r"rpd-([0-9a-f]{12})-([A-Za-z0-9_-]{32})")
+_WHAT = "the key file"
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    REGISTER = "register"
+    """Register calls, connect their media, ask where they go next: what a dialplan does."""
+    READ = "read"
+    """See calls, the clock, metrics, and the details of readiness."""
+    CONTROL = "control"
+    """Place calls, hang calls up, reset figures."""
+
+
+ALL_SCOPES = frozenset(Scope)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyEntry:
+    """One key, as the file has it: the key itself is not in it."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    salt: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+    made_at: float
+    """When it was made (UNIX s)."""
+    max_calls: int = 0
+    """Calls that may be waiting or up at once which it registered; 0: as many as there is room for."""
+
+
+class KeyRing:
+    """The keys of a key file. A file that is not there holds none.
+
+    :param path: the file.
+    :param problem: told, once for each change, why a file that was changed can't be used; the keys of before stay.
+    """
+
+    def __init__(self, path: Path, problem: Callable[[str], None] = lambda text: None) -> None:
+        self.path = path
+        self._problem = problem
+        self._seen: tuple[int, ...] | None = None
+        self._entries: dict[str, KeyEntry] = {}
+
+    def __repr__(self) -> str:
+        return f"<KeyRing {self.path}: {len(self._entries)}>"
+
+    def load(self) -> None:
+        """Read the file.
+
+        :raises StartError: it can't be read, or is damaged.
+        """
+        self._seen = self._signature()
+        self._entries = {entry.id: entry for entry in _read(self.path)}
+
+    def find(self, candidate: str) -> KeyEntry | None:
+        """The entry of a key; None for one that is not in the file. What is in the file now counts."""
+        parts = _KEY.fullmatch(candidate)
+        if parts is None:
+            return None
+        self._refresh()
+        # That an id is there or not may show in the time this takes: an id is no secret.
+        entry = self._entries.get(parts[1])
+        if entry is None or not hmac.compare_digest(_digest(entry.salt, parts[2]), entry.digest):
+            return None
+        return entry
+
+    def entries(self) -> list[KeyEntry]:
+        """All keys, in the order in which they were made.
+
+        :raises StartError: the file can't be read, or is damaged.
+        """
+        return _read(self.path)
+
+    def make(self, name: str, scopes: Collection[Scope], *, now: float, max_calls: int = 0) -> str:
+        """Make a key, and give it: this once, since the file has only its hash.
+
+        :raises SettingsError: there is a key of this name, or the words can't be used.
+        :raises StartError: the file can't be read or written.
+        """
+        _check(name, scopes, max_calls)
+        with locked(self.path):
+            entries = _read(self.path)
+            if any(entry.name == name for entry in entries):
+                raise SettingsError(f"there is a key called {name}: revoke it first, or take another name")
+            known = {entry.id for entry in entries}
+            key_id = next(made for made in iter(lambda: secrets.token_hex(6), "") if made not in known)
+            secret, salt = secrets.token_urlsafe(24), secrets.token_bytes(16)
+            entry = KeyEntry(
+                id=key_id,
+                name=name,
+                scopes=frozenset(scopes),
+                salt=salt,
+                digest=_digest(salt, secret),
+                made_at=now,
+                max_calls=max_calls,
+            )
+            self._write([*entries, entry])
+        return f"rpd-{key_id}-{secret}"
+
+    def revoke(self, name: str) -> None:
+        """Forget a key: it is refused from then on.
+
+        :raises SettingsError: there is none of this name.
+        :raises StartError: the file can't be read or written.
+        """
+        with locked(self.path):
+            entries = _read(self.path)
+            left = [entry for entry in entries if entry.name != name]
+            if len(left) == len(entries):
+                raise SettingsError(f"there is no key called {name!r}")
+            self._write(left)
+
+    def _refresh(self) -> None:
+        """Read the file again if it was changed: a look at its times costs 2 us, and so can be had at each request."""
+        try:
+            signature = self._signature()
+            if signature == self._seen:
+                return
+            self._seen = signature
+            self._entries = {entry.id: entry for entry in _read(self.path)}
+        except StartError as error:
+            # Rather the keys of before than none: a slip in the file shall not turn every call away.
+            self._problem(f"{error}; the keys that it held before are used on")
+
+    def _signature(self) -> tuple[int, ...]:
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            # One that can't be looked at is read, which tells why.
+            return (error.errno or 0,)
+        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+    def _write(self, entries: list[KeyEntry]) -> None:
+        content = {"version": VERSION, "keys": [_to_json(entry) for entry in entries]}
+        replace_file(self.path, (json.dumps(content, indent=1) + "\n").encode("ascii"), _WHAT)
+
+
+def keys_path(named: str, state_dir: Path) -> Path:
+    """Where the key file is: as the setting ``KEYS_FILE`` says, else in the state directory."""
+    return Path(named).expanduser() if named else state_dir / KEYS_FILE
+
+
+def parse_scopes(word: str) -> frozenset[Scope]:
+    """Scopes with commas between them.
+
+    :raises ValueError: one is none, or there is none.
+    """
+    words = [part.strip() for part in word.split(",") if part.strip()]
+    known = [scope.value for scope in Scope]
+    if not words or any(part not in known for part in words):
+        raise ValueError(f"scopes are {', '.join(known)}, with commas between them")
+    return frozenset(map(Scope, words))
+
+
+def _check(name: str, scopes: Collection[Scope], max_calls: int) -> None:
+    if not _NAME.fullmatch(name):
+        raise SettingsError("a key's name has letters, digits, '_', '.' and '-', at most 64, a letter or digit first")
+    if not scopes:
+        raise SettingsError("a key needs a scope")
+    if not 0 <= max_calls <= LARGEST_MAX_CALLS:
+        raise SettingsError(f"a key's limit is a number of calls from 0 (none) to {LARGEST_MAX_CALLS}")
+
+
+def _digest(salt: bytes, secret: str) -> bytes:
+    return hmac.digest(salt, secret.encode("ascii"), "sha256")
+
+
+def _read(path: Path) -> list[KeyEntry]:
+    data = read_file(path, _WHAT)
+    if data is None:
+        return []
+    try:
+        content = json.loads(data)
+        version = content["version"]
+        if version != VERSION:
+            raise StartError(f"{_WHAT} {path} is of version {version}, and this program knows version {VERSION}")
+        entries = [_from_json(item) for item in content["keys"]]
+        distinct = len({entry.id for entry in entries}) == len({entry.name for entry in entries}) == len(entries)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        distinct = False
+    if not distinct:
+        # Not while the error above is handled, which holds what was read.
+        raise StartError(f"{_WHAT} {path} is damaged: put a copy in its place, or remove it and make the keys anew")
+    return entries
+
+
+def _to_json(entry: KeyEntry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "scopes": [scope.value for scope in Scope if scope in entry.scopes],
+        "max_calls": entry.max_calls,
+        "made_at": entry.made_at,
+        "salt": entry.salt.hex(),
+        "digest": entry.digest.hex(),
+    }
+
+
+def _from_json(item: Any) -> KeyEntry:
+    entry = KeyEntry(
+        id=item["id"],
+        name=item["name"],
+        scopes=frozenset(map(Scope, item["scopes"])),
+        salt=bytes.fromhex(item["salt"]),
+        digest=bytes.fromhex(item["digest"]),
+        made_at=float(item["made_at"]),
+        max_calls=item["max_calls"],
+    )
+    whole = type(entry.max_calls) is int and entry.max_calls >= 0 and len(entry.salt) >= 16 and len(entry.digest) == 32
+    if not whole or not re.fullmatch(r"[0-9a-f]{12}", entry.id) or not _NAME.fullmatch(entry.name) or not entry.scopes:
+        raise ValueError("no entry")
+    return entry

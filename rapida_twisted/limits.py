@@ -1,0 +1,71 @@
+"""What limits are made of: counts of what was refused, rates, and networks. Pure: no socket and no clock of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TypeAlias
+
+__all__ = ["Address", "Network", "Refused", "TokenBucket", "address_of", "group_of", "kind_of"]
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+Refused: TypeAlias = Counter[str]
+"""How often what was refused, by names such as ``audiosocket.too_many``: where, and why."""
+
+_GROUP_BITS = 64
+"""Whoever has one IPv6 address has all of its /64."""
+
+
+class TokenBucket:
+    """Allows so many a second, and after a pause as many at once as one second has.
+
+    :param rate: how many a second.
+    :param now_s: the time, of any clock that is asked later, too.
+    """
+
+    __slots__ = ("_rate", "_seen_s", "_tokens")
+
+    def __init__(self, rate: float, now_s: float) -> None:
+        self._rate = rate
+        self._tokens = max(1.0, rate)
+        self._seen_s = now_s
+
+    def take(self, now_s: float) -> bool:
+        """Whether one more is allowed now; then it is taken."""
+        passed_s = max(0.0, now_s - self._seen_s)
+        self._seen_s = now_s
+        self._tokens = min(max(1.0, self._rate), self._tokens + passed_s * self._rate)
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def address_of(host: str) -> Address | None:
+    """The address that a text is, an IPv4 one also where it is written as IPv6; None for what is none."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or address
+    return address
+
+
+def group_of(address: Address) -> int:
+    """Who counts as one: an IPv4 address, or all of an IPv6 /64."""
+    if isinstance(address, IPv4Address):
+        return int(address)
+    # Above all that an IPv4 address may be.
+    return (1 << 64) | int(address) >> _GROUP_BITS
+
+
+def kind_of(address: Address | None) -> str:
+    """Where an address is, coarsely: ``loopback``, ``private``, ``public``, or ``local`` for none at all."""
+    if address is None:
+        return "local"
+    if address.is_loopback:
+        return "loopback"
+    return "private" if address.is_private else "public"
