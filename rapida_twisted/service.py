@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -31,9 +31,10 @@ from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
 from rapida_twisted.asterisk.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.contexts.url import open_store
-from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.interfaces import AssistantHouse, ICallStore
+from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
+from rapida_twisted.interfaces import AssistantHouse, ICallStore, Swept
 from rapida_twisted.keyfile import load_or_make_key, make_state_dir
+from rapida_twisted.lease import Lease, owner_name
 from rapida_twisted.listening import Listener, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
@@ -79,7 +80,8 @@ class RapidaMedia(Service):
         transfers = TransferRules(settings.transfer_allow)
         house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check)
         self.assistants: Assistants = parse_rules(settings.assistant, house)
-        self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor)
+        self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor, owner_name())
+        self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.calls = Calls(settings.max_calls)
         self.reception = Reception(
@@ -169,6 +171,7 @@ class RapidaMedia(Service):
             self._close_ports()
             self.store.close()
             raise
+        self.lease.start()
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         super().startService()
         if self.settings.status_webhook_url:
@@ -269,20 +272,37 @@ class RapidaMedia(Service):
         hung_up = call is not None and call.end(EndReason.OPERATOR_HANGUP)
         return self.outbound.hang_up(context_id) or hung_up
 
+    def _obey(self, words: Mapping[str, str]) -> None:
+        """An order of another process that shares the store."""
+        context_id = words.get("hangup", "")
+        if context_id and not self.hang_up(context_id):
+            self._log.info("call {id}: another server wants it hung up, and it is not up here", id=context_id)
+
     def _keep_house(self) -> Deferred[Any]:
         for listener in self._listeners:
             listener.renew_certificate()
         self.outbound.refresh()
-        now = time.time()
-        sweeping = self.store.sweep(now=now, forget_before=now - self.settings.keep_s)
-        return sweeping.addCallbacks(self._swept, self._not_swept)
+        return Deferred.fromCoroutine(self._sweep()).addErrback(self._not_swept)
 
-    def _swept(self, expired: int) -> None:
-        if expired:
-            self._log.info("{count} calls expired: registered, but their media never came", count=expired)
+    async def _sweep(self) -> None:
+        if not self.lease.may_judge():
+            return
+        now = time.time()
+        self._swept(await self.store.sweep(now=now, forget_before=now - self.settings.keep_s))
+        if await self.outbound.adopt():
+            self.webhook.look_back()
+
+    def _swept(self, swept: Swept) -> None:
+        if swept.expired:
+            self._log.info("{count} calls expired: registered, but their media never came", count=swept.expired)
+        if swept.lost:
+            self._log.warn("{count} calls are lost, with the server process that had them", count=swept.lost)
 
     def _not_swept(self, failure: Failure) -> None:
-        self._log.warn("the store can't be swept now: {error}", error=failure.getErrorMessage())
+        if failure.check(StoreUnavailable):
+            self._log.debug("the store can't be swept now: {error}", error=failure.getErrorMessage())
+        else:
+            self._log.failure("the store could not be swept", failure)
 
     def _housekeeping_broke(self, failure: Failure) -> None:
         self._log.failure("the housekeeping broke: calls do not expire any more", failure)
@@ -313,6 +333,7 @@ class RapidaMedia(Service):
         await self._close_ports()
         if self._housekeeping.running:
             self._housekeeping.stop()
+        self.lease.stop()
         await self.reception.flush(timeout_s=GOODBYE_S)
         await self.webhook.stop()
         await self.store.close()

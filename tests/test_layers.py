@@ -22,7 +22,7 @@ LAYERS = (
     {"interfaces"},
     {"media", "outgoing"},
     {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
-    {"reception", "welcome", "gateway"},
+    {"reception", "welcome", "gateway", "lease"},
     {"service"},
     {"tap"},
     {"tools"},

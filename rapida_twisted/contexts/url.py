@@ -15,20 +15,21 @@ __all__ = ["STORE_FILE", "open_store"]
 STORE_FILE = "calls.sqlite3"
 
 
-def open_store(url: str, state_dir: Path, reactor: Any) -> ICallStore:
+def open_store(url: str, state_dir: Path, reactor: Any, owner: str = "") -> ICallStore:
     """Make the store that a URL names. Nothing is touched before the store's own ``open()``.
 
     :param url: ``sqlite:`` (a file in the state directory), ``sqlite:/path/to/file`` or ``memory:``.
     :param reactor: provides IReactorFromThreads.
+    :param owner: the name of this process among those that share the store.
     :raises SettingsError: the URL is none of these.
     """
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "memory" and not rest:
-        return MemoryStore()
+        return MemoryStore(owner)
     if colon and scheme == "sqlite" and not rest:
-        return SqliteStore(state_dir / STORE_FILE, reactor)
+        return SqliteStore(state_dir / STORE_FILE, reactor, owner)
     if colon and scheme == "sqlite" and _is_file_path(rest):
-        return SqliteStore(Path(rest), reactor)
+        return SqliteStore(Path(rest), reactor, owner)
     raise SettingsError(
         f"the call store {_without_password(url)!r} is not known: use sqlite: (a file in the state directory),"
         " sqlite:/path/to/file or memory:"
