@@ -80,7 +80,9 @@ class RapidaMedia(Service):
         transfers = TransferRules(settings.transfer_allow)
         house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check)
         self.assistants: Assistants = parse_rules(settings.assistant, house)
-        self.store: ICallStore = open_store(settings.store_url, settings.state_dir, reactor, owner_name())
+        self.store: ICallStore = open_store(
+            settings.store_url, settings.state_dir, reactor, owner_name(), settings.tls_ca_file
+        )
         self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.calls = Calls(settings.max_calls)

@@ -1,4 +1,4 @@
-"""A process that claims all contexts of a store as fast as it can, and prints those it got: run by test_sqlite."""
+"""A process that claims all contexts of a store as fast as it can, and prints them: run by test_sqlite and test_redis."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
-from rapida_twisted.contexts.sqlite import SqliteStore
+from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import ContextClaimed
 
 
-async def main(reactor: Any, path: str, now: str) -> None:
+async def main(reactor: Any, url: str, now: str) -> None:
     """Claim everything that is pending, in the order of all other processes."""
-    store = SqliteStore(Path(path), reactor)
+    store = open_store(url, Path.cwd(), reactor)
     await store.open()
     won = []
     for found in await store.recent(10_000):

@@ -285,7 +285,9 @@ class SqliteStoreTests(SharedStoreTests, TestCase):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         outcomes = await gatherResults(
             [
-                getProcessOutputAndValue(sys.executable, [str(script), str(self.path), str(NOW + 1)], env=environment)
+                getProcessOutputAndValue(
+                    sys.executable, [str(script), f"sqlite:{self.path}", str(NOW + 1)], env=environment
+                )
                 for _ in range(4)
             ]
         )
