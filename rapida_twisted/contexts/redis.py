@@ -8,7 +8,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
@@ -131,8 +131,10 @@ class RedisStore:
 
     def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
         """The newest contexts first."""
+        if limit < 1:
+            return succeed([])
         where = "created" if status is None else f"status:{status.value}"
-        asking = self._run(scripts.RECENT, "", where, str(max(0, limit)))
+        asking = self._run(scripts.RECENT, "", where, str(limit))
         return asking.addCallback(lambda found: [_context(flat) for flat in found if flat])
 
     def sweep(self, *, now: float, forget_before: float) -> Deferred[Swept]:

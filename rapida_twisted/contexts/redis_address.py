@@ -42,7 +42,7 @@ class RedisAddress:
     def parse(cls, url: str) -> RedisAddress:
         """Read a URL. Its query may have ``prefix`` and ``timeout`` (s).
 
-        :raises SettingsError: it can't be used; the text has nothing of what stands before the ``@``.
+        :raises SettingsError: it can't be used; the text repeats nothing of it, since a password may be anywhere.
         """
         scheme, _, rest = url.partition("://")
         rest, _, query = rest.partition("?")
@@ -79,7 +79,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     match = _HOST.fullmatch(text)
     port = int(match["port"] or default_port) if match else 0
     if match is None or not 1 <= port <= 65535:
-        raise _unusable(f"{text!r} is no host[:port]")
+        raise _unusable("no host[:port] stands where one should (has the password an unquoted / or @ or ?)")
     return match["v6"] or match["name"], port
 
 
@@ -93,7 +93,7 @@ def _query(text: str) -> tuple[str, float]:
     words = dict(parse_qsl(text, keep_blank_values=True))
     prefix, timeout = words.pop("prefix", DEFAULT_PREFIX), words.pop("timeout", str(DEFAULT_TIMEOUT_S))
     if words:
-        raise _unusable(f"what follows the ? is prefix=... and timeout=..., not {', '.join(sorted(words))}")
+        raise _unusable("what follows the ? is prefix=... or timeout=... or both, with & between them")
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,40}", prefix):
         raise _unusable("a prefix is up to 40 letters, digits and '_.:-'")
     if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", timeout) or not 0.1 <= float(timeout) <= 30:

@@ -64,7 +64,7 @@ class RedisClient:
         self._tls_options = tls_options
         self._protocol: _Protocol | None = None
         self._waiting: list[Deferred[_Protocol]] = []
-        self._since_s = reactor.seconds()
+        self._since_s = 0.0
         """Since when there is a connection, or none."""
         self._problem = "it was not reached yet"
         self._running = False
