@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -57,8 +58,8 @@ class OpenStoreTests(SynchronousTestCase):
 
     def test_redis_without_its_library(self) -> None:
         """Without txredisapi it says how to get it."""
-        self.patch(sys, "modules", {**sys.modules, "rapida_twisted.contexts.redis": None, "txredisapi": None})
-        with self.assertRaisesRegex(SettingsError, r"rapida-twisted\[redis\]"):
+        missing = patch.dict(sys.modules, {"rapida_twisted.contexts.redis": None})
+        with missing, self.assertRaisesRegex(SettingsError, r"rapida-twisted\[redis\]"):
             open_store("redis://host", Path("/state"), None)
 
 
