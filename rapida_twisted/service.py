@@ -30,6 +30,8 @@ from rapida_twisted.asterisk.outbound import OutboundCalls
 from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
 from rapida_twisted.asterisk.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.contexts.memory import MemoryStore
+from rapida_twisted.contexts.spool import SpoolingStore
 from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
 from rapida_twisted.interfaces import AssistantHouse, ICallStore, Swept
@@ -80,9 +82,7 @@ class RapidaMedia(Service):
         transfers = TransferRules(settings.transfer_allow)
         house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check)
         self.assistants: Assistants = parse_rules(settings.assistant, house)
-        self.store: ICallStore = open_store(
-            settings.store_url, settings.state_dir, reactor, owner_name(), settings.tls_ca_file
-        )
+        self.store: ICallStore = self._make_store()
         self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.calls = Calls(settings.max_calls)
@@ -109,6 +109,13 @@ class RapidaMedia(Service):
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = reactor
         self._drained: IDelayedCall | None = None
+
+    def _make_store(self) -> ICallStore:
+        settings = self.settings
+        store = open_store(settings.store_url, settings.state_dir, self.reactor, owner_name(), settings.tls_ca_file)
+        if isinstance(store, MemoryStore):
+            return store
+        return SpoolingStore(store, settings.state_dir / "spool", self.reactor, told=lambda: self.webhook.wake())
 
     def _make_outbound(self) -> OutboundCalls:
         settings = self.settings

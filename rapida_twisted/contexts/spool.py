@@ -57,6 +57,8 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         self._doubtful: dict[str, float] = {}
         """Claims that failed, and may have been done nevertheless: the moments of the claims by contextId."""
         self._telling: Deferred[None] | None = None
+        self._gone: list[str] = []
+        """Processes whose files were found."""
         self._closed = False
 
     @property
@@ -72,16 +74,22 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
 
     def _open(self, _: None) -> None:
         try:
-            gone = self._file.open()
+            self._gone = self._file.open()
         except OSError as error:
             self._store.close()
             raise StoreUnavailable(f"{self._file.path.parent} can't be used: {error.strerror or error}") from None
-        for owner in gone:
-            # If not, it is over by itself soon.
-            self._store.end_lease(owner).addErrback(lambda failure: failure.trap(StoreUnavailable))
         if self.waiting:
             self._log.info("{count} ends and news of calls wait to be told to the store", count=self.waiting)
             self._tell_later()
+        else:
+            self._end_leases()
+
+    def _end_leases(self) -> None:
+        """Of the processes that left something; when that is told, what else they had is lost."""
+        gone, self._gone = self._gone, []
+        for owner in gone:
+            # If not, it is over by itself soon.
+            self._store.end_lease(owner).addErrback(lambda failure: failure.trap(StoreUnavailable))
 
     def close(self) -> Deferred[None]:
         """Close the store; what waits is told by the next process."""
@@ -201,6 +209,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
                 answered = await self._tell_some()
             pauses = 0 if answered else pauses + 1
         self._log.info("all that waited was told to the store")
+        self._end_leases()
 
     async def _tell_some(self) -> bool:
         """Tell the first entries, those of one call one after the other; whether the store answered."""
