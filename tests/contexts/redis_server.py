@@ -103,3 +103,28 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(number)
         time.sleep(0.02)
+
+
+class Sentinel(RedisServer):
+    """A sentinel, alone, that watches one server, which it calls ``calls``."""
+
+    def __init__(self, directory: Path, master: RedisServer) -> None:
+        super().__init__(directory)
+        self._config = self.directory / "sentinel.conf"
+        self._config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\nlogfile sentinel.log\n"
+            f"sentinel monitor calls 127.0.0.1 {master.port} 1\nsentinel auth-pass calls {PASSWORD}\n"
+            "sentinel down-after-milliseconds calls 500\nsentinel failover-timeout calls 5000\n"
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        self._process = subprocess.Popen(
+            [str(self._program), str(self._config), "--sentinel"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        wait_until(f"the sentinel listens: see {self.directory}/sentinel.log", self._listens, 10)
+
+    @property
+    def knows_a_replica(self) -> bool:
+        """Whether it has found a replica, to which it can go over. It writes down what it learns."""
+        return "sentinel known-replica" in self._config.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import time
+from collections.abc import Callable
 from functools import cache
 from itertools import chain, count
 from pathlib import Path
@@ -21,7 +22,7 @@ from rapida_twisted.contexts.redis_address import RedisAddress
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import Swept
 from tests.contexts.claim_race import race
-from tests.contexts.redis_server import PASSWORD, QUOTED, RedisServer
+from tests.contexts.redis_server import PASSWORD, QUOTED, RedisServer, Sentinel
 from tests.contexts.store_tests import NOW, SharedStoreTests, context, outbound_context
 from tests.live.tls import Authority
 
@@ -321,10 +322,71 @@ class RedisOutageTests(TestCase):
         await store.add(context(2), 10)
 
 
-async def store_command(server: RedisServer, *words: str) -> None:
-    """Say something to a server on a connection of its own."""
+async def store_command(server: RedisServer, *words: str) -> Any:
+    """Say something to a server on a connection of its own; gives the answer."""
     with redis_probe._connected(
         RedisAddress.parse(server.url()), "127.0.0.1", server.port, "", time.monotonic() + 5
     ) as connection:
         connection.ask("AUTH", PASSWORD)
-        connection.ask(*words)
+        return connection.ask(*words)
+
+
+class SentinelTests(TestCase):
+    """Two servers and a sentinel that knows which of them is the master."""
+
+    async def test_failover(self) -> None:
+        """The master is found by its sentinel; when it dies, the store goes over to the one that takes its place."""
+        master, replica = [RedisServer(Path(self.mktemp())) for _ in range(2)]
+        for server in (master, replica):
+            server.start()
+            self.addCleanup(server.kill)
+        await store_command(master, "CONFIG", "SET", "masterauth", PASSWORD)
+        await store_command(master, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        await store_command(replica, "CONFIG", "SET", "masterauth", PASSWORD)
+        await store_command(replica, "REPLICAOF", "127.0.0.1", str(master.port))
+        sentinel = Sentinel(Path(self.mktemp()), master)
+        sentinel.start()
+        self.addCleanup(sentinel.kill)
+        url = f"redis+sentinel://:{QUOTED}@127.0.0.1:1,127.0.0.1:{sentinel.port}/calls?timeout=0.5"
+        store = RedisStore(RedisAddress.parse(url), reactor, "here")
+        await store.open()
+        self.addCleanup(store.close)
+        await store.add(context(1), 10)
+        await until(lambda: sentinel.knows_a_replica, 12)
+        # What the replica did not get yet would be lost with the master.
+        while await store_command(replica, "DBSIZE") != await store_command(master, "DBSIZE"):
+            await later(0.1)
+        master.kill()
+        added = False
+        for _ in range(100):
+            try:
+                await store.add(context(2), 10)
+                added = True
+                break
+            except StoreUnavailable:
+                await later(0.2)
+        self.assertTrue(added, "no new master within 20 s")
+        self.assertEqual(await store.get(context(1).context_id), context(1))
+
+    async def test_nobody_knows(self) -> None:
+        """Sentinels that are not there, or do not know the service: told at the start."""
+        server = RedisServer(Path(self.mktemp()))
+        server.start()
+        self.addCleanup(server.kill)
+        sentinel = Sentinel(Path(self.mktemp()), server)
+        sentinel.start()
+        self.addCleanup(sentinel.kill)
+        url = f"redis+sentinel://:{QUOTED}@127.0.0.1:1,127.0.0.1:{sentinel.port}/others"
+        store = RedisStore(RedisAddress.parse(url), reactor, "here")
+        error = await self.assertFailure(store.open(), StoreUnavailable)
+        self.assertIn("127.0.0.1:1: Connection refused", str(error))
+        self.assertIn("this sentinel does not know 'others'", str(error))
+
+
+async def until(what: Callable[[], bool], within_s: float) -> None:
+    """Wait until it is so."""
+    for _ in range(int(within_s / 0.1)):
+        if what():
+            return
+        await later(0.1)
+    raise AssertionError(f"not within {within_s} s")
