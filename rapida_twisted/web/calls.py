@@ -9,6 +9,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from rapida_twisted.context import ContextStatus, record_of
+from rapida_twisted.errors import UnknownContext
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource
 from rapida_twisted.web.answers import Answer, Refusal, json_answer
@@ -62,7 +63,10 @@ class CallPage(KeyedResource):
 
     async def _have_it_hung_up(self) -> Answer:
         """Leave an order for whoever has the call, among the processes that share the store: it is not up here."""
-        context = await self._store.get(self._context_id)
+        try:
+            context = await self._store.get(self._context_id)
+        except UnknownContext:
+            raise Refusal(404, "no such call is up") from None
         have_it = {context.owner} if context.status is ContextStatus.CLAIMED else set()
         if context.call_status is not None and not context.call_status.over:
             have_it.add(context.follower)
