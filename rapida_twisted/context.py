@@ -75,6 +75,8 @@ class EndReason(StrEnum):
     CONNECTION_LOST = "connection_lost"
     UPSTREAM_FAILED = "upstream_failed"
     """The server that it was carried on to failed, and nobody was there to take over."""
+    SERVER_LOST = "server_lost"
+    """The server process that had the call is gone, or has not been heard of for as long as its lease lasts."""
     # Of outbound calls that never had media
     BUSY = "busy"
     NO_ANSWER = "no_answer"
@@ -180,17 +182,27 @@ class CallContext:
     cause: int | None = None
     """Asterisk's cause code (Q.850) of an outbound call's end."""
     cause_text: str = ""
+    owner: str = ""
+    """Which server process has, or had, the call's media; empty until claimed."""
+    follower: str = ""
+    """Which server process follows an outbound call to its end."""
 
-    def claimed(self, *, transport: str, peer: str, now: float) -> CallContext:
+    @property
+    def in_hand(self) -> bool:
+        """Whether the process that has the call's media may still tell of it: also when it was thought to be lost."""
+        lost = self.status is ContextStatus.FAILED and self.reason == EndReason.SERVER_LOST
+        return lost or self.status is ContextStatus.CLAIMED
+
+    def claimed(self, *, transport: str, peer: str, now: float, owner: str = "") -> CallContext:
         """This context in the hands of one media connection."""
         self._must_be(ContextStatus.PENDING)
-        return replace(self, status=ContextStatus.CLAIMED, transport=transport, peer=peer, claimed_at=now)
+        return replace(self, status=ContextStatus.CLAIMED, transport=transport, peer=peer, claimed_at=now, owner=owner)
 
     def ended(
         self, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> CallContext:
-        """This context when its call is over."""
-        self._must_be(ContextStatus.CLAIMED)
+        """This context when its call is over. It may be told late, of a call that was thought to be lost."""
+        self._must_be_in_hand()
         return replace(
             self,
             status=ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED,
@@ -203,8 +215,13 @@ class CallContext:
 
     def moved_on(self, *, next_dial: str) -> CallContext:
         """This context when its call is to be transferred."""
-        self._must_be(ContextStatus.CLAIMED)
+        self._must_be_in_hand()
         return replace(self, next_dial=next_dial)
+
+    def lost(self, *, now: float) -> CallContext:
+        """This context when the process that had its media is gone."""
+        self._must_be(ContextStatus.CLAIMED)
+        return replace(self, status=ContextStatus.FAILED, reason=EndReason.SERVER_LOST.value, ended_at=now)
 
     def expired(self, *, now: float) -> CallContext:
         """This context when its media did not come in time."""
@@ -228,6 +245,14 @@ class CallContext:
             return news
         reason = progress.reason or EndReason.NO_MEDIA
         return replace(news, status=ContextStatus.FAILED, reason=reason.value, ended_at=progress.at)
+
+    def has_ended_as(self, reason: EndReason, now: float) -> bool:
+        """Whether this very end is in it already: somebody tells it again, not having heard that it arrived."""
+        return self.reason == reason.value and self.ended_at == now
+
+    def _must_be_in_hand(self) -> None:
+        if not self.in_hand:
+            raise ValueError(f"context {self.context_id} is {self.status.value}, not claimed")
 
     def _must_be(self, status: ContextStatus) -> None:
         if self.status is not status:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
@@ -19,6 +19,7 @@ from rapida_twisted.observe.metrics import Metrics
 from rapida_twisted.settings import Settings
 
 __all__ = [
+    "Adopted",
     "AssistantHouse",
     "IAssistant",
     "IAssistantFactory",
@@ -36,6 +37,7 @@ __all__ = [
     "OutboundCall",
     "Sayable",
     "Spoken",
+    "Swept",
 ]
 
 Sayable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
@@ -376,17 +378,43 @@ class IOutbound(Interface):
         """Take a call back, or hang it up, whatever became of its media; whether there was one here."""
 
 
+class Adopted(NamedTuple):
+    """What a process took over from others."""
+
+    calls: list[CallContext]
+    """Outbound calls that it follows from now on, the oldest first."""
+    notices: int
+    """How many notices it has to deliver from now on, beside its own."""
+
+
+class Swept(NamedTuple):
+    """What a sweep of a store came to."""
+
+    expired: int
+    """Calls whose media never came."""
+    lost: int
+    """Calls whose process is gone."""
+
+
 class ICallStore(Interface):
     """Where call contexts are kept. All times are UNIX seconds, given by the caller.
 
     Every Deferred may fail with :class:`~rapida_twisted.errors.StoreUnavailable`, within a bounded time.
+
+    Several processes may share a store. Each has a name, under which it claims calls, and a lease, which it renews:
+    whose lease is over is taken for gone, and what it had is ended by :meth:`sweep` or taken over by :meth:`adopt`.
     """
+
+    owner: str = Attribute(
+        "The name of this process among those that share the store. Empty: there are no others, and what is claimed"
+        " without a name is never taken for lost."
+    )
 
     def open() -> Deferred[None]:
         """Get ready; called once, before anything else."""
 
     def close() -> Deferred[None]:
-        """Finish what is under way and let go of everything."""
+        """Finish what is under way and let go of everything, this process's lease included."""
 
     def add(context: CallContext, max_pending: int) -> Deferred[None]:
         """Keep a new, pending context.
@@ -408,7 +436,10 @@ class ICallStore(Interface):
         context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
         """Turn a claimed context into a completed or failed one. Fails with ``UnknownContext``, and with
-        ``ContextError`` when it is not claimed."""
+        ``ContextError`` when it is not claimed.
+
+        The true end of a call that was taken for lost replaces that; the same end told again changes nothing.
+        """
 
     def move_on(context_id: str, *, next_dial: str) -> Deferred[CallContext]:
         """Note where the dialplan is to send a claimed call next. Fails as :meth:`finish` does."""
@@ -420,14 +451,15 @@ class ICallStore(Interface):
         :param notify: whether a change makes a :class:`Notice`, in the same step.
         """
 
-    def under_way() -> Deferred[list[CallContext]]:
-        """All outbound calls that are not over, the oldest first."""
+    def adopt(*, now: float) -> Deferred[Adopted]:
+        """Take over all outbound calls that are not over and that nobody follows, or somebody whose lease is over; with
+        the notices of such processes. Each is given to one of those that ask."""
 
     def notices(limit: int, after: int = 0) -> Deferred[list[Notice]]:
-        """The oldest notices with a higher number than ``after``, in the order in which they were made."""
+        """This process's oldest notices with a higher number than ``after``, in the order in which they were made."""
 
     def drop_notice(number: int) -> Deferred[None]:
-        """Forget a notice: it was delivered, or given up."""
+        """Forget a notice of this process: it was delivered, or given up."""
 
     def get(context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""
@@ -435,9 +467,24 @@ class ICallStore(Interface):
     def recent(limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
         """The newest contexts first (by creation), of one status or of all."""
 
-    def sweep(*, now: float, forget_before: float) -> Deferred[int]:
-        """Mark pending contexts whose time is over as expired (their number is the result), and forget those that
-        ended (completed, failed, expired) before ``forget_before``."""
+    def sweep(*, now: float, forget_before: float) -> Deferred[Swept]:
+        """Mark pending contexts whose time is over as expired, and claimed ones whose owner's lease is over as failed
+        (``server_lost``); forget those that ended (completed, failed, expired) before ``forget_before``."""
+
+    def renew(*, now: float, until: float) -> Deferred[None]:
+        """This process lives: its lease lasts until then."""
+
+    def end_lease(owner: str) -> Deferred[None]:
+        """That process is known to be gone: its lease is over now."""
+
+    def order(owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
+        """Leave an order for another process, for at most a minute.
+
+        :raises TooManyCalls: (through the Deferred) a thousand orders wait for it already.
+        """
+
+    def orders(*, now: float) -> Deferred[list[Mapping[str, str]]]:
+        """Take the orders for this process, in the order in which they were given."""
 
     def check() -> Deferred[None]:
         """Whether the store can be read and written right now."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -31,14 +31,17 @@ from rapida_twisted.asterisk.outbound import OutboundCalls
 from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
 from rapida_twisted.asterisk.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.contexts.observed import observed
+from rapida_twisted.contexts.spool import SpoolingStore
 from rapida_twisted.contexts.url import open_store
 from rapida_twisted.doors.door import Door, DoorRules
 from rapida_twisted.doors.refusals import Refusals
-from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.interfaces import AssistantHouse, ICallStore
+from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
+from rapida_twisted.interfaces import AssistantHouse, ICallStore, Swept
 from rapida_twisted.keyfile import load_or_make_key, make_state_dir
 from rapida_twisted.keyring import KeyRing, keys_path
+from rapida_twisted.lease import Lease, owner_name
 from rapida_twisted.listening import Listener, is_proxied, outcome_of, tcp_endpoint
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
@@ -95,7 +98,8 @@ class RapidaMedia(Service):
         house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check, self.metrics)
         self.assistants: Assistants = parse_rules(settings.assistant, house)
         self.metrics.set_rules(self.assistants.ids)
-        self.store: ICallStore = observed(open_store(settings.store_url, settings.state_dir, reactor), self.metrics)
+        self.store: ICallStore = observed(self._make_store(), self.metrics)
+        self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.governor = Governor(self.clock, settings.polling, reactor)
         self.calls = Calls(settings.max_calls)
@@ -131,6 +135,13 @@ class RapidaMedia(Service):
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = reactor
         self._drained: IDelayedCall | None = None
+
+    def _make_store(self) -> ICallStore:
+        settings = self.settings
+        store = open_store(settings.store_url, settings.state_dir, self.reactor, owner_name(), settings.tls_ca_file)
+        if isinstance(store, MemoryStore):
+            return store
+        return SpoolingStore(store, settings.state_dir / "spool", self.reactor, told=lambda: self.webhook.wake())
 
     def _make_outbound(self) -> OutboundCalls:
         settings = self.settings
@@ -201,6 +212,7 @@ class RapidaMedia(Service):
             self.store.close()
             raise
         self._compare_limits()
+        self.lease.start()
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         self.governor.start()
         self._watch.start()
@@ -363,22 +375,39 @@ class RapidaMedia(Service):
         """What limits have refused so far, by their names."""
         return dict(self.refusals.counts)
 
+    def _obey(self, words: Mapping[str, str]) -> None:
+        """An order of another process that shares the store."""
+        context_id = words.get("hangup", "")
+        if context_id and not self.hang_up(context_id):
+            self._log.info("call {id}: another server wants it hung up, and it is not up here", id=context_id)
+
     def _keep_house(self) -> Deferred[Any]:
         for listener in self._listeners:
             listener.renew_certificate()
         self.outbound.refresh()
         self.refusals.flush()
         self._idle_watch.look()
-        now = time.time()
-        sweeping = self.store.sweep(now=now, forget_before=now - self.settings.keep_s)
-        return sweeping.addCallbacks(self._swept, self._not_swept)
+        return Deferred.fromCoroutine(self._sweep()).addErrback(self._not_swept)
 
-    def _swept(self, expired: int) -> None:
-        if expired:
-            self._log.info("{count} calls expired: registered, but their media never came", count=expired)
+    async def _sweep(self) -> None:
+        if not self.lease.may_judge():
+            return
+        now = time.time()
+        self._swept(await self.store.sweep(now=now, forget_before=now - self.settings.keep_s))
+        if await self.outbound.adopt():
+            self.webhook.look_back()
+
+    def _swept(self, swept: Swept) -> None:
+        if swept.expired:
+            self._log.info("{count} calls expired: registered, but their media never came", count=swept.expired)
+        if swept.lost:
+            self._log.warn("{count} calls are lost, with the server process that had them", count=swept.lost)
 
     def _not_swept(self, failure: Failure) -> None:
-        self._log.warn("the store can't be swept now: {error}", error=failure.getErrorMessage())
+        if failure.check(StoreUnavailable):
+            self._log.debug("the store can't be swept now: {error}", error=failure.getErrorMessage())
+        else:
+            self._log.failure("the store could not be swept", failure)
 
     def _housekeeping_broke(self, failure: Failure) -> None:
         self._log.failure("the housekeeping broke: calls do not expire any more", failure)
@@ -411,6 +440,7 @@ class RapidaMedia(Service):
         if self._housekeeping.running:
             self._housekeeping.stop()
         self._watch.stop()
+        self.lease.stop()
         await self.reception.flush(timeout_s=GOODBYE_S)
         await self.webhook.stop()
         await self.store.close()

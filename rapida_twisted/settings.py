@@ -178,10 +178,12 @@ class SettingWord:
         return self.env.lower().replace("__", "-").replace("_", "-")
 
 
-def _setting(env: str, parse: Callable[[str], Any], default: str, help: str, secret: bool = False) -> Any:
+def _setting(
+    env: str, parse: Callable[[str], Any], default: str, help: str, secret: bool = False, shown: bool = True
+) -> Any:
     return field(
         default_factory=lambda: parse(default),
-        repr=not secret,
+        repr=shown and not secret,
         metadata={"env": env, "parse": parse, "default": default, "help": help, "secret": secret},
     )
 
@@ -258,7 +260,12 @@ class Settings:
         },
     )
     store_url: str = _setting(
-        "STORE__URL", _text, "sqlite:", "where calls are kept: sqlite: (in the state directory), sqlite:/path, memory:"
+        "STORE__URL",
+        _text,
+        "sqlite:",
+        "where calls are kept: sqlite: (in the state directory), sqlite:/path, memory:, or redis://...,"
+        " rediss://..., redis+sentinel://...",
+        shown=False,
     )
     assistant: tuple[str, ...] = _setting(
         "ASSISTANT", _list, "*=greeter", "who answers which id, as ID=NAME, ID=NAME:ARGUMENT or ID=module:Class"

@@ -81,6 +81,8 @@ class Options(usage.Options):
             for setting in setting_words()
             if setting.option in self and self[setting.option] is not None
         }
+        if "@" in words.get("STORE__URL", ""):
+            raise _refused("store-url with a password", "STORE__URL")
         try:
             env_file = read_env_file(self["env-file"]) if self["env-file"] else {}
             settings = Settings.from_words(words, os.environ, env_file)

@@ -77,6 +77,7 @@ class CallContextTests(SynchronousTestCase):
                 "peer_stalled",
                 "connection_lost",
                 "upstream_failed",
+                "server_lost",
                 *NEVER_ANSWERED,
             },
         )

@@ -24,7 +24,7 @@ LAYERS = (
     {"interfaces"},
     {"media", "outgoing", "doors"},
     {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
-    {"reception", "welcome", "gateway"},
+    {"reception", "welcome", "gateway", "lease"},
     {"service"},
     {"tap"},
     {"tools"},

@@ -160,6 +160,13 @@ class TwistdTests(SynchronousTestCase):
         self.assertIn("set RAPIDA_API_KEY in the environment", said)
         self.assertNotIn("very-secret", said)
 
+    def test_store_password_on_the_command_line(self) -> None:
+        """The store's URL may be there, but not with a password."""
+        said = self.fails("--store-url", "redis://:very-secret-1@127.0.0.1:1")
+        self.assertIn("STORE__URL", said)
+        self.assertNotIn("very-secret", said)
+        self.assertIn("the call store does not answer at 127.0.0.1:1", self.fails("--store-url", "redis://127.0.0.1:1"))
+
     def test_other_secrets_on_the_command_line(self) -> None:
         """So are the vault's master key and the webhook's secret."""
         for option, env in [

@@ -19,7 +19,7 @@ from rapida_twisted.asterisk.line import Line, LineRules
 from rapida_twisted.asterisk.notes import CallNotes
 from rapida_twisted.asterisk.outgoing_call import OutgoingCall
 from rapida_twisted.asterisk.vault import UnknownCredential, Vault
-from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, EndReason
 from rapida_twisted.errors import CallNotPlaced, Draining, RapidaError, SettingsError, StartError
 from rapida_twisted.interfaces import ICallStore, IOutbound, OutboundCall
 
@@ -78,14 +78,26 @@ class OutboundCalls:
     # Its life
 
     async def start(self) -> None:
-        """Connect to each Asterisk, and follow what an earlier process placed.
+        """Connect to each Asterisk, and follow what processes that are gone had placed.
 
         :raises StoreUnavailable: the store does not tell what that is.
         """
-        contexts = await self._store.under_way()
         self.refresh()
-        for context in contexts:
-            self._resume(context)
+        await self.adopt()
+
+    async def adopt(self) -> int:
+        """Follow what processes that are gone had placed. Called now and then; gives how many of their notices there
+        are to deliver.
+
+        :raises StoreUnavailable: the store does not tell what that is.
+        """
+        if self.draining:
+            return 0
+        adopted = await self._store.adopt(now=self._now())
+        for context in adopted.calls:
+            if context.context_id not in self._calls:
+                self._resume(context)
+        return adopted.notices
 
     def refresh(self) -> None:
         """Take up what was changed in the vault. Called now and then."""
@@ -195,13 +207,13 @@ class OutboundCalls:
             key_name=call.key_name,
             credential=credential,
             call_status=CallStatus.NEW,
+            follower=self._store.owner,
         )
 
     def _outgoing(self, context: CallContext, line: Line) -> OutgoingCall:
         def over(outgoing: OutgoingCall) -> None:
             self._calls.pop(outgoing.context_id, None)
             line.over(outgoing)
-            self._lose_media(context)
 
         outgoing = OutgoingCall(
             context,
@@ -223,19 +235,9 @@ class OutboundCalls:
             )
             line.follow(self._outgoing(context, line))
             return
-        self._lose_media(context)
         why = f"the vault has no credential {context.credential!r} any more"
         end = CallProgress(status=CallStatus.FAILED, at=self._now(), cause_text=why, reason=EndReason.ASTERISK_GONE)
         self._notes.note(context.context_id, end)
-
-    def _lose_media(self, context: CallContext) -> None:
-        """The media of a call that an earlier process had, which could not write down its end."""
-        if context.status is ContextStatus.CLAIMED:
-            finishing = self._store.finish(
-                context.context_id, reason=EndReason.CONNECTION_LOST, audio_in_s=0.0, audio_out_s=0.0, now=self._now()
-            )
-            # ContextError: it could.
-            finishing.addErrback(lambda failure: failure.trap(RapidaError))
 
     # Credentials and their lines
 

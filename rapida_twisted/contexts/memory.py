@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from heapq import nlargest
 
 from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason, record_of
+from rapida_twisted.contexts.orders import LONGEST_QUEUE, ORDER_S
 from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
-from rapida_twisted.interfaces import ICallStore, Notice
+from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
 
 __all__ = ["MemoryStore"]
 
 
 @implementer(ICallStore)
 class MemoryStore:
-    """Keeps contexts in this process, as long as :meth:`sweep` does not forget them. Every Deferred has fired."""
+    """Keeps contexts in this process, as long as :meth:`sweep` does not forget them. Every Deferred has fired.
 
-    def __init__(self) -> None:
+    :param owner: the name of this process.
+    """
+
+    def __init__(self, owner: str = "") -> None:
+        self.owner = owner
         self._contexts: dict[str, CallContext] = {}
         self._pending: dict[str, CallContext] = {}
         self._notices: dict[int, Notice] = {}
         self._last_notice = 0
+        self._leases: dict[str, float] = {}
+        self._orders: list[tuple[str, float, Mapping[str, str]]] = []
 
     def open(self) -> Deferred[None]:
         """Nothing to do."""
@@ -33,6 +42,8 @@ class MemoryStore:
         self._contexts.clear()
         self._pending.clear()
         self._notices.clear()
+        self._leases.clear()
+        self._orders.clear()
         return succeed(None)
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
@@ -62,10 +73,14 @@ class MemoryStore:
         """Note news of an outbound call."""
         return execute(self._follow, context_id, progress, notify)
 
-    def under_way(self) -> Deferred[list[CallContext]]:
-        """All outbound calls that are not over."""
-        found = [context for context in self._contexts.values() if context.call_status and not context.call_status.over]
-        return succeed(sorted(found, key=lambda context: context.created_at))
+    def adopt(self, *, now: float) -> Deferred[Adopted]:
+        """Take over the outbound calls that nobody follows. Their notices are here anyway."""
+        found = [
+            self._put(replace(context, follower=self.owner))
+            for context in list(self._contexts.values())
+            if context.call_status and not context.call_status.over and self._has_nobody(context.follower, now)
+        ]
+        return succeed(Adopted(sorted(found, key=lambda context: context.created_at), 0))
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
         """The oldest notices behind one."""
@@ -84,9 +99,29 @@ class MemoryStore:
         """The newest contexts first."""
         return execute(self._recent, limit, status)
 
-    def sweep(self, *, now: float, forget_before: float) -> Deferred[int]:
-        """Expire what waited too long, forget what ended long ago."""
+    def sweep(self, *, now: float, forget_before: float) -> Deferred[Swept]:
+        """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
         return execute(self._sweep, now, forget_before)
+
+    def renew(self, *, now: float, until: float) -> Deferred[None]:
+        """This process lives."""
+        self._leases[self.owner] = until
+        return succeed(None)
+
+    def end_lease(self, owner: str) -> Deferred[None]:
+        """That process is gone."""
+        self._leases.pop(owner, None)
+        return succeed(None)
+
+    def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
+        """Leave an order."""
+        return execute(self._order, owner, words, now)
+
+    def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
+        """Take the orders for this process."""
+        mine = [words for owner, made_at, words in self._orders if owner == self.owner and made_at > now - ORDER_S]
+        self._orders = [order for order in self._orders if order[0] != self.owner]
+        return succeed(mine)
 
     def check(self) -> Deferred[None]:
         """Always well."""
@@ -110,18 +145,21 @@ class MemoryStore:
             raise ContextExpired(context_id)
         if context.status is not ContextStatus.PENDING:
             raise ContextClaimed(context_id, f"by {context.peer}" if context.peer else "")
-        return self._put(context.claimed(transport=transport, peer=peer, now=now))
+        return self._put(context.claimed(transport=transport, peer=peer, now=now, owner=self.owner))
 
     def _finish(
         self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str
     ) -> CallContext:
-        ended = self._claimed(context_id).ended(
+        context = self._get(context_id)
+        if context.has_ended_as(reason, now):
+            return context
+        ended = self._in_hand(context_id).ended(
             reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now, detail=detail
         )
         return self._put(ended)
 
     def _move_on(self, context_id: str, next_dial: str) -> CallContext:
-        return self._put(self._claimed(context_id).moved_on(next_dial=next_dial))
+        return self._put(self._in_hand(context_id).moved_on(next_dial=next_dial))
 
     def _follow(self, context_id: str, progress: CallProgress, notify: bool) -> CallContext | None:
         context = self._get(context_id)
@@ -135,9 +173,9 @@ class MemoryStore:
             )
         return self._put(changed)
 
-    def _claimed(self, context_id: str) -> CallContext:
+    def _in_hand(self, context_id: str) -> CallContext:
         context = self._get(context_id)
-        if context.status is not ContextStatus.CLAIMED:
+        if not context.in_hand:
             raise ContextError(context_id, f"it is {context.status.value}, not claimed")
         return context
 
@@ -152,10 +190,17 @@ class MemoryStore:
         newest = nlargest(limit, numbered, key=lambda pair: (pair[1].created_at, pair[0]))
         return [context for _, context in newest]
 
-    def _sweep(self, now: float, forget_before: float) -> int:
+    def _sweep(self, now: float, forget_before: float) -> Swept:
         overdue = [pending for pending in self._pending.values() if pending.expires_at <= now]
         for pending in overdue:
             self._put(pending.expired(now=now))
+        lost = [
+            context
+            for context in self._contexts.values()
+            if context.status is ContextStatus.CLAIMED and context.owner and not self._lives(context.owner, now)
+        ]
+        for context in lost:
+            self._put(context.lost(now=now))
         forgotten = [
             context.context_id
             for context in self._contexts.values()
@@ -163,7 +208,19 @@ class MemoryStore:
         ]
         for context_id in forgotten:
             del self._contexts[context_id]
-        return len(overdue)
+        return Swept(len(overdue), len(lost))
+
+    def _order(self, owner: str, words: Mapping[str, str], now: float) -> None:
+        self._orders = [order for order in self._orders if order[1] > now - ORDER_S]
+        if sum(order[0] == owner for order in self._orders) >= LONGEST_QUEUE:
+            raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
+        self._orders.append((owner, now, dict(words)))
+
+    def _has_nobody(self, follower: str, now: float) -> bool:
+        return not follower or (follower != self.owner and not self._lives(follower, now))
+
+    def _lives(self, owner: str, now: float) -> bool:
+        return self._leases.get(owner, 0.0) > now
 
     def _put(self, context: CallContext) -> CallContext:
         self._contexts[context.context_id] = context

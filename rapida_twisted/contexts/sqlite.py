@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,16 +22,18 @@ from rapida_twisted.context import (
     EndReason,
     record_of,
 )
+from rapida_twisted.contexts.orders import LONGEST_QUEUE, ORDER_S
 from rapida_twisted.contexts.sqlite_schema import prepare
 from rapida_twisted.contexts.sqlite_thread import SqliteThread
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
     ContextExpired,
+    StoreUnavailable,
     TooManyCalls,
     UnknownContext,
 )
-from rapida_twisted.interfaces import ICallStore, Notice
+from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
 
 __all__ = ["SqliteStore"]
 
@@ -38,9 +41,10 @@ _COLUMNS = (
     "context_id", "assistant_id", "created_at", "expires_at", "direction", "status", "caller", "called", "channel_id",
     "variables", "transport", "peer", "claimed_at", "ended_at", "reason", "audio_in_s", "audio_out_s",
     "next_dial", "credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text",
-    "detail", "upstream_id", "key_name",
+    "detail", "upstream_id", "key_name", "owner", "follower",
 )  # fmt: skip
 _ALL = ", ".join(_COLUMNS)
+FORGET_LEASE_S = 86_400.0
 
 _INSERT = f"INSERT INTO calls ({_ALL}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _COUNT_WAITING = "SELECT count(*) FROM calls WHERE status = 'pending' AND expires_at > ?"
@@ -49,25 +53,37 @@ _COUNT_OF_KEY = """
     SELECT count(*) FROM calls WHERE key_name = ? AND key_name <> '' AND status IN ('pending', 'claimed')
         AND (status = 'claimed' OR expires_at > ?)
     """
+_IN_HAND = "(status = 'claimed' OR status = 'failed' AND reason = 'server_lost')"
 _CLAIM = f"""
-    UPDATE calls SET status = 'claimed', transport = ?, peer = ?, claimed_at = ?
+    UPDATE calls SET status = 'claimed', transport = ?, peer = ?, claimed_at = ?, owner = ?
     WHERE context_id = ? AND status = 'pending' AND expires_at > ? RETURNING {_ALL}
     """
 _FINISH = f"""
     UPDATE calls SET status = ?, reason = ?, audio_in_s = ?, audio_out_s = ?, ended_at = ?, detail = ?
-    WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}
+    WHERE context_id = ? AND {_IN_HAND} RETURNING {_ALL}
     """
-_MOVE_ON = f"UPDATE calls SET next_dial = ? WHERE context_id = ? AND status = 'claimed' RETURNING {_ALL}"
+_MOVE_ON = f"UPDATE calls SET next_dial = ? WHERE context_id = ? AND {_IN_HAND} RETURNING {_ALL}"
 _FOLLOW = """
     UPDATE calls SET status = ?, reason = ?, ended_at = ?, call_status = ?, answered_at = ?, hung_up_at = ?,
         dial_status = ?, cause = ?, cause_text = ?
     WHERE context_id = ?
     """
-_UNDER_WAY = f"""
-    SELECT {_ALL} FROM calls WHERE call_status IN ('new', 'initiated', 'ringing', 'answered') ORDER BY created_at
+_ADOPT = f"""
+    UPDATE calls SET follower = :me
+    WHERE call_status IN ('new', 'initiated', 'ringing', 'answered')
+        AND (follower = '' OR follower != :me AND follower NOT IN (SELECT owner FROM leases WHERE until > :now))
+    RETURNING {_ALL}
+    """
+_ADOPT_NOTICES = """
+    UPDATE notices SET owner = :me
+    WHERE owner != :me AND owner NOT IN (SELECT owner FROM leases WHERE until > :now)
     """
 _EXPIRE = """
     UPDATE calls SET status = 'expired', reason = 'expired', ended_at = ? WHERE status = 'pending' AND expires_at <= ?
+    """
+_LOSE = """
+    UPDATE calls SET status = 'failed', reason = 'server_lost', ended_at = :now
+    WHERE status = 'claimed' AND owner != '' AND owner NOT IN (SELECT owner FROM leases WHERE until > :now)
     """
 
 
@@ -77,10 +93,12 @@ class SqliteStore:
 
     :param path: the file; made, and its directory too, if not there.
     :param reactor: provides IReactorFromThreads.
+    :param owner: the name of this process among those that share the file.
     """
 
-    def __init__(self, path: Path, reactor: Any) -> None:
+    def __init__(self, path: Path, reactor: Any, owner: str = "") -> None:
         self.path = path
+        self.owner = owner
         self._thread = SqliteThread(path, reactor, lambda connection: prepare(connection, path))
 
     def open(self) -> Deferred[None]:
@@ -88,7 +106,10 @@ class SqliteStore:
         return execute(self._thread.open)
 
     def close(self) -> Deferred[None]:
-        """Finish what is under way, close the file, end the thread."""
+        """Finish what is under way, end the lease, close the file and the thread."""
+        if self.owner:
+            # It is over by itself soon if this fails.
+            self.end_lease(self.owner).addErrback(lambda failure: failure.trap(StoreUnavailable))
         return self._thread.close()
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
@@ -106,7 +127,8 @@ class SqliteStore:
         """Turn a pending context into a claimed one, in one statement."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
-        return self._thread.write(lambda connection: _claim(connection, context_id, transport, peer, now))
+        values = (transport, peer, now, self.owner, context_id, now)
+        return self._thread.write(lambda connection: _claim(connection, context_id, values))
 
     def finish(
         self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
@@ -116,32 +138,33 @@ class SqliteStore:
             return fail(UnknownContext(context_id))
         status = ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED
         values = (status.value, reason.value, audio_in_s, audio_out_s, now, detail, context_id)
-        return self._thread.write(lambda connection: _change_claimed(connection, context_id, _FINISH, values))
+        return self._thread.write(lambda connection: _finish(connection, context_id, reason, now, values))
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
         """Note where a claimed call goes next."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         values = (next_dial, context_id)
-        return self._thread.write(lambda connection: _change_claimed(connection, context_id, _MOVE_ON, values))
+        return self._thread.write(lambda connection: _change_in_hand(connection, context_id, _MOVE_ON, values))
 
     def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
         """Note news of an outbound call, and keep a notice of it, in one transaction."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
-        return self._thread.write(lambda connection: _follow(connection, context_id, progress, notify))
+        owner = self.owner if notify else None
+        return self._thread.write(lambda connection: _follow(connection, context_id, progress, owner))
 
-    def under_way(self) -> Deferred[list[CallContext]]:
-        """All outbound calls that are not over."""
-        return self._thread.read(lambda connection: [_from_row(row) for row in connection.execute(_UNDER_WAY)])
+    def adopt(self, *, now: float) -> Deferred[Adopted]:
+        """Take over the outbound calls that nobody follows any more, and the notices that nobody delivers."""
+        return self._thread.write(lambda connection: _adopt(connection, {"me": self.owner, "now": now}))
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
         """The oldest notices behind one."""
-        return self._thread.read(lambda connection: _notices(connection, max(0, limit), after))
+        return self._thread.read(lambda connection: _notices(connection, self.owner, max(0, limit), after))
 
     def drop_notice(self, number: int) -> Deferred[None]:
         """Forget a notice."""
-        return self._thread.write(lambda connection: _drop_notice(connection, number))
+        return self._thread.write(lambda connection: _drop_notice(connection, self.owner, number))
 
     def get(self, context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""
@@ -153,9 +176,32 @@ class SqliteStore:
         """The newest contexts first."""
         return self._thread.read(lambda connection: _recent(connection, max(0, limit), status))
 
-    def sweep(self, *, now: float, forget_before: float) -> Deferred[int]:
-        """Expire what waited too long, forget what ended long ago."""
+    def sweep(self, *, now: float, forget_before: float) -> Deferred[Swept]:
+        """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
         return self._thread.write(lambda connection: _sweep(connection, now, forget_before))
+
+    def renew(self, *, now: float, until: float) -> Deferred[None]:
+        """This process lives."""
+        return self._thread.write(lambda connection: _renew(connection, self.owner, until))
+
+    def end_lease(self, owner: str) -> Deferred[None]:
+        """That process is gone."""
+        return self._thread.write(lambda connection: _end_lease(connection, owner))
+
+    def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
+        """Leave an order."""
+        return self._thread.write(lambda connection: _order(connection, owner, json.dumps(dict(words)), now))
+
+    def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
+        """Take the orders for this process. The file is written to only when there are some."""
+        looking = self._thread.read(lambda connection: _has_orders(connection, self.owner))
+
+        def take(has_orders: bool) -> Any:
+            if not has_orders:
+                return []
+            return self._thread.write(lambda connection: _take_orders(connection, self.owner, now))
+
+        return looking.addCallback(take)
 
     def check(self) -> Deferred[None]:
         """Write something small, and read it again."""
@@ -180,8 +226,8 @@ def _count_of_key(connection: sqlite3.Connection, key_name: str, now: float) -> 
     return count
 
 
-def _claim(connection: sqlite3.Connection, context_id: str, transport: str, peer: str, now: float) -> CallContext:
-    rows = connection.execute(_CLAIM, (transport, peer, now, context_id, now)).fetchall()
+def _claim(connection: sqlite3.Connection, context_id: str, values: tuple[Any, ...]) -> CallContext:
+    rows = connection.execute(_CLAIM, values).fetchall()
     if rows:
         return _from_row(rows[0])
     context = _get(connection, context_id)
@@ -190,7 +236,19 @@ def _claim(connection: sqlite3.Connection, context_id: str, transport: str, peer
     raise ContextClaimed(context_id, f"by {context.peer}" if context.peer else "")
 
 
-def _change_claimed(
+def _finish(
+    connection: sqlite3.Connection, context_id: str, reason: EndReason, now: float, values: tuple[Any, ...]
+) -> CallContext:
+    try:
+        return _change_in_hand(connection, context_id, _FINISH, values)
+    except ContextError:
+        context = _get(connection, context_id)
+        if context.has_ended_as(reason, now):
+            return context
+        raise
+
+
+def _change_in_hand(
     connection: sqlite3.Connection, context_id: str, statement: str, values: tuple[Any, ...]
 ) -> CallContext:
     rows = connection.execute(statement, values).fetchall()
@@ -200,7 +258,7 @@ def _change_claimed(
 
 
 def _follow(
-    connection: sqlite3.Connection, context_id: str, progress: CallProgress, notify: bool
+    connection: sqlite3.Connection, context_id: str, progress: CallProgress, owner: str | None
 ) -> CallContext | None:
     # Within one transaction, which was begun for writing: nobody changes the row meanwhile.
     context = _get(connection, context_id)
@@ -210,24 +268,32 @@ def _follow(
     values = (changed.status.value, changed.reason, changed.ended_at, changed.call_status.value, changed.answered_at)
     end = (changed.hung_up_at, changed.dial_status, changed.cause, changed.cause_text)
     connection.execute(_FOLLOW, (*values, *end, context_id))
-    if notify:
+    if owner is not None:
         connection.execute(
-            "INSERT INTO notices (context_id, made_at, record) VALUES (?, ?, ?)",
-            (context_id, progress.at, json.dumps(record_of(changed))),
+            "INSERT INTO notices (context_id, made_at, record, owner) VALUES (?, ?, ?, ?)",
+            (context_id, progress.at, json.dumps(record_of(changed)), owner),
         )
     return changed
 
 
-def _notices(connection: sqlite3.Connection, limit: int, after: int) -> list[Notice]:
-    query = "SELECT number, context_id, made_at, record FROM notices WHERE number > ? ORDER BY number LIMIT ?"
+def _adopt(connection: sqlite3.Connection, values: Mapping[str, Any]) -> Adopted:
+    notices = connection.execute(_ADOPT_NOTICES, values).rowcount
+    calls = [_from_row(row) for row in connection.execute(_ADOPT, values).fetchall()]
+    return Adopted(sorted(calls, key=lambda context: context.created_at), notices)
+
+
+def _notices(connection: sqlite3.Connection, owner: str, limit: int, after: int) -> list[Notice]:
+    query = """
+        SELECT number, context_id, made_at, record FROM notices WHERE number > ? AND owner = ? ORDER BY number LIMIT ?
+        """
     return [
         Notice(number=number, context_id=context_id, made_at=made_at, record=json.loads(record))
-        for number, context_id, made_at, record in connection.execute(query, (after, limit))
+        for number, context_id, made_at, record in connection.execute(query, (after, owner, limit))
     ]
 
 
-def _drop_notice(connection: sqlite3.Connection, number: int) -> None:
-    connection.execute("DELETE FROM notices WHERE number = ?", (number,))
+def _drop_notice(connection: sqlite3.Connection, owner: str, number: int) -> None:
+    connection.execute("DELETE FROM notices WHERE number = ? AND owner = ?", (number, owner))
 
 
 def _get(connection: sqlite3.Connection, context_id: str) -> CallContext:
@@ -243,10 +309,37 @@ def _recent(connection: sqlite3.Connection, limit: int, status: ContextStatus | 
     return [_from_row(row) for row in connection.execute(query, (*values, limit))]
 
 
-def _sweep(connection: sqlite3.Connection, now: float, forget_before: float) -> int:
+def _sweep(connection: sqlite3.Connection, now: float, forget_before: float) -> Swept:
     expired = connection.execute(_EXPIRE, (now, now)).rowcount
+    lost = connection.execute(_LOSE, {"now": now}).rowcount
     connection.execute("DELETE FROM calls WHERE ended_at < ?", (forget_before,))
-    return expired
+    connection.execute("DELETE FROM orders WHERE made_at < ?", (now - ORDER_S,))
+    connection.execute("DELETE FROM leases WHERE until < ?", (now - FORGET_LEASE_S,))
+    return Swept(expired, lost)
+
+
+def _renew(connection: sqlite3.Connection, owner: str, until: float) -> None:
+    connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (owner, until))
+
+
+def _end_lease(connection: sqlite3.Connection, owner: str) -> None:
+    connection.execute("DELETE FROM leases WHERE owner = ?", (owner,))
+
+
+def _order(connection: sqlite3.Connection, owner: str, words: str, now: float) -> None:
+    count = "SELECT count(*) FROM orders WHERE owner = ? AND made_at > ?"
+    if connection.execute(count, (owner, now - ORDER_S)).fetchone()[0] >= LONGEST_QUEUE:
+        raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
+    connection.execute("INSERT INTO orders (owner, made_at, words) VALUES (?, ?, ?)", (owner, now, words))
+
+
+def _has_orders(connection: sqlite3.Connection, owner: str) -> bool:
+    return connection.execute("SELECT 1 FROM orders WHERE owner = ? LIMIT 1", (owner,)).fetchone() is not None
+
+
+def _take_orders(connection: sqlite3.Connection, owner: str, now: float) -> list[Mapping[str, str]]:
+    taken = connection.execute("DELETE FROM orders WHERE owner = ? RETURNING number, made_at, words", (owner,))
+    return [json.loads(words) for _, made_at, words in sorted(taken.fetchall()) if made_at > now - ORDER_S]
 
 
 def _check(connection: sqlite3.Connection) -> None:

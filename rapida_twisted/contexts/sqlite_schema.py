@@ -73,6 +73,21 @@ _VERSION_4 = (
 _VERSION_5 = (
     "ALTER TABLE calls ADD COLUMN key_name TEXT NOT NULL DEFAULT ''",
     "CREATE INDEX calls_of_keys ON calls (key_name) WHERE key_name <> '' AND status IN ('pending', 'claimed')",
+    "ALTER TABLE calls ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN follower TEXT NOT NULL DEFAULT ''",
+    # A lease that nobody has: the server that wrote these is gone.
+    "UPDATE calls SET owner = '(an earlier server)' WHERE status = 'claimed'",
+    "CREATE INDEX calls_claimed ON calls (owner) WHERE status = 'claimed'",
+    "CREATE TABLE leases (owner TEXT NOT NULL PRIMARY KEY, until REAL NOT NULL)",
+    "ALTER TABLE notices ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+    """
+    CREATE TABLE orders (
+        number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,
+        made_at REAL NOT NULL,
+        words TEXT NOT NULL
+    )
+    """,
 )
 _STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 """What makes each version of the one before it; the first is made of an empty file."""

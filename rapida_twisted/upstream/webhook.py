@@ -107,6 +107,11 @@ class StatusWebhook:
             self._looking = True
             self._run(self._look())
 
+    def look_back(self) -> None:
+        """Look into the whole outbox: older notices than those known have come, from a process that is gone."""
+        self._seen = 0
+        self.wake()
+
     def stop(self) -> Deferred[None]:
         """Try nothing again. Requests under way get 2 s. What was not delivered stays in the store.
 
@@ -169,7 +174,8 @@ class StatusWebhook:
     def _line_up(self, notice: Notice) -> None:
         line = self._lines.get(notice.context_id)
         if line is not None:
-            line.numbers.append(notice.number)
+            if notice.number not in line.numbers:
+                line.numbers.append(notice.number)
             return
         line = self._lines[notice.context_id] = _Line(notice.context_id, deque([notice.number]))
         self._ready.put(line)

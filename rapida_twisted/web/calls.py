@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from rapida_twisted.context import ContextStatus, record_of
+from rapida_twisted.errors import UnknownContext
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource
 from rapida_twisted.web.answers import Answer, Refusal, json_answer
@@ -56,10 +58,24 @@ class CallPage(KeyedResource):
     async def respond(self, request: Request) -> Answer:
         """The record; or 202 when the hang-up is under way."""
         if request.method == b"DELETE":
-            if not self._hangup(self._context_id):
-                raise Refusal(404, "no such call is up")
-            return Answer(202)
+            return Answer(202) if self._hangup(self._context_id) else await self._have_it_hung_up()
         return json_answer(record_of(await self._store.get(self._context_id)))
+
+    async def _have_it_hung_up(self) -> Answer:
+        """Leave an order for whoever has the call, among the processes that share the store: it is not up here."""
+        try:
+            context = await self._store.get(self._context_id)
+        except UnknownContext:
+            raise Refusal(404, "no such call is up") from None
+        have_it = {context.owner} if context.status is ContextStatus.CLAIMED else set()
+        if context.call_status is not None and not context.call_status.over:
+            have_it.add(context.follower)
+        have_it -= {"", self._store.owner}
+        if not have_it:
+            raise Refusal(404, "no such call is up")
+        for owner in sorted(have_it):
+            await self._store.order(owner, {"hangup": self._context_id}, now=time.time())
+        return json_answer({"contextId": self._context_id, "ordered": sorted(have_it)}, 202)
 
 
 def _argument(request: Request, name: bytes) -> str:

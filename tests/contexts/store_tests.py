@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
 from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces import Adopted, ICallStore, Swept
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
@@ -36,13 +36,13 @@ def context(number: int = 1, **changes: Any) -> CallContext:
 class StoreTests(TestCase):
     """The shared tests. A subclass is also a TestCase of trial, and gives the store."""
 
-    def make_store(self) -> Any:
-        """A new store, not open yet."""
+    def make_store(self, owner: str = "") -> Any:
+        """A new store of a process of that name, not open yet."""
         raise NotImplementedError
 
-    async def opened(self) -> Any:
+    async def opened(self, owner: str = "") -> Any:
         """An open store, that is closed after the test."""
-        store = self.make_store()
+        store = self.make_store(owner)
         await store.open()
         self.addCleanup(store.close)
         return store
@@ -213,12 +213,13 @@ class StoreTests(TestCase):
         self.assertEqual(await store.calls_of_key("office", now=NOW + 1000), 1)
 
     async def test_finish_not_claimed(self) -> None:
-        """What is pending or over can't be finished."""
+        """What is pending or over can't be finished; the same end told again changes nothing."""
         store = await self.opened()
         await store.add(context(), 10)
         await self.refused(self.finish(store), ContextError)
         await self.claim(store)
         ended = await self.finish(store)
+        self.assertEqual(await self.finish(store), ended)
         error = await self.refused(self.finish(store, now=NOW + 99), ContextError)
         self.assertTrue("completed" in str(error), str(error))
         self.assertEqual(await store.get(ended.context_id), ended)
@@ -253,14 +254,14 @@ class StoreTests(TestCase):
         up = await self.claim(store, 3)
         await self.claim(store, 4)
         await self.finish(store, 4)
-        self.assertEqual(await store.sweep(now=NOW + 301, forget_before=NOW + 60), 1)
-        self.assertEqual(await store.sweep(now=NOW + 301, forget_before=NOW + 60), 0)
+        self.assertEqual(await store.sweep(now=NOW + 301, forget_before=NOW + 60), Swept(1, 0))
+        self.assertEqual(await store.sweep(now=NOW + 301, forget_before=NOW + 60), Swept(0, 0))
         expired = context(1).expired(now=NOW + 301)
         self.assertEqual(await store.get(expired.context_id), expired)
-        self.assertEqual(await store.sweep(now=NOW + 999, forget_before=NOW + 301), 1)
+        self.assertEqual(await store.sweep(now=NOW + 999, forget_before=NOW + 301), Swept(1, 0))
         self.assertEqual(await store.get(expired.context_id), expired)
         await self.refused(store.get(context(4).context_id), UnknownContext)
-        self.assertEqual(await store.sweep(now=NOW + 9999, forget_before=NOW + 9999), 0)
+        self.assertEqual(await store.sweep(now=NOW + 9999, forget_before=NOW + 9999), Swept(0, 0))
         self.assertEqual(await store.recent(10), [up])
 
     async def test_check(self) -> None:
@@ -334,7 +335,7 @@ class StoreTests(TestCase):
         self.assertEqual((ended.hung_up_at, ended.cause, ended.cause_text), (NOW + 5, 17, "User busy"))
         self.assertEqual(await store.get(ended.context_id), ended)
         await self.refused(self.claim(store), ContextClaimed)
-        self.assertEqual(await store.sweep(now=NOW + 999, forget_before=NOW + 999), 0)
+        self.assertEqual(await store.sweep(now=NOW + 999, forget_before=NOW + 999), Swept(0, 0))
         await self.refused(store.get(ended.context_id), UnknownContext)
 
     async def test_followed_with_media(self) -> None:
@@ -358,8 +359,8 @@ class StoreTests(TestCase):
             await self.refused(store.follow(stranger, news), UnknownContext)
         self.assertEqual(await store.notices(10), [])
 
-    async def test_under_way(self) -> None:
-        """Outbound calls are under way until they are over, also when their media is over, or expired."""
+    async def test_adopt(self) -> None:
+        """Outbound calls are there to be followed until they are over, also when their media is over, or expired."""
         store = await self.opened()
         await store.add(context(9), 10)
         for number in (3, 2, 1):
@@ -368,8 +369,10 @@ class StoreTests(TestCase):
         await self.claim(store, 1)
         await self.finish(store, 1)
         await store.sweep(now=NOW + 9999, forget_before=NOW)
-        self.assertEqual([found.context_id for found in await store.under_way()],
-                         [context(number).context_id for number in (1, 3)])  # fmt: skip
+        adopted = await store.adopt(now=NOW)
+        self.assertEqual(
+            [found.context_id for found in adopted.calls], [context(number).context_id for number in (1, 3)]
+        )
 
     async def test_notices(self) -> None:
         """Each change makes a notice if asked for: numbered, in order, with the moment's record, until dropped."""
@@ -392,6 +395,143 @@ class StoreTests(TestCase):
         over = CallProgress(status=CallStatus.COMPLETED, at=NOW + 9)
         await store.follow(context().context_id, over, notify=True)
         self.assertGreater([notice.number for notice in await store.notices(9)][-1], third)
+
+    # Leases
+
+    async def test_lost(self) -> None:
+        """A call whose process renewed its lease no more is over, and told once; one without an owner is not."""
+        store = await self.opened("here")
+        for number in (1, 2):
+            await store.add(context(number), 10)
+        await store.renew(now=NOW, until=NOW + 30)
+        claimed = await self.claim(store, 1)
+        self.assertEqual(claimed.owner, "here")
+        self.assertEqual(await store.sweep(now=NOW + 29, forget_before=NOW), Swept(0, 0))
+        await self.pass_by(store, NOW + 31)
+        self.assertEqual(await store.sweep(now=NOW + 31, forget_before=NOW), Swept(0, 1))
+        self.assertEqual(await store.sweep(now=NOW + 31, forget_before=NOW), Swept(0, 0))
+        lost = await store.get(claimed.context_id)
+        self.assertEqual((lost.status, lost.reason, lost.ended_at), (ContextStatus.FAILED, "server_lost", NOW + 31))
+        await self.refused(self.claim(store, 1), ContextClaimed)
+
+    async def test_lost_and_found(self) -> None:
+        """Who was thought to be lost, and was not, tells the true end late; also where the call goes next."""
+        store = await self.opened("here")
+        await store.add(context(), 10)
+        claimed = await self.claim(store)
+        self.assertEqual(await store.sweep(now=NOW + 31, forget_before=NOW), Swept(0, 1))
+        await store.move_on(claimed.context_id, next_dial="PJSIP/200")
+        ended = await self.finish(store)
+        self.assertEqual((ended.status, ended.reason, ended.next_dial, ended.ended_at),
+                         (ContextStatus.COMPLETED, "caller_hangup", "PJSIP/200", NOW + 60))  # fmt: skip
+        self.assertEqual(await store.get(claimed.context_id), ended)
+        await self.refused(self.finish(store, now=NOW + 99), ContextError)
+        self.assertEqual(await store.sweep(now=NOW + 99, forget_before=NOW + 60), Swept(0, 0))
+        self.assertEqual(await store.get(claimed.context_id), ended)
+
+    async def test_end_lease(self) -> None:
+        """The lease of a process that is known to be gone is not waited for."""
+        store = await self.opened("here")
+        await store.add(context(), 10)
+        await store.renew(now=NOW, until=NOW + 30)
+        await self.claim(store)
+        await store.end_lease("nobody")
+        self.assertEqual(await store.sweep(now=NOW + 1, forget_before=NOW), Swept(0, 0))
+        await store.end_lease("here")
+        self.assertEqual(await store.sweep(now=NOW + 1, forget_before=NOW), Swept(0, 1))
+
+    async def test_adopt_my_own(self) -> None:
+        """What this process follows is not adopted, however long it was away; what nobody follows is, once."""
+        store = await self.opened("here")
+        await store.add(replace(outbound_context(1), follower="here"), 10)
+        await store.add(outbound_context(2), 10)
+        [adopted] = (await store.adopt(now=NOW)).calls
+        self.assertEqual(adopted, replace(outbound_context(2), follower="here"))
+        self.assertEqual(await store.get(adopted.context_id), adopted)
+        self.assertEqual(await store.adopt(now=NOW), Adopted([], 0))
+
+    async def test_orders(self) -> None:
+        """Orders are taken once, in order, by whom they are for; an old one by nobody."""
+        store = await self.opened("here")
+        await store.order("here", {"hangup": "1"}, now=NOW)
+        await store.order("there", {"hangup": "2"}, now=NOW)
+        await store.order("here", {"hangup": "ä", "more": ""}, now=NOW)
+        self.assertEqual(await store.orders(now=NOW + 1), [{"hangup": "1"}, {"hangup": "ä", "more": ""}])
+        self.assertEqual(await store.orders(now=NOW + 1), [])
+        await store.order("here", {"hangup": "3"}, now=NOW)
+        await self.pass_by(store, NOW + 61)
+        self.assertEqual(await store.orders(now=NOW + 61), [])
+
+    async def test_too_many_orders(self) -> None:
+        """A process that takes no orders gets no more than a thousand."""
+        store = await self.opened("here")
+        await gatherResults([store.order("there", {"n": str(number)}, now=NOW) for number in range(1000)])
+        await self.refused(store.order("there", {"n": "1000"}, now=NOW), TooManyCalls)
+        await store.order("here", {"n": "0"}, now=NOW)
+
+    async def pass_by(self, store: Any, now: float) -> None:
+        """Time passes, for a store that has a clock of its own."""
+
+
+class SharedStoreTests(StoreTests):
+    """What several processes that share a store have of it."""
+
+    async def test_one_is_lost(self) -> None:
+        """Only the calls of the process whose lease is over are lost; a clean end takes the lease along."""
+        one, two = await self.opened("one"), await self.opened("two")
+        for number, store in enumerate((one, two, two), 1):
+            await store.add(context(number), 10)
+            await self.claim(store, number)
+            await store.renew(now=NOW, until=NOW + 30)
+        self.assertEqual(await one.sweep(now=NOW + 1, forget_before=NOW), Swept(0, 0))
+        await two.close()
+        self.assertEqual(await one.sweep(now=NOW + 1, forget_before=NOW), Swept(0, 2))
+        found = {context.owner: context.status for context in await one.recent(10)}
+        self.assertEqual(found, {"one": ContextStatus.CLAIMED, "two": ContextStatus.FAILED})
+
+    async def test_adopt_of_the_dead(self) -> None:
+        """Who is gone has his outbound calls followed by one other, and their notices delivered by the same."""
+        one, two, three = [await self.opened(name) for name in ("one", "two", "three")]
+        for number, store in ((1, one), (2, two)):
+            await store.renew(now=NOW, until=NOW + 30)
+            await store.add(replace(outbound_context(number), follower=store.owner), 10)
+            news = CallProgress(status=CallStatus.RINGING, at=NOW + number)
+            await store.follow(context(number).context_id, news, notify=True)
+        [mine] = await two.notices(10)
+        self.assertEqual(mine.context_id, context(2).context_id)
+        self.assertEqual(await two.adopt(now=NOW + 1), Adopted([], 0))
+        await one.end_lease("one")
+        [adopted], notices = await two.adopt(now=NOW + 1)
+        self.assertEqual(notices, 1)
+        self.assertEqual(
+            (adopted.context_id, adopted.follower, adopted.call_status),
+            (context(1).context_id, "two", CallStatus.RINGING),
+        )
+        self.assertEqual(await three.adopt(now=NOW + 1), Adopted([], 0))
+        self.assertEqual([notice.made_at for notice in await two.notices(10)], [NOW + 1, NOW + 2])
+        await three.drop_notice(mine.number)
+        self.assertEqual(len(await two.notices(10)), 2)
+        over = CallProgress(status=CallStatus.COMPLETED, at=NOW + 9)
+        await two.follow(adopted.context_id, over)
+        await two.end_lease("two")
+        self.assertEqual(
+            [found.context_id for found in (await three.adopt(now=NOW + 1)).calls], [context(2).context_id]
+        )
+
+    async def test_orders_of_others(self) -> None:
+        """An order reaches the process that it is for, and no other."""
+        one, two = await self.opened("one"), await self.opened("two")
+        await one.order("two", {"hangup": "x"}, now=NOW)
+        self.assertEqual(await one.orders(now=NOW + 1), [])
+        self.assertEqual(await two.orders(now=NOW + 1), [{"hangup": "x"}])
+
+    async def test_one_limit(self) -> None:
+        """The limit of waiting calls holds for all processes together."""
+        one, two = await self.opened("one"), await self.opened("two")
+        await one.add(context(1), 2)
+        await two.add(context(2), 2)
+        await self.refused(one.add(context(3), 2), TooManyCalls)
+        self.assertEqual(await one.get(context(2).context_id), context(2))
 
 
 def outbound_context(number: int = 1) -> CallContext:

@@ -11,6 +11,6 @@ from tests.contexts.store_tests import StoreTests
 class MemoryStoreTests(StoreTests, TestCase):
     """MemoryStore does what every store does."""
 
-    def make_store(self) -> MemoryStore:
+    def make_store(self, owner: str = "") -> MemoryStore:
         """A new store."""
-        return MemoryStore()
+        return MemoryStore(owner)

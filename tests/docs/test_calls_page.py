@@ -16,7 +16,7 @@ from tests.web.test_outbound import PAGE, ScriptedOutbound
 
 OF_MEDIA = {
     *[EndReason.ASSISTANT_HANGUP, EndReason.OPERATOR_HANGUP, EndReason.SHUTDOWN, EndReason.ASSISTANT_FAILED],
-    *[EndReason.PROTOCOL_ERROR, EndReason.PEER_STALLED, EndReason.UPSTREAM_FAILED],
+    *[EndReason.PROTOCOL_ERROR, EndReason.PEER_STALLED, EndReason.UPSTREAM_FAILED, EndReason.CONNECTION_LOST],
 }
 """Reasons of any call, inbound ones too, which the page does not name."""
 

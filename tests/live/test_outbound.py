@@ -502,7 +502,7 @@ class RestartTests(OutboundTestCase):
         server.start()
         record = server.wait_for_status(up, "completed", timeout_s=8)
         self.assert_told(record, ANSWERED)
-        self.assertEqual((record["status"], record["reason"]), ("failed", "connection_lost"))
+        self.assertEqual((record["status"], record["reason"]), ("failed", "server_lost"))
         record = server.wait_for_status(short, "failed", timeout_s=8)
         self.assertEqual(record["reason"], "no_answer")
         self.assert_told(record, ["initiated", "ringing", "failed"])

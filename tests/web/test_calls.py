@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.context import EndReason
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, EndReason
 from tests.web.in_memory import NOW, Face
 
 UNKNOWN = "626162e8-ed7b-44b4-b10d-000000000000"
@@ -78,6 +79,8 @@ class CallsTests(SynchronousTestCase):
                 "dial_status": "",
                 "cause": None,
                 "cause_text": "",
+                "owner": "",
+                "follower": "",
                 "created": "2026-11-18T11:06:40.250Z",
                 "claimed": "2026-11-18T11:06:50.250Z",
                 "ended": "2026-11-18T11:07:00.250Z",
@@ -146,6 +149,33 @@ class CallsTests(SynchronousTestCase):
         reply = self.face.ask(f"/v1/calls/{self.ids[1]}", method="DELETE")
         self.assertEqual((reply.status, reply.body), (202, b""))
         self.assertEqual(self.face.hung_up, [self.ids[1]])
+
+    def test_hangup_elsewhere(self) -> None:
+        """A call that another process has is hung up by an order to it: 202, and who got the order."""
+        store = self.face.store
+        store.owner = "there"
+        self.successResultOf(store.claim(self.ids[2], transport="audiosocket", peer="", now=NOW + 10))
+        store.owner = "here"
+        reply = self.face.ask(f"/v1/calls/{self.ids[2]}", method="DELETE")
+        self.assertEqual(reply.status, 202)
+        self.assertEqual(json.loads(reply.body), {"contextId": self.ids[2], "ordered": ["there"]})
+        self.assertEqual(self.successResultOf(store.orders(now=time.time())), [])
+        store.owner = "there"
+        self.assertEqual(self.successResultOf(store.orders(now=time.time())), [{"hangup": self.ids[2]}])
+        self.assertEqual(self.face.ask(f"/v1/calls/{self.ids[2]}", method="DELETE").status, 404)
+
+    def test_hangup_of_what_rings_elsewhere(self) -> None:
+        """So is an outbound call that another process follows; when that is over nobody is asked any more."""
+        call = CallContext(
+            context_id=UNKNOWN, assistant_id="1", created_at=NOW, expires_at=NOW + 300, direction=Direction.OUTBOUND,
+            call_status=CallStatus.RINGING, follower="there",
+        )  # fmt: skip
+        self.successResultOf(self.face.store.add(call, 10))
+        reply = self.face.ask(f"/v1/calls/{UNKNOWN}", method="DELETE")
+        self.assertEqual((reply.status, json.loads(reply.body)["ordered"]), (202, ["there"]))
+        over = CallProgress(status=CallStatus.CANCELLED, at=NOW)
+        self.successResultOf(self.face.store.follow(UNKNOWN, over))
+        self.assertEqual(self.face.ask(f"/v1/calls/{UNKNOWN}", method="DELETE").status, 404)
 
     def test_hangup_of_nothing(self) -> None:
         """404 when no such call is up."""

@@ -1,0 +1,340 @@
+"""Call contexts in a Redis (or Valkey), which servers on many machines share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute, fail, succeed
+from zope.interface import implementer
+
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
+from rapida_twisted.contexts import redis_scripts as scripts
+from rapida_twisted.contexts.orders import LONGEST_QUEUE
+from rapida_twisted.contexts.redis_address import RedisAddress
+from rapida_twisted.contexts.redis_client import RedisClient, Script
+from rapida_twisted.contexts.redis_probe import probe
+from rapida_twisted.errors import (
+    ContextClaimed,
+    ContextError,
+    ContextExpired,
+    StoreUnavailable,
+    TooManyCalls,
+    UnknownContext,
+)
+from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
+from rapida_twisted.outgoing import tls_options
+
+__all__ = ["RedisStore"]
+
+_FIELDS = {known.name: known.default for known in fields(CallContext)}
+_NUMBERS = frozenset(
+    ("created_at", "expires_at", "claimed_at", "ended_at", "audio_in_s", "audio_out_s", "answered_at", "hung_up_at")
+)
+_SCRIPTED = ("status", "created_at", "expires_at", "follower")
+"""What scripts look at, so that it has fields of its own from the start."""
+_TRIES = 10
+_LEAST_LEASE_MS = 1
+
+
+@implementer(ICallStore)
+class RedisStore:
+    """Keeps contexts in a Redis, through one connection.
+
+    :param reactor: provides IReactorTime and IReactorTCP.
+    :param owner: the name of this process among those that share the store.
+    :param ca_file: the authorities that the server's certificate is verified against, in the place of the public ones.
+    """
+
+    def __init__(self, address: RedisAddress, reactor: Any, owner: str = "", ca_file: str = "") -> None:
+        self.address = address
+        self.owner = owner
+        self._ca_file = ca_file
+        self._prefix = f"{{{address.prefix}}}"
+        self._client = RedisClient(address, reactor, lambda host: tls_options(host, ca_file))
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self.address.where}>"
+
+    def open(self) -> Deferred[None]:
+        """See that Redis is there, and connect. Whether it is there is known when the call returns, after at most five
+        seconds, so that a server can refuse to start without it."""
+        return execute(self._open)
+
+    def close(self) -> Deferred[None]:
+        """End the lease, and close the connection."""
+        return Deferred.fromCoroutine(self._close())
+
+    def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
+        """Keep a new, pending context."""
+        if context.status is not ContextStatus.PENDING:
+            return fail(ValueError(f"context {context.context_id} is not new and pending"))
+        follower = "-" if context.call_status is None else context.follower
+        words = (context.context_id, repr(context.created_at), repr(context.expires_at), str(max_pending), follower)
+        adding = self._run(scripts.ADD, context.context_id, *words, context.key_name, *_new_fields(context))
+        return adding.addCallback(_added, context.context_id)
+
+    def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
+        """How many calls that an API key registered wait for their media, or are up."""
+        if not key_name:
+            return succeed(0)
+        return self._client.command("ZCOUNT", self._key("key", key_name), f"({now!r}", "+inf")
+
+    def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
+        """Turn a pending context into a claimed one, in one script."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+        changed = {"status": "claimed", "transport": transport, "peer": peer, "claimed_at": now}
+        claiming = self._run(scripts.CLAIM, context_id, context_id, repr(now), self.owner, *_changed_fields(changed))
+        return claiming.addCallback(_claimed, context_id)
+
+    def finish(
+        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
+    ) -> Deferred[CallContext]:
+        """Turn a claimed context into a completed or failed one."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+        status = (ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED).value
+        changed = {
+            "status": status, "reason": reason.value, "ended_at": now,
+            "audio_in_s": audio_in_s, "audio_out_s": audio_out_s, "detail": detail,
+        }  # fmt: skip
+        words = (context_id, reason.value, repr(float(now)), status)
+        finishing = self._run(scripts.FINISH, context_id, *words, *_changed_fields(changed))
+        return finishing.addCallback(_in_hand, context_id)
+
+    def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
+        """Note where a claimed call goes next."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+        return self._run(scripts.MOVE_ON, context_id, next_dial).addCallback(_in_hand, context_id)
+
+    def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
+        """Note news of an outbound call, and keep a notice of it, in one step."""
+        return Deferred.fromCoroutine(self._follow(context_id, progress, notify))
+
+    def adopt(self, *, now: float) -> Deferred[Adopted]:
+        """Take over the outbound calls that nobody follows any more, and the notices that nobody delivers."""
+        return Deferred.fromCoroutine(self._adopt())
+
+    def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
+        """The oldest notices behind one."""
+        key = self._key("notices", self.owner)
+        asking = self._client.command("ZRANGEBYSCORE", key, f"({after}", "+inf", "LIMIT", "0", str(max(0, limit)))
+        return asking.addCallback(lambda found: [_notice(member) for member in found])
+
+    def drop_notice(self, number: int) -> Deferred[None]:
+        """Forget a notice."""
+        dropping = self._client.command("ZREMRANGEBYSCORE", self._key("notices", self.owner), str(number), str(number))
+        return dropping.addCallback(_nothing)
+
+    def get(self, context_id: str) -> Deferred[CallContext]:
+        """The context, or ``UnknownContext``."""
+        return self._read(context_id).addCallback(lambda found: found[0])
+
+    def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
+        """The newest contexts first."""
+        if limit < 1:
+            return succeed([])
+        where = "created" if status is None else f"status:{status.value}"
+        asking = self._run(scripts.RECENT, "", where, str(limit))
+        return asking.addCallback(lambda found: [_context(flat) for flat in found if flat])
+
+    def sweep(self, *, now: float, forget_before: float) -> Deferred[Swept]:
+        """Expire what waited too long, fail what nobody has any more, forget what ended long ago; in small steps."""
+        return Deferred.fromCoroutine(self._sweep(now, forget_before))
+
+    def renew(self, *, now: float, until: float) -> Deferred[None]:
+        """This process lives. How long the lease lasts is counted by Redis: the clocks of machines may differ."""
+        for_ms = max(_LEAST_LEASE_MS, int((until - now) * 1000))
+        return self._client.command("SET", self._key("lease", self.owner), "1", "PX", str(for_ms)).addCallback(_nothing)
+
+    def end_lease(self, owner: str) -> Deferred[None]:
+        """That process is gone."""
+        return self._client.command("DEL", self._key("lease", owner)).addCallback(_nothing)
+
+    def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
+        """Leave an order."""
+
+        def given(taken: int) -> None:
+            if not taken:
+                raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
+
+        ordering = self._client.run(scripts.ORDER, self._key("orders", owner), self._prefix, json.dumps(dict(words)))
+        return ordering.addCallback(given)
+
+    def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
+        """Take the orders for this process."""
+        taking = self._client.run(scripts.ORDERS, self._key("orders", self.owner), self._prefix)
+        return taking.addCallback(lambda found: [json.loads(words) for words in found])
+
+    def check(self) -> Deferred[None]:
+        """Write something small."""
+        return self._client.command("SET", self._prefix + "check", "1").addCallback(_nothing)
+
+    # Inside
+
+    def _open(self) -> None:
+        probe(self.address, self._ca_file)
+        self._client.start()
+
+    async def _close(self) -> None:
+        try:
+            if self.owner:
+                await self.end_lease(self.owner)
+        except StoreUnavailable:
+            pass  # It is over by itself soon.
+        await self._client.stop()
+
+    def _key(self, kind: str, name: str) -> str:
+        return f"{self._prefix}{kind}:{name}"
+
+    def _run(self, script: Script, context_id: str, *words: str) -> Deferred[Any]:
+        return self._client.run(script, self._key("call", context_id), self._prefix, *words)
+
+    def _read(self, context_id: str) -> Deferred[tuple[CallContext, bytes]]:
+        """The context, and which change of it this is; or ``UnknownContext``."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+
+        def found(flat: list[bytes]) -> tuple[CallContext, bytes]:
+            if not flat:
+                raise UnknownContext(context_id)
+            return _context(flat), flat[flat.index(b"v") + 1]
+
+        return self._client.command("HGETALL", self._key("call", context_id)).addCallback(found)
+
+    async def _follow(self, context_id: str, progress: CallProgress, notify: bool) -> CallContext | None:
+        for _ in range(_TRIES):
+            context, version = await self._read(context_id)
+            changed = context.followed(progress)
+            if changed is context or changed.call_status is None:
+                return None
+            notice = json.dumps([context_id, progress.at, record_of(changed)]) if notify else ""
+            over = "1" if changed.call_status.over else "0"
+            words = (over, changed.status.value, repr(changed.ended_at), self.owner, notice)
+            followed = {
+                name: getattr(changed, name)
+                for name in _FIELDS
+                if name != "variables" and getattr(changed, name) != getattr(context, name)
+            }
+            if await self._run(
+                scripts.FOLLOW, context_id, context_id, version.decode(), *words, *_changed_fields(followed)
+            ):
+                return changed
+        raise StoreUnavailable(f"context {context_id} is changed by others all the time")
+
+    async def _adopt(self) -> Adopted:
+        calls: dict[str, CallContext] = {}
+        notices = 0
+        while True:
+            moved, found = await self._run(scripts.ADOPT, "", self.owner, str(scripts.BATCH))
+            notices += moved
+            known = len(calls)
+            calls.update((context.context_id, context) for context in map(_context, filter(None, found)))
+            if moved < scripts.BATCH and (len(found) < scripts.BATCH or len(calls) == known):
+                break
+        under_way = [context for context in calls.values() if context.call_status and not context.call_status.over]
+        return Adopted(sorted(under_way, key=lambda context: context.created_at), notices)
+
+    async def _sweep(self, now: float, forget_before: float) -> Swept:
+        swept, more = Swept(0, 0), True
+        while more:
+            expired, lost = await self._run(scripts.SWEEP, "", repr(now), str(scripts.BATCH))
+            swept = Swept(swept.expired + expired, swept.lost + lost)
+            more = expired + lost >= scripts.BATCH
+        while await self._run(scripts.FORGET, "", repr(forget_before), str(scripts.BATCH)) >= scripts.BATCH:
+            pass
+        return swept
+
+
+# What scripts answer, and what contexts look like in Redis
+
+
+def _nothing(_: Any) -> None:
+    """What Redis answers to a command says nothing."""
+
+
+def _added(answer: int, context_id: str) -> None:
+    if answer == -1:
+        raise ValueError(f"context {context_id} is not new and pending")
+    if answer >= 0:
+        raise TooManyCalls(f"{answer} calls wait for their media already")
+
+
+def _claimed(answer: bytes | list[bytes], context_id: str) -> CallContext:
+    if isinstance(answer, list):
+        return _context(answer)
+    if answer == b"unknown":
+        raise UnknownContext(context_id)
+    if answer == b"expired":
+        raise ContextExpired(context_id)
+    peer = answer.decode().partition(" ")[2]
+    raise ContextClaimed(context_id, f"by {peer}" if peer else "")
+
+
+def _in_hand(answer: bytes | list[bytes], context_id: str) -> CallContext:
+    if isinstance(answer, list):
+        return _context(answer)
+    if answer == b"unknown":
+        raise UnknownContext(context_id)
+    raise ContextError(context_id, f"it is {answer.decode()}, not claimed")
+
+
+def _notice(member: bytes) -> Notice:
+    number, _, content = member.partition(b" ")
+    context_id, made_at, record = json.loads(content)
+    return Notice(number=int(number), context_id=context_id, made_at=made_at, record=record)
+
+
+def _storable(text: str) -> bool:
+    """Whether Redis can hold this text: half a surrogate pair is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _new_fields(context: CallContext) -> list[str]:
+    """A new context: what scripts look at in fields, all else that is not as usual in one."""
+    body = {
+        name: getattr(context, name)
+        for name, usual in _FIELDS.items()
+        if name not in _SCRIPTED and getattr(context, name) != usual
+    }
+    body["variables"] = dict(context.variables)
+    scripted = _changed_fields({name: getattr(context, name) for name in _SCRIPTED})
+    return ["body", json.dumps(body, separators=(",", ":")), *scripted]
+
+
+def _changed_fields(changed: Mapping[str, Any]) -> list[str]:
+    """Names and values in turn. Nothing is an empty text."""
+    flat = []
+    for name, value in changed.items():
+        flat.append(name)
+        if name in _NUMBERS and value is not None:
+            flat.append(repr(float(value)))
+        else:
+            flat.append("" if value is None else str(value))
+    return flat
+
+
+def _context(flat: list[bytes]) -> CallContext:
+    words = dict(zip(flat[::2], flat[1::2], strict=True))
+    values: dict[str, Any] = json.loads(words.pop(b"body"))
+    for key, word in words.items():
+        name, value = key.decode(), word.decode()
+        if name in _NUMBERS:
+            values[name] = float(value) if value else None
+        elif name in _FIELDS:
+            values[name] = value
+    values["variables"] = MappingProxyType(values["variables"])
+    values["direction"] = Direction(values.get("direction", Direction.INBOUND))
+    values["status"] = ContextStatus(values["status"])
+    values["call_status"] = CallStatus(values["call_status"]) if values.get("call_status") else None
+    values["cause"] = int(values["cause"]) if values.get("cause") not in (None, "") else None
+    return CallContext(**values)

@@ -1,0 +1,287 @@
+"""A store that forgets nothing while the store behind it is away: what must not get lost waits on the local disk."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.components import proxyForInterface
+from twisted.python.failure import Failure
+
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, EndReason
+from rapida_twisted.contexts.spool_file import SpoolFile, SpoolFull
+from rapida_twisted.errors import ContextError, StoreUnavailable
+from rapida_twisted.interfaces import ICallStore
+
+__all__ = ["SpoolingStore"]
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+TOGETHER = 100
+"""How many entries are told at once."""
+
+
+class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[misc]
+    """Stands before a store. The ends of calls and the news of outbound calls are taken also when the store does not
+    answer, kept in a file, and told in order when it does again, also by a later process.
+
+    :param store: the store behind it.
+    :param directory: where the files are, of all processes of this machine.
+    :param reactor: provides IReactorTime and a thread pool.
+    :param told: called when something was told late.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, store: ICallStore, directory: Path, reactor: Any, told: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(store)
+        self._reactor = reactor
+        self._told = told
+        self._file = SpoolFile(
+            directory,
+            store.owner,
+            lambda work, *words: deferToThreadPool(reactor, reactor.getThreadPool(), work, *words),
+        )
+        self._up: dict[str, CallContext] = {}
+        """The calls that were claimed here and are not over."""
+        self._doubtful: dict[str, float] = {}
+        """Claims that failed, and may have been done nevertheless: the moments of the claims by contextId."""
+        self._telling: Deferred[None] | None = None
+        self._gone: list[str] = []
+        """Processes whose files were found."""
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How much waits to be told."""
+        return len(self._file.entries)
+
+    def open(self) -> Deferred[None]:
+        """Open the store, and take up what waits. As with the store itself this is done when the call returns, if it is
+        there."""
+        opening: Deferred[None] = self._store.open()
+        return opening.addCallback(self._open)
+
+    def _open(self, _: None) -> None:
+        try:
+            self._gone = self._file.open()
+        except OSError as error:
+            self._store.close()
+            raise StoreUnavailable(f"{self._file.path.parent} can't be used: {error.strerror or error}") from None
+        if self.waiting:
+            self._log.info("{count} ends and news of calls wait to be told to the store", count=self.waiting)
+            self._tell_later()
+        else:
+            self._end_leases()
+
+    def _end_leases(self) -> None:
+        """Of the processes that left something; when that is told, what else they had is lost."""
+        gone, self._gone = self._gone, []
+        for owner in gone:
+            # If not, it is over by itself soon.
+            self._store.end_lease(owner).addErrback(lambda failure: failure.trap(StoreUnavailable))
+
+    def close(self) -> Deferred[None]:
+        """Close the store; what waits is told by the next process."""
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        self._closed = True
+        if self._telling is not None:
+            self._telling.cancel()
+        if self.waiting:
+            self._log.warn("{count} ends and news of calls wait for the next start", count=self.waiting)
+        await self._store.close()
+        await self._file.close()
+
+    def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
+        """Claim it. If nobody knows whether that was done, it is undone later."""
+        claiming: Deferred[CallContext] = self._store.claim(context_id, transport=transport, peer=peer, now=now)
+
+        def claimed(context: CallContext) -> CallContext:
+            self._up[context_id] = context
+            return context
+
+        def failed(failure: Failure) -> Failure:
+            if failure.check(StoreUnavailable, CancelledError):
+                self._doubtful[context_id] = now
+            return failure
+
+        return claiming.addCallbacks(claimed, failed)
+
+    def finish(
+        self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
+    ) -> Deferred[CallContext]:
+        """Write down the end of a call, or keep it."""
+        words = {
+            "reason": reason.value, "audio_in_s": audio_in_s, "audio_out_s": audio_out_s, "now": now, "detail": detail
+        }  # fmt: skip
+        up = self._up.get(context_id)
+        ended = None
+        if up is not None:
+            ended = up.ended(reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now, detail=detail)
+        finishing = self._say({"do": "finish", "id": context_id, **words}, keep=ended is not None, kept=ended)
+
+        def over(result: CallContext | Failure) -> CallContext | Failure:
+            if not (isinstance(result, Failure) and result.check(StoreUnavailable)):
+                self._up.pop(context_id, None)
+            return result
+
+        return finishing.addBoth(over)
+
+    def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
+        """Note news of an outbound call, or keep them; they are then taken for none until they are told."""
+        news = {"do": "follow", "id": context_id, "notify": notify, "progress": asdict(progress)}
+        return self._say(news, keep=True, kept=None)
+
+    def renew(self, *, now: float, until: float) -> Deferred[None]:
+        """This process lives; and so does the store, if that can be written: see whether claims are to be undone."""
+        renewing: Deferred[None] = self._store.renew(now=now, until=until)
+        return renewing.addCallback(lambda _: self._undo_claims())
+
+    # Keeping
+
+    def _say(self, entry: Mapping[str, Any], *, keep: bool, kept: Any) -> Deferred[Any]:
+        """Tell the store, or keep it if that does not answer; what waits already goes first."""
+        if keep and self.waiting and self._keep(entry):
+            return succeed(kept)
+
+        def failed(failure: Failure) -> Any:
+            if failure.check(StoreUnavailable) and keep and self._keep(entry):
+                return kept
+            return failure
+
+        return self._do(entry).addErrback(failed)
+
+    def _keep(self, entry: Mapping[str, Any]) -> bool:
+        """Keep it in the file; whether that could be done."""
+        try:
+            self._file.append(entry)
+        except SpoolFull:
+            self._log.error("call {id}: what is to be told of it is not kept, so much waits already", id=entry["id"])
+            return False
+        except OSError as error:
+            self._log.error(
+                "call {id}: what is to be told of it can't be kept in {path}: {error}",
+                id=entry["id"], path=self._file.path, error=str(error),
+            )  # fmt: skip
+            return False
+        self._tell_later()
+        return True
+
+    def _do(self, entry: Mapping[str, Any]) -> Deferred[Any]:
+        """Tell the store."""
+        words = {name: value for name, value in entry.items() if name not in ("do", "id")}
+        if entry["do"] == "finish":
+            words["reason"] = EndReason(words["reason"])
+            return self._store.finish(entry["id"], **words)
+        return self._store.follow(entry["id"], _progress(words["progress"]), notify=words["notify"])
+
+    # Telling
+
+    def _tell_later(self) -> None:
+        if self._telling is None and not self._closed:
+            self._telling = Deferred.fromCoroutine(self._tell())
+            self._telling.addErrback(self._broke)
+            self._telling.addCallback(self._told_all)
+
+    def _told_all(self, _: Any) -> None:
+        self._telling = None
+        if self.waiting:
+            self._tell_later()
+
+    async def _tell(self) -> None:
+        pauses = 0
+        while self.waiting:
+            await deferLater(self._reactor, _pause_s(pauses))
+            answered = True
+            while self.waiting and answered:
+                answered = await self._tell_some()
+            pauses = 0 if answered else pauses + 1
+        self._log.info("all that waited was told to the store")
+        self._end_leases()
+
+    async def _tell_some(self) -> bool:
+        """Tell the first entries, those of one call one after the other; whether the store answered."""
+        calls: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in islice(self._file.entries, TOGETHER):
+            calls.setdefault(entry["id"], []).append(entry)
+        settled: list[Mapping[str, Any]] = []
+        telling = [Deferred.fromCoroutine(self._tell_of_one(entries, settled)) for entries in calls.values()]
+        answered = await gatherResults(telling, consumeErrors=True)
+        self._file.settled(settled)
+        if settled:
+            self._told()
+        return all(answered)
+
+    async def _tell_of_one(self, entries: list[Mapping[str, Any]], settled: list[Mapping[str, Any]]) -> bool:
+        for entry in entries:
+            try:
+                await self._do(entry)
+            except StoreUnavailable:
+                return False
+            except CancelledError:
+                raise
+            except ContextError as error:
+                self._log.warn("call {id}: what waited can't be told: {error}", id=entry["id"], error=str(error))
+            except Exception:
+                self._log.failure("call {id}: what waited can't be told", id=entry["id"])
+            settled.append(entry)
+        return True
+
+    def _broke(self, failure: Failure) -> None:
+        if not self._closed:
+            self._log.failure("what waits can't be told to the store", failure)
+            # Not again at once; it is still in the file.
+            self._closed = True
+
+    # Claims in doubt
+
+    def _undo_claims(self) -> None:
+        for context_id, claimed_at in list(self._doubtful.items()):
+            undoing = Deferred.fromCoroutine(self._undo_claim(context_id, claimed_at))
+            undoing.addErrback(self._not_undone, context_id)
+
+    async def _undo_claim(self, context_id: str, claimed_at: float) -> None:
+        context = await self._store.get(context_id)
+        if context.status is ContextStatus.PENDING:
+            return  # The claim may still be on its way.
+        self._doubtful.pop(context_id, None)
+        if context.status is ContextStatus.CLAIMED and (context.owner, context.claimed_at) == (self.owner, claimed_at):
+            self._log.info("call {id}: its media came while the store did not answer, and went", id=context_id)
+            why = "the store did not answer in time when its media came"
+            await self._store.finish(
+                context_id,
+                reason=EndReason.CONNECTION_LOST,
+                audio_in_s=0.0,
+                audio_out_s=0.0,
+                now=claimed_at,
+                detail=why,
+            )
+
+    def _not_undone(self, failure: Failure, context_id: str) -> None:
+        if failure.check(StoreUnavailable):
+            return  # Again at the next renewal.
+        self._doubtful.pop(context_id, None)
+        if not failure.check(ContextError):
+            self._log.failure("call {id}: its claim could not be undone", failure, id=context_id)
+
+
+def _progress(words: Mapping[str, Any]) -> CallProgress:
+    reason = words.get("reason") and EndReason(words["reason"])
+    return CallProgress(**{**words, "status": CallStatus(words["status"]), "reason": reason})
+
+
+def _pause_s(pauses: int) -> float:
+    """Longer after each failure, and by chance different for each process."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(pauses, 10)) * random.uniform(0.5, 1.5)

@@ -1,0 +1,171 @@
+"""What waits to be told to a store, in a file: it survives the process, and another process tells it then.
+
+Each process has a file of its own, which it holds a lock on. So a file without one is of a process that is gone,
+however it went, and whoever finds it takes what is in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+__all__ = ["MOST_ENTRIES", "SpoolFile", "SpoolFull"]
+
+MOST_ENTRIES = 100_000
+_ENDING = ".jsonl"
+
+
+class SpoolFull(Exception):
+    """So much waits already that no more is taken."""
+
+
+class SpoolFile:
+    """A queue of entries, each a mapping that JSON can hold.
+
+    :param directory: where the files of all processes of this machine are.
+    :param owner: the name of this process.
+    :param in_thread: runs a function off the reactor, such as ``deferToThreadPool`` with its pool.
+    """
+
+    _log = Logger()
+
+    def __init__(self, directory: Path, owner: str, in_thread: Callable[..., Deferred[Any]]) -> None:
+        self.path = directory / f"{owner}{_ENDING}"
+        self.entries: deque[Mapping[str, Any]] = deque()
+        self._in_thread = in_thread
+        self._fd = -1
+        self._syncing: Deferred[Any] | None = None
+        self._sync_again = False
+
+    def open(self) -> list[str]:
+        """Make the file, and take what processes that are gone had left; gives their names.
+
+        :raises OSError: the directory can't be written to.
+        """
+        directory = self.path.parent
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        left = [(path, fd) for path in sorted(directory.glob(f"*{_ENDING}")) if (fd := _locked(path)) is not None]
+        # Under another name until it is locked: else somebody who starts at this moment takes it for one that was left.
+        new = self.path.with_suffix(".new")
+        self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.rename(self.path)
+        for path, fd in left:
+            with os.fdopen(fd, "rb") as file:
+                self.entries.extend(self._read(file.read(), path))
+                self._write(self.entries)
+                path.unlink()
+        return [path.name.removesuffix(_ENDING) for path, _ in left]
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Keep an entry. It is in the file when this returns, and on the disk soon after.
+
+        :raises SpoolFull: too many wait.
+        :raises OSError: it could not be written.
+        """
+        if len(self.entries) >= MOST_ENTRIES:
+            raise SpoolFull
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        line = _line(entry)
+        try:
+            written = os.write(self._fd, line)
+            if written < len(line):
+                raise OSError("the disk is full")
+        except OSError:
+            os.ftruncate(self._fd, end)
+            raise
+        self.entries.append(entry)
+        self._sync()
+
+    def settled(self, entries: list[Mapping[str, Any]]) -> None:
+        """These, of the first ones, need not be told any more. The file gets shorter when nothing is left.
+
+        What was told and is found in it after a crash is told again.
+        """
+        gone = {id(entry) for entry in entries}
+        kept = []
+        while gone:
+            entry = self.entries.popleft()
+            if id(entry) in gone:
+                gone.remove(id(entry))
+            else:
+                kept.append(entry)
+        self.entries.extendleft(reversed(kept))
+        if not self.entries:
+            os.ftruncate(self._fd, 0)
+
+    def close(self) -> Deferred[Any]:
+        """Close the file, and remove it if there is nothing in it."""
+        if self._fd < 0:
+            return succeed(None)
+        self._sync_again = False
+        return (self._syncing or succeed(None)).addCallback(self._close)
+
+    def _close(self, _: Any) -> None:
+        fd, self._fd = self._fd, -1
+        if not self.entries:
+            self.path.unlink(missing_ok=True)
+        os.close(fd)
+
+    def _write(self, entries: deque[Mapping[str, Any]]) -> None:
+        """Write all anew, and have it on the disk."""
+        os.ftruncate(self._fd, 0)
+        with os.fdopen(os.dup(self._fd), "wb") as file:
+            file.writelines(map(_line, entries))
+        os.fsync(self._fd)
+
+    def _read(self, data: bytes, path: Path) -> list[Mapping[str, Any]]:
+        entries: list[Mapping[str, Any]] = []
+        # What stands behind the last newline was not written completely.
+        for line in data.split(b"\n")[:-1]:
+            try:
+                entry = json.loads(line)
+                entries.append({**entry, "id": str(entry["id"]), "do": str(entry["do"])})
+            except (ValueError, TypeError, KeyError):
+                self._log.error("{path}: a line can't be read, and is left out", path=path)
+        return entries
+
+    def _sync(self) -> None:
+        """Have it on the disk, off the reactor; what comes meanwhile goes together."""
+        if self._syncing is not None:
+            self._sync_again = True
+            return
+        self._sync_again = False
+        self._syncing = self._in_thread(os.fdatasync, self._fd)
+        self._syncing.addErrback(
+            lambda failure: self._log.failure("{path} is not on the disk", failure, path=self.path)
+        )
+        self._syncing.addCallback(self._synced)
+
+    def _synced(self, _: Any) -> None:
+        self._syncing = None
+        if self._sync_again:
+            self._sync()
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _locked(path: Path) -> int | None:
+    """The file, open and locked, if nobody else has it and it is still there."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(fd).st_ino:
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
