@@ -36,9 +36,9 @@ class ToldMetrics(Metrics):
 class ObservedStoreTests(StoreTests, TestCase):
     """Nothing is another thing than with the store itself."""
 
-    def make_store(self) -> Any:
+    def make_store(self, owner: str = "") -> Any:
         """A new store."""
-        return observed(MemoryStore(), Metrics())
+        return observed(MemoryStore(owner), Metrics())
 
 
 class BrokenStore(MemoryStore):
