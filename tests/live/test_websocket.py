@@ -538,6 +538,7 @@ class IncomingTests(WebSocketTestCase):
         output = self.program(str(REPOSITORY / "docs/examples/asterisk_incoming.py"), url)
         wait_until("the call is up", lambda: f"the call is up: {made['id']}" in output.read_text(), 10)
         bridge_id = self.request(*bridge)["id"]
+        self.addCleanup(self.asterisk.ari, "DELETE", f"bridges/{bridge_id}")
         self.request(*join, BRIDGE=bridge_id, CHANNELS=f"{caller},{made['id']}")
 
         wait_until("the program hung up", lambda: "hung up" in output.read_text(), 10)
