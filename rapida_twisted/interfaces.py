@@ -451,9 +451,12 @@ class ICallStore(Interface):
         :param notify: whether a change makes a :class:`Notice`, in the same step.
         """
 
-    def adopt(*, now: float) -> Deferred[Adopted]:
-        """Take over all outbound calls that are not over and that nobody follows, or somebody whose lease is over; with
-        the notices of such processes. Each is given to one of those that ask."""
+    def adopt(*, now: float, presume: bool = True) -> Deferred[Adopted]:
+        """Take over all outbound calls that are not over and that nobody follows, or somebody who is gone; with the
+        notices of such processes. Each is given to one of those that ask.
+
+        :param presume: whether who did not renew his lease is taken for gone; else only whose lease was ended.
+        """
 
     def notices(limit: int, after: int = 0) -> Deferred[list[Notice]]:
         """This process's oldest notices with a higher number than ``after``, in the order in which they were made."""
@@ -467,9 +470,12 @@ class ICallStore(Interface):
     def recent(limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
         """The newest contexts first (by creation), of one status or of all."""
 
-    def sweep(*, now: float, forget_before: float) -> Deferred[Swept]:
-        """Mark pending contexts whose time is over as expired, and claimed ones whose owner's lease is over as failed
-        (``server_lost``); forget those that ended (completed, failed, expired) before ``forget_before``."""
+    def sweep(*, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
+        """Mark pending contexts whose time is over as expired, and claimed ones whose owner is gone as failed
+        (``server_lost``); forget those that ended (completed, failed, expired) before ``forget_before``.
+
+        :param presume: as for :meth:`adopt`.
+        """
 
     def renew(*, now: float, until: float) -> Deferred[None]:
         """This process lives: its lease lasts until then."""

@@ -57,7 +57,9 @@ class Lease:
         self._now = now
         self._steady_s = steady_s
         self._offset_s = now() - steady_s()
-        self._stepped_s: float | None = None
+        self._since_s: float | None = None
+        """Since when the lease was renewed without a failure, and the clock made no step; by the steady clock."""
+        self._renewed_s = steady_s()
         self._works = True
         self._renewing = LoopingCall(self._renew)
         self._asking = LoopingCall(self._ask)
@@ -75,14 +77,19 @@ class Lease:
                 loop.stop()
 
     def may_judge(self) -> bool:
-        """Whether others may be taken for gone now: not just after a step of the wall clock, which leases go by in
-        stores that have no clock of their own. Those that live need the time to renew theirs."""
+        """Whether others may be taken for gone now, who did not renew their leases.
+
+        Not for as long as a lease lasts after the store was away, as far as this process knows, when nobody could; and
+        after a step of the wall clock, which leases go by in stores that have no clock of their own.
+        """
         now_s, offset_s = self._steady_s(), self._now() - self._steady_s()
         if abs(offset_s - self._offset_s) > STEP_S:
             self._log.warn("the clock was changed by {step:.1f} s", step=offset_s - self._offset_s)
-            self._stepped_s = now_s
+            self._since_s = now_s
         self._offset_s = offset_s
-        return self._stepped_s is None or now_s - self._stepped_s > LEASE_S
+        # Who was held up, and is about to renew his own, does not know how the others are.
+        recently = now_s - self._renewed_s < 2 * RENEW_S
+        return recently and self._since_s is not None and now_s - self._since_s > LEASE_S
 
     def _renew(self) -> Deferred[Any]:
         now = self._now()
@@ -90,12 +97,16 @@ class Lease:
         return renewing.addCallbacks(self._renewed, self._not_renewed)
 
     def _renewed(self, _: None) -> None:
+        if self._since_s is None or self._steady_s() - self._renewed_s > 2 * RENEW_S:
+            self._since_s = self._steady_s()
+        self._renewed_s = self._steady_s()
         if not self._works:
             self._works = True
             self._log.info("the store answers again")
 
     def _not_renewed(self, failure: Failure) -> None:
         failure.trap(StoreUnavailable)
+        self._since_s = None
         if self._works:
             self._works = False
             self._log.warn(

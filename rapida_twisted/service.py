@@ -390,11 +390,9 @@ class RapidaMedia(Service):
         return Deferred.fromCoroutine(self._sweep()).addErrback(self._not_swept)
 
     async def _sweep(self) -> None:
-        if not self.lease.may_judge():
-            return
-        now = time.time()
-        self._swept(await self.store.sweep(now=now, forget_before=now - self.settings.keep_s))
-        if await self.outbound.adopt():
+        now, presume = time.time(), self.lease.may_judge()
+        self._swept(await self.store.sweep(now=now, forget_before=now - self.settings.keep_s, presume=presume))
+        if await self.outbound.adopt(presume):
             self.webhook.look_back()
 
     def _swept(self, swept: Swept) -> None:

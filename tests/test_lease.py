@@ -79,21 +79,50 @@ class LeaseTests(SynchronousTestCase):
         self.clock.advance(0.5)
         self.assertEqual(len(self.obeyed), 2)
 
+    def judges(self, *, after_s: float) -> None:
+        """Others are judged after so many seconds, and not sooner."""
+        for _ in range(int(after_s / 0.5)):
+            self.assertFalse(self.lease.may_judge(), self.clock.seconds())
+            self.clock.advance(0.5)
+        self.clock.advance(0.5)
+        self.assertTrue(self.lease.may_judge())
+        self.assertEqual(self.status(), ContextStatus.CLAIMED)
+
+    def test_start(self) -> None:
+        """At first nobody is judged: the store may have been away just before."""
+        self.judges(after_s=30)
+
     def test_clock_steps(self) -> None:
         """After a step of the wall clock, either way, nobody is judged until the living have renewed their leases."""
-        self.assertTrue(self.lease.may_judge())
+        self.judges(after_s=30)
         for step_s in (3600.0, -3600.0, 10.0):
             self.clock.advance(1)
             self.step_s += step_s
-            self.assertFalse(self.lease.may_judge())
-            self.clock.pump([0.5] * 58)
-            self.assertFalse(self.lease.may_judge())
-            self.clock.pump([0.5] * 4)
-            self.assertTrue(self.lease.may_judge())
-            self.assertEqual(self.status(), ContextStatus.CLAIMED)
+            self.judges(after_s=30)
+
+    def test_after_an_outage(self) -> None:
+        """When the store was away nobody could renew a lease, so nobody is judged for as long as one lasts."""
+        self.judges(after_s=30)
+        real: Any = self.store.renew
+        self.patch(self.store, "renew", lambda **_: fail(StoreUnavailable("away")))
+        self.clock.pump([0.5] * 80)
+        self.assertFalse(self.lease.may_judge())
+        self.patch(self.store, "renew", real)
+        while self.store._leases["here"] < self.now():
+            self.clock.advance(0.5)
+        self.judges(after_s=30)
+
+    def test_held_up(self) -> None:
+        """A process that was held up for long judges nobody, and has its own lease first."""
+        self.judges(after_s=30)
+        self.clock.rightNow += 40
+        self.assertFalse(self.lease.may_judge())
+        self.clock.advance(0)
+        self.judges(after_s=30)
 
     def test_slow_clock(self) -> None:
         """A clock that is put right little by little has made no step."""
+        self.judges(after_s=30)
         for _ in range(100):
             self.clock.advance(5)
             self.step_s += 0.05

@@ -83,17 +83,19 @@ class OutboundCalls:
         :raises StoreUnavailable: the store does not tell what that is.
         """
         self.refresh()
-        await self.adopt()
+        await self.adopt(presume=False)
 
-    async def adopt(self) -> int:
+    async def adopt(self, presume: bool) -> int:
         """Follow what processes that are gone had placed. Called now and then; gives how many of their notices there
         are to deliver.
+
+        :param presume: whether who did not renew his lease is taken for gone.
 
         :raises StoreUnavailable: the store does not tell what that is.
         """
         if self.draining:
             return 0
-        adopted = await self._store.adopt(now=self._now())
+        adopted = await self._store.adopt(now=self._now(), presume=presume)
         for context in adopted.calls:
             if context.context_id not in self._calls:
                 self._resume(context)

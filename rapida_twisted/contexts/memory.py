@@ -16,6 +16,9 @@ from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
 
 __all__ = ["MemoryStore"]
 
+_ENDED = -1.0
+"""How long a lease lasts that was ended."""
+
 
 @implementer(ICallStore)
 class MemoryStore:
@@ -73,12 +76,12 @@ class MemoryStore:
         """Note news of an outbound call."""
         return execute(self._follow, context_id, progress, notify)
 
-    def adopt(self, *, now: float) -> Deferred[Adopted]:
+    def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
         """Take over the outbound calls that nobody follows. Their notices are here anyway."""
         found = [
             self._put(replace(context, follower=self.owner))
             for context in list(self._contexts.values())
-            if context.call_status and not context.call_status.over and self._has_nobody(context.follower, now)
+            if context.call_status and not context.call_status.over and self._has_nobody(context.follower, now, presume)
         ]
         return succeed(Adopted(sorted(found, key=lambda context: context.created_at), 0))
 
@@ -99,9 +102,9 @@ class MemoryStore:
         """The newest contexts first."""
         return execute(self._recent, limit, status)
 
-    def sweep(self, *, now: float, forget_before: float) -> Deferred[Swept]:
+    def sweep(self, *, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
         """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
-        return execute(self._sweep, now, forget_before)
+        return execute(self._sweep, now, forget_before, presume)
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """This process lives."""
@@ -110,7 +113,7 @@ class MemoryStore:
 
     def end_lease(self, owner: str) -> Deferred[None]:
         """That process is gone."""
-        self._leases.pop(owner, None)
+        self._leases[owner] = _ENDED
         return succeed(None)
 
     def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
@@ -190,14 +193,14 @@ class MemoryStore:
         newest = nlargest(limit, numbered, key=lambda pair: (pair[1].created_at, pair[0]))
         return [context for _, context in newest]
 
-    def _sweep(self, now: float, forget_before: float) -> Swept:
+    def _sweep(self, now: float, forget_before: float, presume: bool) -> Swept:
         overdue = [pending for pending in self._pending.values() if pending.expires_at <= now]
         for pending in overdue:
             self._put(pending.expired(now=now))
         lost = [
             context
             for context in self._contexts.values()
-            if context.status is ContextStatus.CLAIMED and context.owner and not self._lives(context.owner, now)
+            if context.status is ContextStatus.CLAIMED and context.owner and self._is_gone(context.owner, now, presume)
         ]
         for context in lost:
             self._put(context.lost(now=now))
@@ -216,11 +219,12 @@ class MemoryStore:
             raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
         self._orders.append((owner, now, dict(words)))
 
-    def _has_nobody(self, follower: str, now: float) -> bool:
-        return not follower or (follower != self.owner and not self._lives(follower, now))
+    def _has_nobody(self, follower: str, now: float, presume: bool) -> bool:
+        return not follower or (follower != self.owner and self._is_gone(follower, now, presume))
 
-    def _lives(self, owner: str, now: float) -> bool:
-        return self._leases.get(owner, 0.0) > now
+    def _is_gone(self, owner: str, now: float, presume: bool) -> bool:
+        until = self._leases.get(owner, 0.0)
+        return until == _ENDED or (presume and until <= now)
 
     def _put(self, context: CallContext) -> CallContext:
         self._contexts[context.context_id] = context

@@ -116,9 +116,9 @@ class RedisStore:
         """Note news of an outbound call, and keep a notice of it, in one step."""
         return Deferred.fromCoroutine(self._follow(context_id, progress, notify))
 
-    def adopt(self, *, now: float) -> Deferred[Adopted]:
+    def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
         """Take over the outbound calls that nobody follows any more, and the notices that nobody delivers."""
-        return Deferred.fromCoroutine(self._adopt())
+        return Deferred.fromCoroutine(self._adopt(presume))
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
         """The oldest notices behind one."""
@@ -143,18 +143,20 @@ class RedisStore:
         asking = self._run(scripts.RECENT, "", where, str(limit))
         return asking.addCallback(lambda found: [_context(flat) for flat in found if flat])
 
-    def sweep(self, *, now: float, forget_before: float) -> Deferred[Swept]:
+    def sweep(self, *, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
         """Expire what waited too long, fail what nobody has any more, forget what ended long ago; in small steps."""
-        return Deferred.fromCoroutine(self._sweep(now, forget_before))
+        return Deferred.fromCoroutine(self._sweep(now, forget_before, presume))
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """This process lives. How long the lease lasts is counted by Redis: the clocks of machines may differ."""
         for_ms = max(_LEAST_LEASE_MS, int((until - now) * 1000))
-        return self._client.command("SET", self._key("lease", self.owner), "1", "PX", str(for_ms)).addCallback(_nothing)
+        key = self._key("lease", self.owner)
+        return self._client.run(scripts.RENEW, key, self._prefix, self.owner, str(for_ms)).addCallback(_nothing)
 
     def end_lease(self, owner: str) -> Deferred[None]:
         """That process is gone."""
-        return self._client.command("DEL", self._key("lease", owner)).addCallback(_nothing)
+        ending = self._client.run(scripts.END_LEASE, self._key("lease", owner), self._prefix, owner)
+        return ending.addCallback(_nothing)
 
     def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
         """Leave an order."""
@@ -227,11 +229,11 @@ class RedisStore:
                 return changed
         raise StoreUnavailable(f"context {context_id} is changed by others all the time")
 
-    async def _adopt(self) -> Adopted:
+    async def _adopt(self, presume: bool) -> Adopted:
         calls: dict[str, CallContext] = {}
         notices = 0
         while True:
-            moved, found = await self._run(scripts.ADOPT, "", self.owner, str(scripts.BATCH))
+            moved, found = await self._run(scripts.ADOPT, "", self.owner, str(scripts.BATCH), str(int(presume)))
             notices += moved
             known = len(calls)
             calls.update((context.context_id, context) for context in map(_context, filter(None, found)))
@@ -240,10 +242,10 @@ class RedisStore:
         under_way = [context for context in calls.values() if context.call_status and not context.call_status.over]
         return Adopted(sorted(under_way, key=lambda context: context.created_at), notices)
 
-    async def _sweep(self, now: float, forget_before: float) -> Swept:
+    async def _sweep(self, now: float, forget_before: float, presume: bool) -> Swept:
         swept, more = Swept(0, 0), True
         while more:
-            expired, lost = await self._run(scripts.SWEEP, "", repr(now), str(scripts.BATCH))
+            expired, lost = await self._run(scripts.SWEEP, "", repr(now), str(scripts.BATCH), str(int(presume)))
             swept = Swept(swept.expired + expired, swept.lost + lost)
             more = expired + lost >= scripts.BATCH
         while await self._run(scripts.FORGET, "", repr(forget_before), str(scripts.BATCH)) >= scripts.BATCH:

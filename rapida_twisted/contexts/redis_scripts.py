@@ -10,6 +10,7 @@ All keys begin with the prefix in braces, so that a cluster keeps them together.
 ``ended``                 sorted set: contextIds by ``ended_at``
 ``lease:OWNER``           there as long as that process lives; it expires by Redis' own clock
 ``owners``                set: processes that may have one of the following
+``gone``                  set: those of them whose lease was ended
 ``claims:OWNER``          set: contextIds whose media that process has
 ``follows:OWNER``         set: contextIds of outbound calls that it follows
 ``notices:OWNER``         sorted set: its notices by their numbers
@@ -30,6 +31,7 @@ __all__ = [
     "ADOPT",
     "BATCH",
     "CLAIM",
+    "END_LEASE",
     "FINISH",
     "FOLLOW",
     "FORGET",
@@ -37,6 +39,7 @@ __all__ = [
     "ORDER",
     "ORDERS",
     "RECENT",
+    "RENEW",
     "SWEEP",
 ]
 
@@ -62,7 +65,10 @@ local function to_status(member, created_at, from, to)
         redis.call('ZREM', P .. 'key:' .. key_name, id)
     end
 end
-local function lives(owner) return redis.call('EXISTS', P .. 'lease:' .. owner) == 1 end
+local function is_gone(owner, presume)
+    if redis.call('SISMEMBER', P .. 'gone', owner) == 1 then return true end
+    return presume == '1' and redis.call('EXISTS', P .. 'lease:' .. owner) == 0
+end
 """
 
 ADD = Script(
@@ -176,7 +182,7 @@ return found
 SWEEP = Script(
     _COMMON
     + """
-local now, most, expired, lost = ARGV[2], tonumber(ARGV[3]), 0, 0
+local now, most, presume, expired, lost = ARGV[2], tonumber(ARGV[3]), ARGV[4], 0, 0
 local function over(id, status, reason)
     local key = call_key(id)
     local f = redis.call('HMGET', key, 'status', 'member', 'created_at')
@@ -192,12 +198,13 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'pending', '-inf', now, 'LI
     expired = expired + over(id, 'expired', 'expired')
 end
 for _, owner in ipairs(redis.call('SMEMBERS', P .. 'owners')) do
-    if expired + lost < most and not lives(owner) then
+    if expired + lost < most and is_gone(owner, presume) then
         for _, id in ipairs(redis.call('SPOP', P .. 'claims:' .. owner, most - expired - lost)) do
             lost = lost + over(id, 'failed', 'server_lost')
         end
         if redis.call('EXISTS', P .. 'claims:' .. owner, P .. 'follows:' .. owner, P .. 'notices:' .. owner) == 0 then
             redis.call('SREM', P .. 'owners', owner)
+            redis.call('SREM', P .. 'gone', owner)
         end
     end
 end
@@ -227,13 +234,13 @@ return #ids
 ADOPT = Script(
     _COMMON
     + """
-local me, most, notices, calls = ARGV[2], tonumber(ARGV[3]), 0, {}
+local me, most, presume, notices, calls = ARGV[2], tonumber(ARGV[3]), ARGV[4], 0, {}
 for _, owner in ipairs(redis.call('SMEMBERS', P .. 'owners')) do
     if owner == '' and me == '' then
         for _, id in ipairs(redis.call('SMEMBERS', P .. 'follows:')) do
             calls[#calls + 1] = redis.call('HGETALL', call_key(id))
         end
-    elseif owner ~= me and (owner == '' or not lives(owner)) then
+    elseif owner ~= me and (owner == '' or is_gone(owner, presume)) then
         for _, id in ipairs(redis.call('SPOP', P .. 'follows:' .. owner, math.max(0, most - #calls))) do
             redis.call('SADD', P .. 'owners', me)
             redis.call('SADD', P .. 'follows:' .. me, id)
@@ -250,6 +257,24 @@ for _, owner in ipairs(redis.call('SMEMBERS', P .. 'owners')) do
     end
 end
 return {notices, calls}
+"""
+)
+
+RENEW = Script(
+    _COMMON
+    + """
+redis.call('SREM', P .. 'gone', ARGV[2])
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[3])
+return 1
+"""
+)
+
+END_LEASE = Script(
+    _COMMON
+    + """
+redis.call('DEL', KEYS[1])
+if redis.call('SISMEMBER', P .. 'owners', ARGV[2]) == 1 then redis.call('SADD', P .. 'gone', ARGV[2]) end
+return 1
 """
 )
 

@@ -68,22 +68,26 @@ _FOLLOW = """
         dial_status = ?, cause = ?, cause_text = ?
     WHERE context_id = ?
     """
+# Less than nothing: when a lease was ended, negative.
+_GONE = """(
+        {0} IN (SELECT owner FROM leases WHERE until < 0)
+        OR :presume AND {0} NOT IN (SELECT owner FROM leases WHERE until > :now)
+    )"""
 _ADOPT = f"""
     UPDATE calls SET follower = :me
     WHERE call_status IN ('new', 'initiated', 'ringing', 'answered')
-        AND (follower = '' OR follower != :me AND follower NOT IN (SELECT owner FROM leases WHERE until > :now))
+        AND (follower = '' OR follower != :me AND {_GONE.format("follower")})
     RETURNING {_ALL}
     """
-_ADOPT_NOTICES = """
-    UPDATE notices SET owner = :me
-    WHERE owner != :me AND owner NOT IN (SELECT owner FROM leases WHERE until > :now)
+_ADOPT_NOTICES = f"""
+    UPDATE notices SET owner = :me WHERE owner != :me AND (owner = '' OR {_GONE.format("notices.owner")})
     """
 _EXPIRE = """
     UPDATE calls SET status = 'expired', reason = 'expired', ended_at = ? WHERE status = 'pending' AND expires_at <= ?
     """
-_LOSE = """
+_LOSE = f"""
     UPDATE calls SET status = 'failed', reason = 'server_lost', ended_at = :now
-    WHERE status = 'claimed' AND owner != '' AND owner NOT IN (SELECT owner FROM leases WHERE until > :now)
+    WHERE status = 'claimed' AND owner != '' AND {_GONE.format("calls.owner")}
     """
 
 
@@ -154,9 +158,10 @@ class SqliteStore:
         owner = self.owner if notify else None
         return self._thread.write(lambda connection: _follow(connection, context_id, progress, owner))
 
-    def adopt(self, *, now: float) -> Deferred[Adopted]:
+    def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
         """Take over the outbound calls that nobody follows any more, and the notices that nobody delivers."""
-        return self._thread.write(lambda connection: _adopt(connection, {"me": self.owner, "now": now}))
+        values = {"me": self.owner, "now": now, "presume": presume}
+        return self._thread.write(lambda connection: _adopt(connection, values))
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
         """The oldest notices behind one."""
@@ -176,9 +181,9 @@ class SqliteStore:
         """The newest contexts first."""
         return self._thread.read(lambda connection: _recent(connection, max(0, limit), status))
 
-    def sweep(self, *, now: float, forget_before: float) -> Deferred[Swept]:
+    def sweep(self, *, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
         """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
-        return self._thread.write(lambda connection: _sweep(connection, now, forget_before))
+        return self._thread.write(lambda connection: _sweep(connection, now, forget_before, presume))
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """This process lives."""
@@ -309,12 +314,12 @@ def _recent(connection: sqlite3.Connection, limit: int, status: ContextStatus | 
     return [_from_row(row) for row in connection.execute(query, (*values, limit))]
 
 
-def _sweep(connection: sqlite3.Connection, now: float, forget_before: float) -> Swept:
+def _sweep(connection: sqlite3.Connection, now: float, forget_before: float, presume: bool) -> Swept:
     expired = connection.execute(_EXPIRE, (now, now)).rowcount
-    lost = connection.execute(_LOSE, {"now": now}).rowcount
+    lost = connection.execute(_LOSE, {"now": now, "presume": presume}).rowcount
     connection.execute("DELETE FROM calls WHERE ended_at < ?", (forget_before,))
     connection.execute("DELETE FROM orders WHERE made_at < ?", (now - ORDER_S,))
-    connection.execute("DELETE FROM leases WHERE until < ?", (now - FORGET_LEASE_S,))
+    connection.execute("DELETE FROM leases WHERE abs(until) < ?", (now - FORGET_LEASE_S,))
     return Swept(expired, lost)
 
 
@@ -323,7 +328,7 @@ def _renew(connection: sqlite3.Connection, owner: str, until: float) -> None:
 
 
 def _end_lease(connection: sqlite3.Connection, owner: str) -> None:
-    connection.execute("DELETE FROM leases WHERE owner = ?", (owner,))
+    connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (owner, -time.time()))
 
 
 def _order(connection: sqlite3.Connection, owner: str, words: str, now: float) -> None:

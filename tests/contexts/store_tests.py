@@ -440,6 +440,25 @@ class StoreTests(TestCase):
         await store.end_lease("here")
         self.assertEqual(await store.sweep(now=NOW + 1, forget_before=NOW), Swept(0, 1))
 
+    async def test_not_presumed(self) -> None:
+        """Nobody is taken for gone when that may not be presumed, but him whose lease was ended."""
+        store = await self.opened("here")
+        for number in (1, 2):
+            await store.add(context(number), 10)
+        await store.add(replace(outbound_context(3), follower="there"), 10)
+        await self.claim(store, 1)
+        await store.renew(now=NOW, until=NOW + 30)
+        await self.pass_by(store, NOW + 31)
+        self.assertEqual(await store.sweep(now=NOW + 31, forget_before=NOW, presume=False), Swept(0, 0))
+        self.assertEqual(await store.adopt(now=NOW + 31, presume=False), Adopted([], 0))
+        await store.end_lease("here")
+        await store.end_lease("there")
+        self.assertEqual(await store.sweep(now=NOW + 31, forget_before=NOW, presume=False), Swept(0, 1))
+        self.assertEqual(len((await store.adopt(now=NOW + 31, presume=False)).calls), 1)
+        await store.renew(now=NOW, until=NOW + 60)
+        await self.claim(store, 2, now=NOW + 3)
+        self.assertEqual(await store.sweep(now=NOW + 31, forget_before=NOW), Swept(0, 0))
+
     async def test_adopt_my_own(self) -> None:
         """What this process follows is not adopted, however long it was away; what nobody follows is, once."""
         store = await self.opened("here")

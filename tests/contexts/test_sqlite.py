@@ -19,6 +19,7 @@ from rapida_twisted.contexts import sqlite_thread
 from rapida_twisted.contexts.sqlite import SqliteStore
 from rapida_twisted.contexts.sqlite_schema import SCHEMA_VERSION
 from rapida_twisted.errors import ContextClaimed, StoreUnavailable, TooManyCalls, UnknownContext
+from rapida_twisted.interfaces import Swept
 from tests.contexts.claim_race import race
 from tests.contexts.store_tests import NOW, SharedStoreTests, context
 
@@ -99,6 +100,8 @@ class SqliteStoreTests(SharedStoreTests, TestCase):
             self.path.unlink(missing_ok=True)
             store = await self.opened()
             await store.add(context(), 10)
+            await store.add(context(2), 10)
+            await self.claim(store, 2)
             await store.close()
             other = self.other_connection()
             self.take_back(other, version)
@@ -108,6 +111,9 @@ class SqliteStoreTests(SharedStoreTests, TestCase):
             await self.claim(store)
             await store.move_on(context().context_id, next_dial="PJSIP/200")
             self.assertEqual(await store.notices(1), [])
+            # Nobody has a call that was up then any more.
+            self.assertEqual(await store.sweep(now=NOW, forget_before=NOW), Swept(0, 1))
+            self.assertEqual((await store.get(context(2).context_id)).reason, "server_lost")
             await store.close()
 
     def take_back(self, connection: sqlite3.Connection, version: int) -> None:
