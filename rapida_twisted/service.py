@@ -402,9 +402,8 @@ class RapidaMedia(Service):
             self._log.warn("{count} calls are lost, with the server process that had them", count=swept.lost)
 
     def _not_swept(self, failure: Failure) -> None:
-        if failure.check(StoreUnavailable):
-            self._log.debug("the store can't be swept now: {error}", error=failure.getErrorMessage())
-        else:
+        # That the store does not answer is told by the lease.
+        if not failure.check(StoreUnavailable):
             self._log.failure("the store could not be swept", failure)
 
     def _housekeeping_broke(self, failure: Failure) -> None:

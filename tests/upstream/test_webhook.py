@@ -390,6 +390,23 @@ class OrderTests(ClockTests):
         self.clock.advance(1)
         self.assertEqual(self.treq.told, [("one", 1), ("one", 2)])
 
+    def test_looking_back(self) -> None:
+        """Older notices, of a process that is gone, are sent, too, and none that is under way is sent twice."""
+        self.outbox.note("of another")
+        theirs = self.outbox.kept.pop(1)
+        self.outbox.note("mine")
+        self.hook.start()
+        self.assertEqual(self.treq.told, [("mine", 2)])
+        self.outbox.kept = {1: theirs, **self.outbox.kept}
+        self.hook.wake()
+        self.assertEqual(self.treq.told, [("mine", 2)])
+        self.hook.look_back()
+        self.assertEqual(self.treq.told, [("mine", 2), ("of another", 1)])
+        for each in self.treq.tries:
+            each.answer(200)
+        self.hook.look_back()
+        self.assertEqual((len(self.treq.told), self.outbox.kept), (2, {}))
+
 
 class RetryTests(ClockTests):
     """What is tried again, when, and when it is given up."""
