@@ -25,6 +25,7 @@ __all__ = ["SpoolingStore"]
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+MOST_DOUBTFUL = 10_000
 TOGETHER = 100
 """How many entries are told at once."""
 
@@ -57,6 +58,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         self._doubtful: dict[str, float] = {}
         """Claims that failed, and may have been done nevertheless: the moments of the claims by contextId."""
         self._telling: Deferred[None] | None = None
+        self._undoing: Deferred[None] | None = None
         self._gone: list[str] = []
         """Processes whose files were found."""
         self._closed = False
@@ -113,7 +115,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             return context
 
         def failed(failure: Failure) -> Failure:
-            if failure.check(StoreUnavailable, CancelledError):
+            if failure.check(StoreUnavailable, CancelledError) and len(self._doubtful) < MOST_DOUBTFUL:
                 self._doubtful[context_id] = now
             return failure
 
@@ -147,7 +149,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """This process lives; and so does the store, if that can be written: see whether claims are to be undone."""
         renewing: Deferred[None] = self._store.renew(now=now, until=until)
-        return renewing.addCallback(lambda _: self._undo_claims())
+        return renewing.addCallback(self._undo_claims)
 
     # Keeping
 
@@ -247,16 +249,28 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
 
     # Claims in doubt
 
-    def _undo_claims(self) -> None:
+    def _undo_claims(self, _: None) -> None:
+        if self._undoing is None and self._doubtful:
+            self._undoing = Deferred.fromCoroutine(self._undo_one_by_one())
+            self._undoing.addErrback(lambda failure: self._log.failure("claims could not be undone", failure))
+            self._undoing.addCallback(self._undone)
+
+    def _undone(self, _: None) -> None:
+        self._undoing = None
+
+    async def _undo_one_by_one(self) -> None:
         for context_id, claimed_at in list(self._doubtful.items()):
-            undoing = Deferred.fromCoroutine(self._undo_claim(context_id, claimed_at))
-            undoing.addErrback(self._not_undone, context_id)
+            try:
+                await self._undo_claim(context_id, claimed_at)
+            except StoreUnavailable:
+                return  # Again at the next renewal.
+            except ContextError:
+                self._doubtful.pop(context_id, None)
 
     async def _undo_claim(self, context_id: str, claimed_at: float) -> None:
         context = await self._store.get(context_id)
         if context.status is ContextStatus.PENDING:
             return  # The claim may still be on its way.
-        self._doubtful.pop(context_id, None)
         if context.status is ContextStatus.CLAIMED and (context.owner, context.claimed_at) == (self.owner, claimed_at):
             self._log.info("call {id}: its media came while the store did not answer, and went", id=context_id)
             why = "the store did not answer in time when its media came"
@@ -268,13 +282,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
                 now=claimed_at,
                 detail=why,
             )
-
-    def _not_undone(self, failure: Failure, context_id: str) -> None:
-        if failure.check(StoreUnavailable):
-            return  # Again at the next renewal.
         self._doubtful.pop(context_id, None)
-        if not failure.check(ContextError):
-            self._log.failure("call {id}: its claim could not be undone", failure, id=context_id)
 
 
 def _progress(words: Mapping[str, Any]) -> CallProgress:
