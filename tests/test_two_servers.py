@@ -131,7 +131,8 @@ class TwoServersTests(SynchronousTestCase):
         time.sleep(1)
         hung_up_at = time.time()
         self.redis.go_on()
-        wait_until("it is ready again", self.one._is_ready, 10)
+        for server in (self.one, self.two):
+            wait_until("it is ready again", server._is_ready, 10)
         record = self.one.ended_call(ends, 10)
         self.assertEqual((record["status"], record["reason"]), ("completed", "caller_hangup"))
         self.assertLess(record["ended_at"], hung_up_at)
