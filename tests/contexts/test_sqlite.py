@@ -290,7 +290,6 @@ class SqliteStoreTests(SharedStoreTests, TestCase):
         await gatherResults([store.add(context(number), count) for number in range(count)])
         won = await race(f"sqlite:{self.path}", NOW + 1, Path(self.mktemp()))
         self.assertEqual(sorted(chain(*won)), [context(number).context_id for number in range(count)])
-        self.assertGreater(len([each for each in won if each]), 1)
 
     async def test_made_together(self) -> None:
         """Servers that start at the same moment and find no file make one together, and each can use it."""
