@@ -75,8 +75,8 @@ class StasisSide(Protocol):
     def connected(self, again: bool) -> None:
         """Events begin to come; after a gap, if again."""
 
-    def close(self) -> Deferred[Any]:
-        """Take no more channels; fires when those that are on their way out are."""
+    def close(self, *, leave: bool) -> Deferred[Any]:
+        """Take no more channels, and end the calls or leave them; fires when those on their way out are."""
 
 
 class Line:
@@ -152,8 +152,11 @@ class Line:
         self.events.startService()
         self._catching_up.start()
 
-    async def stop(self) -> None:
-        """Let go of everything; calls go on without us."""
+    async def stop(self, *, leave: bool = False) -> None:
+        """Let go of everything; calls go on without us.
+
+        :param leave: whether those in Stasis do, too, since another process looks after them.
+        """
         self._stopped = True
         self.admission.close()
         for outgoing in self.calls:
@@ -161,7 +164,7 @@ class Line:
         self._catching_up.stop()
         for doing in list(self._background):
             doing.cancel()
-        await self.stasis.close()
+        await self.stasis.close(leave=leave)
         await self.events.stopService()
 
     # Placing

@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,6 +29,8 @@ __all__ = ["OutboundCalls"]
 
 DEFAULT_CREDENTIAL = "default"
 GOODBYE_S = 2.5
+LOOK_S = 0.1
+"""How often to look whether what is waited for is so."""
 
 
 @implementer(IOutbound)
@@ -71,6 +75,7 @@ class OutboundCalls:
         self._lines: dict[str, Line] = {}
         self._calls: dict[str, tuple[Line, OutgoingCall]] = {}
         """By contextId."""
+        self._hanging_up: dict[str, IDelayedCall] = {}
         self._stopping: list[Deferred[Any]] = []
         self._vault_problem = ""
         self.draining = False
@@ -116,6 +121,11 @@ class OutboundCalls:
         for credential in credentials.values():
             self._line_of(credential)
 
+    async def connected(self, limit_s: float) -> None:
+        """Wait until each Asterisk tells its events, or why it can't."""
+        events = [line.events for line in self._lines.values()]
+        await self._until(lambda: all(each.connected or each.problem for each in events), limit_s)
+
     def drain(self) -> None:
         """Place no more calls; those that wait for their turn are taken back."""
         self.draining = True
@@ -123,9 +133,32 @@ class OutboundCalls:
             if not outgoing.admitted:
                 line.hang_up(outgoing)
 
+    async def wait_for_turns(self, limit_s: float) -> None:
+        """Place no more calls, and wait until those have been placed that wait for their turn. What is in Stasis is
+        left to another process at once."""
+        self.draining = True
+        for line in self._lines.values():
+            line.stasis.close(leave=True)
+        await self._until(lambda: all(outgoing.placed for _, outgoing in self._calls.values()), limit_s)
+
+    async def _until(self, reached: Callable[[], bool], limit_s: float) -> None:
+        until_s = self._reactor.seconds() + limit_s
+        while not reached() and self._reactor.seconds() < until_s:
+            await deferLater(self._reactor, LOOK_S)
+
+    async def leave(self) -> None:
+        """Let go of all calls: another process follows them, which has connected to each Asterisk in our place."""
+        self.draining = True
+        await self._hang_up_at_once()
+        for name in list(self._lines):
+            self._drop(name, leave=True)
+        await gatherResults(self._stopping)
+        await self._notes.flush(GOODBYE_S)
+
     async def stop(self) -> None:
         """Take back what nobody has answered, and let go of the rest: after a new start it is followed again."""
         self.draining = True
+        await self._hang_up_at_once()
         taking = gatherResults([Deferred.fromCoroutine(line.take_back()) for line in self._lines.values()])
         await taking.addTimeout(GOODBYE_S, self._reactor, onTimeoutCancel=lambda *_: [])
         for name in list(self._lines):
@@ -150,6 +183,27 @@ class OutboundCalls:
         line, outgoing = found
         line.hang_up(outgoing)
         return True
+
+    def hang_up_later(self, context_id: str, after_s: float) -> None:
+        """Hang a call up in a while, if it is not over by then."""
+        if context_id not in self._hanging_up:
+            self._hanging_up[context_id] = self._reactor.callLater(after_s, self._hang_up_now, context_id)
+
+    def _hang_up_now(self, context_id: str) -> None:
+        del self._hanging_up[context_id]
+        self.hang_up(context_id)
+
+    async def _hang_up_at_once(self) -> None:
+        """Those that were to be hung up in a while."""
+        hanging_up, self._hanging_up = self._hanging_up, {}
+        asking = []
+        for context_id, waiting in hanging_up.items():
+            waiting.cancel()
+            if context_id in self._calls:
+                line, outgoing = self._calls[context_id]
+                asking.append(Deferred.fromCoroutine(line.ari.hang_up(outgoing.channel_id)))
+        asked = DeferredList(asking, consumeErrors=True)
+        await asked.addTimeout(GOODBYE_S, self._reactor, onTimeoutCancel=lambda *_: [])
 
     async def _place(self, call: OutboundCall, outcome: Deferred[CallContext]) -> None:
         try:
@@ -277,8 +331,8 @@ class OutboundCalls:
             line.start()
         return line
 
-    def _drop(self, name: str) -> None:
-        stopping = Deferred.fromCoroutine(self._lines.pop(name).stop())
+    def _drop(self, name: str, *, leave: bool = False) -> None:
+        stopping = Deferred.fromCoroutine(self._lines.pop(name).stop(leave=leave))
         self._stopping.append(stopping)
         stopping.addBoth(lambda _: self._stopping.remove(stopping) if stopping in self._stopping else None)
 

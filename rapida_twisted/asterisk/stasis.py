@@ -87,8 +87,12 @@ class StasisCalls:
         self._media: dict[str, StasisCall] = {}
         """By the id of the media's channel, until nothing of the call is left."""
         self._tasks: set[Deferred[Any]] = set()
-        self._leftovers = Leftovers(self._kit, calls=self._known, take=self._take, resume=self._resume)
+        self._leftovers = Leftovers(
+            self._kit, calls=self._known, take=self._take, take_over=self._take_over, resume=self._resume
+        )
         self._looking: Deferred[Any] = succeed(None)
+        self._early: set[str] = set()
+        """Channels of media that came while we looked for calls to take over."""
         self._looks_again: IDelayedCall | None = None
         self._closed = False
 
@@ -129,6 +133,9 @@ class StasisCalls:
             self._take(channel, [word for word in args or [] if isinstance(word, str)])
         elif channel.id in self._media:
             self._media[channel.id].media_came()
+        elif not self._looking.called:
+            # It may be of a call that is being taken over.
+            self._early.add(channel.id)
         else:
             # It came so late that its call is over.
             self._spawn(self._kit.ari.hang_up(channel.id))
@@ -160,6 +167,14 @@ class StasisCalls:
             return
         self._callers[channel.id] = call
         self._spawn(self._serve(call))
+
+    def _take_over(self, call: StasisCall) -> None:
+        """Look after a call that another process has set up, or begun to."""
+        if call.channel.id not in self._callers and not self._closed:
+            if call.media_id in self._early:
+                call.media_came()
+            self._callers[call.channel.id] = self._media[call.media_id] = call
+            self._spawn(self._serve(call))
 
     def _resume(self, call: StasisCall) -> None:
         """Send on a caller who gets no media here."""
@@ -195,7 +210,13 @@ class StasisCalls:
         # What an earlier look found may not be so any more.
         self._looking.cancel()
         if not self._closed:
-            self._looking = self._spawn(self._leftovers.look())
+            self._looking = self._spawn(self._look_over())
+
+    async def _look_over(self) -> None:
+        await self._leftovers.look()
+        early, self._early = self._early, set()
+        for channel_id in early - set(self._media):
+            await self._kit.ari.hang_up(channel_id)
 
     def _look_again(self) -> None:
         """In a while; what could not be done to a call by then counts as left over."""
@@ -205,12 +226,18 @@ class StasisCalls:
 
     # Its end
 
-    def close(self) -> Deferred[Any]:
-        """Take no more channels; fires when the calls' ends are told to Asterisk, or after 2 s."""
+    def close(self, *, leave: bool = False) -> Deferred[Any]:
+        """Take no more channels; fires when the calls' ends are told to Asterisk, or after 2 s.
+
+        :param leave: whether the calls go on: another process looks after them.
+        """
         self._closed = True
         if self._looks_again is not None and self._looks_again.active():
             self._looks_again.cancel()
         self._looking.cancel()
+        if leave:
+            self._cancel_tasks(None)
+            return succeed(None)
         for call in self._known():
             call.drop()
         leaving: Deferred[Any] = Deferred()

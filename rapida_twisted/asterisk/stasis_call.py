@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from rapida_twisted.asterisk.ari import AriChannel, AriClient
-from rapida_twisted.asterisk.ari_errors import AriError, AriMalformed, AriRejected, AriUnreachable
+from rapida_twisted.asterisk.ari_errors import AriConflict, AriError, AriMalformed, AriRejected, AriUnreachable
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.interfaces import ICallStore
@@ -60,6 +60,7 @@ class StasisCall:
     :param assistant_id: whom an inbound call is for.
     :param inbound: whether the dialplan sent it, and goes on with it.
     :param registered: called once the contextId is known.
+    :param taken_over: whether another process has begun to set it up: its bridge and its media's channel may be there.
     """
 
     _log = Logger()
@@ -73,6 +74,7 @@ class StasisCall:
         assistant_id: str = "",
         inbound: bool,
         registered: Callable[[StasisCall], None] = lambda call: None,
+        taken_over: bool = False,
     ) -> None:
         self.kit = kit
         self.channel = channel
@@ -89,6 +91,9 @@ class StasisCall:
         self._changed: Deferred[None] = Deferred()
         self._made: dict[str, bool] = {}
         """The ids of what was asked for, and whether it may come later, since its answer was lost."""
+        self._taken_over = taken_over
+        if taken_over:
+            self._made = {self.media_id: False, self.bridge_id: False}
 
     def __repr__(self) -> str:
         return f"<StasisCall {self.name} {self.channel.name}>"
@@ -186,7 +191,8 @@ class StasisCall:
         # The caller first: then the media's first words are heard as soon as its channel is in the bridge.
         await ari.add_to_bridge(self.bridge_id, self.channel.id)
         self._stay()
-        await self._make(self.media_id, self._open_media())
+        if not self.media_here:
+            await self._make(self.media_id, self._open_media())
         if not await self.until(lambda: self.media_here or self.over, MEDIA_S):
             raise DeferredTimeout(f"the media's channel did not come into the application within {MEDIA_S:g} s")
         self._stay()
@@ -224,6 +230,11 @@ class StasisCall:
             await making
         except (AriUnreachable, AriMalformed):
             raise
+        except AriConflict:
+            # It is there already.
+            self._made[thing_id] = False
+            if not self._taken_over:
+                raise
         except AriError:
             self._made[thing_id] = False
             raise

@@ -24,6 +24,7 @@ class Leftovers:
 
     :param calls: gives the calls that we know of.
     :param take: begins the call of a channel, as its ``StasisStart`` would have done, of these arguments.
+    :param take_over: looks after a call from now on that another process has set up.
     :param resume: ends the call of a channel.
     """
 
@@ -35,15 +36,18 @@ class Leftovers:
         *,
         calls: Callable[[], list[StasisCall]],
         take: Callable[[AriChannel, Sequence[str]], None],
+        take_over: Callable[[StasisCall], None],
         resume: Callable[[StasisCall], None],
     ) -> None:
         self._kit = kit
         self._calls = calls
         self._take = take
+        self._take_over = take_over
         self._resume = resume
 
     async def look(self) -> None:
-        """Tell the calls what became of their channels; remove or end what belongs to none, callers the last.
+        """Tell the calls what became of their channels; take over those of another process that are whole, or that it
+        had begun to set up; remove or end what belongs to none, callers the last.
 
         :raises AriError: Asterisk can't be asked.
         """
@@ -56,12 +60,23 @@ class Leftovers:
         # Those that ended meanwhile were known when Asterisk was asked.
         known += self._calls()
         mine = {name for call in known for name in (call.channel.id, call.media_id, call.bridge_id)}
+        callers = [each for each in ours.values() if each.id not in mine and not each.id.startswith(MEDIA_PREFIX)]
+        for call in [await self._found(channel) for channel in callers]:
+            if call is None:
+                continue
+            whole = call.media_id in ours and call.bridge_id in bridges
+            if whole or await self._is_pending(call.context_id):
+                self._log.info("call {id}: is in Stasis, and looked after from now on", id=call.name)
+                mine |= {call.channel.id, call.media_id, call.bridge_id}
+                if call.media_id in ours:
+                    call.media_came()
+                self._take_over(call)
         for channel_id in [name for name in ours if name.startswith(MEDIA_PREFIX) and name not in mine]:
             await self._kit.ari.hang_up(channel_id)
         for bridge_id in [name for name in bridges if name not in mine]:
             await self._kit.ari.destroy_bridge(bridge_id)
-        for channel in ours.values():
-            if channel.id not in mine and not channel.id.startswith(MEDIA_PREFIX):
+        for channel in callers:
+            if channel.id not in mine:
                 await self._end(channel)
 
     def _tell(
@@ -76,20 +91,36 @@ class Leftovers:
             elif call in media_here and call.media_id not in there:
                 call.media_ended()
 
+    async def _found(self, channel: AriChannel) -> StasisCall | None:
+        """The call of a caller whom nobody looks after, if it was registered."""
+        context_id = await self._context_id(channel)
+        if not context_id:
+            return None
+        return StasisCall(self._kit, channel, context_id=context_id, inbound=self._is_inbound(channel), taken_over=True)
+
     async def _end(self, channel: AriChannel) -> None:
         """A caller whom nobody looks after: begin the call if it never began, else end it."""
-        args = _args(channel, self._kit.app) or []
-        inbound = len(args) != 2
-        try:
-            context_id = await self._kit.ari.get_variable(channel.id, CONTEXT_VARIABLE) if inbound else args[1]
-        except AriNotFound:
+        inbound, context_id = self._is_inbound(channel), await self._context_id(channel)
+        if context_id is None:
             return
-        if (inbound and not context_id) or (not inbound and await self._is_pending(args[1])):
+        if inbound and not context_id:
             self._log.info("channel {channel} came while there were no events", channel=channel.name)
-            self._take(channel, args)
+            self._take(channel, _args(channel, self._kit.app) or [])
             return
         self._log.info("call {id}: was left behind in Stasis, and is sent on", id=context_id)
-        self._resume(StasisCall(self._kit, channel, context_id=context_id or "", inbound=inbound))
+        self._resume(StasisCall(self._kit, channel, context_id=context_id, inbound=inbound))
+
+    def _is_inbound(self, channel: AriChannel) -> bool:
+        return len(_args(channel, self._kit.app) or []) != 2
+
+    async def _context_id(self, channel: AriChannel) -> str | None:
+        """Of a caller's call; empty if it is not registered, None if the channel is gone."""
+        if not self._is_inbound(channel):
+            return (_args(channel, self._kit.app) or [])[1]
+        try:
+            return await self._kit.ari.get_variable(channel.id, CONTEXT_VARIABLE) or ""
+        except AriNotFound:
+            return None
 
     async def _is_pending(self, context_id: str) -> bool:
         try:

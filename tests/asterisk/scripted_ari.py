@@ -322,7 +322,8 @@ class ScriptedAri(Resource):
                 return 400, {"message": "Channel not found"}
             if not self.is_in_application(channel_id):
                 return 422, {"message": "Channel not in Stasis application"}
-            self.bridges[bridge_id]["channels"].append(channel_id)
+            if channel_id not in self.bridges[bridge_id]["channels"]:
+                self.bridges[bridge_id]["channels"].append(channel_id)
         return 204, None
 
     def _application(self, app: str) -> tuple[int, Any]:

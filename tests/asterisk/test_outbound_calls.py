@@ -31,6 +31,7 @@ from tests.asterisk.scripted_ari import (
     Answer,
     ScriptedAri,
     channel,
+    sleep,
     until,
 )
 
@@ -48,7 +49,7 @@ class NoStasis:
     def connected(self, again: bool) -> None:
         """Nothing to do."""
 
-    def close(self) -> Deferred[Any]:
+    def close(self, *, leave: bool) -> Deferred[Any]:
         """Nothing to do."""
         return succeed(None)
 
@@ -341,6 +342,27 @@ class HungUpTests(OutboundTestCase):
         await until(lambda: self.ari.hung_up)
         self.ari.tell(self.destroyed(context))
         await self.becomes(context, "cancelled")
+
+    async def test_in_a_while(self) -> None:
+        """A call whose media another process ends first is hung up after that; at the end of all, at once."""
+        outbound = await self.ready(calls=2)
+        for after_s, hurry in ((0.1, False), (60.0, True)):
+            context = await outbound.place(self.call())
+            self.ari.tell(self.state(context, "Up"))
+            await self.becomes(context, "answered")
+            for _ in range(2):
+                outbound.hang_up_later(context.context_id, after_s)
+            self.assertEqual(self.ari.hung_up, [])
+            if hurry:
+                await outbound.leave()
+            await until(lambda: self.ari.hung_up)
+            self.ari.hung_up.clear()
+            if not hurry:
+                self.ari.tell(self.destroyed(context))
+                await self.becomes(context, "completed")
+        outbound.hang_up_later("nobody", 0.01)
+        await sleep(0.05)
+        self.assertEqual(self.ari.hung_up, [])
 
     async def test_too_long(self) -> None:
         """An answered call is hung up when it lasts too long."""

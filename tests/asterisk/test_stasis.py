@@ -627,6 +627,66 @@ class LeftoverTests(StasisTestCase):
         await until(lambda: not self.ari.is_in_application(CALLER))
         self.assert_went_on("PJSIP/200")
 
+    async def another_looks_after_it(self) -> None:
+        """Another process connects to the application, and this one lets go."""
+        gone, self.calls = self.calls, self.make_calls()
+        await gone.close(leave=True)
+        self.calls.connected(False)
+
+    async def test_handed_over(self) -> None:
+        """A call that is up goes on, and is looked after: it ends as any other."""
+        self.call_in()
+        await self.talk()
+        asked = len(self.ari.asked)
+        await self.another_looks_after_it()
+        await until(lambda: self.calls.count)
+        await sleep(0.3)
+        self.assertEqual(self.inside(), [CALLER, self.media_id])
+        self.assertEqual((self.ari.hung_up, len(self.registrations)), ([], 1))
+        self.assertNotIn("POST channels/externalMedia", self.steps()[asked:])
+        await self.hang_up_here("PJSIP/200", EndReason.TRANSFERRED)
+        await self.nothing_left()
+        self.assert_went_on("PJSIP/200")
+
+    async def test_handed_over_outbound(self) -> None:
+        """So does a call that we placed; it is hung up in the end."""
+        channel_id = await self.call_out()
+        await self.talk(channel_id)
+        await self.another_looks_after_it()
+        await until(lambda: self.calls.count)
+        await self.hang_up_here()
+        await self.nothing_left()
+        self.assertNotIn(channel_id, self.ari.channels)
+
+    async def test_handed_over_while_being_set_up(self) -> None:
+        """A call whose media is only coming is set up to its end, whatever of it there is."""
+        steps = [("channels/17/answer", 0.0), ("channels/externalMedia", 0.0), ("channels/externalMedia", 0.1)]
+        for slow, after_s in steps:
+            self.ari.script("POST", slow, Answer(does=True, after_s=after_s))
+            self.call_in(caller="17")
+            await until(lambda: self.ari.requests("POST", slow))  # noqa: B023
+            await self.another_looks_after_it()
+            await self.talk("17")
+            self.assertEqual(self.media(), [self.media_id])
+            await self.hang_up_here()
+            await self.nothing_left()
+            self.ari.asked.clear()
+        self.assertEqual(self.warnings, [])
+
+    async def test_media_came_while_looking(self) -> None:
+        """Media that comes before the call is known is its own; other media is removed."""
+        self.ari.script("POST", "channels/externalMedia", Answer(does=True, after_s=0.1))
+        self.call_in()
+        await until(lambda: self.ari.requests("POST", "channels/externalMedia"))
+        context_id = self.context_id
+        self.patch(stasis_leftovers, "NEWCOMERS_S", 0.3)
+        await self.another_looks_after_it()
+        await until(lambda: self.ari.requests("GET", "bridges"))
+        for name in (context_id, "0"):
+            self.tell(self.ari.enter(f"rapida-media-{name}", APP, name))
+        await self.talk()
+        await until(lambda: self.media() == [self.media_id])
+
     async def test_came_in_a_gap(self) -> None:
         """Calls whose coming nobody told begin late."""
         context = await self.add("1", Direction.OUTBOUND)

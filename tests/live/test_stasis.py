@@ -31,8 +31,8 @@ exten => parrot,1,Answer()
 """
 
 
-class StasisTests(LiveTestCase):
-    """Calls in the server's own application."""
+class StasisTestCase(LiveTestCase):
+    """A server that is connected as an application of the Asterisk's."""
 
     def start(self, assistant: str, **settings: str) -> Server:
         """A running server that is connected as the application."""
@@ -74,6 +74,10 @@ class StasisTests(LiveTestCase):
         status, answer = server.place(ASSISTANT_ID, to, stasis=True)
         self.assertEqual(status, 201, answer)
         return server.wait_for_status(answer["contextId"], "answered", "completed")
+
+
+class StasisTests(StasisTestCase):
+    """Calls in the server's own application."""
 
     def test_inbound(self) -> None:
         """No key in the dialplan; heard both ways; a digit comes; we hang up, and the dialplan goes on."""
