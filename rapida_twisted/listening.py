@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 from typing import Any, cast
 
-from twisted.internet import tcp
+from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort, ILoggingContext, IOpenSSLContextFactory
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, ILoggingContext, IOpenSSLContextFactory
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -21,10 +21,12 @@ from rapida_twisted.doors.door import Door
 from rapida_twisted.doors.proxied import porter, vestibule
 from rapida_twisted.errors import StartError
 
-__all__ = ["Listener", "is_proxied", "outcome_of", "tcp_endpoint"]
+__all__ = ["BACKLOG", "Listener", "adopt_unix", "bind", "is_proxied", "outcome_of", "tcp_endpoint"]
 
 BACKLOG = 1024
 ACCEPTS_A_TURN = 5
+COURTESY_S = 0.005
+"""How long who has more connections than another process leaves new ones to that."""
 
 
 class Listener:
@@ -34,18 +36,27 @@ class Listener:
     :param description: a Twisted endpoint string.
     :param factory: makes the protocols.
     :param door: who is let in; None: everybody.
+    :param inherited: a socket that listens already, which several processes share, in the place of a new one.
     """
 
     _log = Logger()
 
-    def __init__(self, what: str, description: str, factory: Any, reactor: Any, door: Door | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        description: str,
+        factory: Any,
+        reactor: Any,
+        door: Door | None = None,
+        inherited: socket.socket | None = None,
+    ) -> None:
         self.what = what
         self.description = description
         self.door = door or Door(what, proxied=is_proxied(description))
         self._factory = porter(factory, self.door) if self.door.proxied else factory
         self._reactor = reactor
         self._port: IListeningPort | None = None
-        self._ports = _Ports(reactor, self.door)
+        self._ports = _Ports(reactor, self.door, inherited)
         self._certificate = _certificate_times(description)
 
     def open(self) -> None:
@@ -80,11 +91,7 @@ class Listener:
             self._log.info("{what}: the certificate was renewed", what=self.what)
 
     def _listen(self) -> Deferred[IListeningPort]:
-        try:
-            endpoint = serverFromString(self._ports, self.description)
-        except Exception as error:
-            raise StartError(f"{self.what}: the endpoint {self.description!r} can't be used: {error}") from None
-        return endpoint.listen(self._factory)
+        return _endpoint(self.what, self.description, self._ports).listen(self._factory)
 
 
 class _SteadyPort(tcp.Port):
@@ -93,6 +100,28 @@ class _SteadyPort(tcp.Port):
 
     numberAccepts = property(lambda self: ACCEPTS_A_TURN, lambda self, count: None)  # noqa: N815
     door: Door
+    _waiting: IDelayedCall | None = None
+
+    def doRead(self) -> None:  # noqa: N802
+        """Somebody connects. Where several processes accept from one socket, the kernel wakes all of them, and the same
+        one tends to be first: it waits while it has more than its share, but takes whom nobody else took."""
+        if self.door.is_ahead:
+            self.stopReading()
+            self._waiting = cast(Any, self.reactor).callLater(COURTESY_S, self._waited)
+        else:
+            super().doRead()
+
+    def _waited(self) -> None:
+        self._waiting = None
+        self.startReading()
+        super().doRead()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Nobody is accepted any more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        super().connectionLost(reason)
 
 
 class _Guest(tcp.Server):
@@ -147,9 +176,10 @@ class _Guarded(Factory):
 class _Ports:
     """Stands between an endpoint and the reactor: ports are steady, and a certificate can be exchanged."""
 
-    def __init__(self, reactor: Any, door: Door) -> None:
+    def __init__(self, reactor: Any, door: Door, inherited: socket.socket | None) -> None:
         self._reactor = reactor
         self._door = door
+        self._inherited = inherited
         self._current: Any = None
         self._port: IListeningPort | None = None
 
@@ -158,17 +188,22 @@ class _Ports:
 
     def listenTCP(self, port: int, factory: Any, backlog: int = BACKLOG, interface: str = "") -> IListeningPort:  # noqa: N802
         """What the endpoint calls."""
-        return self._started(_SteadyPort(port, self._guarded(factory), backlog, interface, self._reactor))
+        guarded = self._guarded(factory)
+        if self._inherited is None:
+            return self._started(_SteadyPort(port, guarded, backlog, interface, self._reactor))
+        with self._inherited as listening:
+            return self._started(self._adopted(listening.fileno(), listening.family, guarded))
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:  # noqa: N802, N803
         """What an endpoint ``systemd:`` calls."""
         if addressFamily not in (socket.AF_INET, socket.AF_INET6):
             port: IListeningPort = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
             return port
-        adopted = _SteadyPort._fromListeningDescriptor(
-            self._reactor, fileDescriptor, addressFamily, self._guarded(factory)
-        )
-        return self._started(adopted)
+        return self._started(self._adopted(fileDescriptor, addressFamily, self._guarded(factory)))
+
+    def _adopted(self, file: int, family: int, factory: _Guarded) -> _SteadyPort:
+        adopted: _SteadyPort = _SteadyPort._fromListeningDescriptor(self._reactor, file, family, factory)
+        return adopted
 
     def _guarded(self, factory: Any) -> _Guarded:
         return _Guarded(vestibule(factory, self._door) if self._door.proxied else factory, self._door)
@@ -215,6 +250,84 @@ def outcome_of(started: Deferred[Any], what: str) -> Any:
 def is_proxied(description: str) -> bool:
     """Whether an endpoint reads a PROXY header from each connection, which tells who is behind it."""
     return description.startswith("haproxy:")
+
+
+def bind(what: str, description: str) -> socket.socket:
+    """A socket that listens as a Twisted endpoint says, for other processes to accept from.
+
+    :param what: what listens, for error texts.
+    :raises StartError: that can't be, or the endpoint is not of TCP; the text is one sentence.
+    """
+    binder = _Binder()
+    outcome_of(_endpoint(what, description, binder).listen(_Nobody()), f"{what} can't listen")
+    assert binder.bound is not None
+    return binder.bound
+
+
+def _endpoint(what: str, description: str, reactor: Any) -> Any:
+    try:
+        return serverFromString(reactor, description)
+    except Exception as error:
+        raise StartError(f"{what}: the endpoint {description!r} can't be used: {error}") from None
+
+
+class _Nobody(Factory):
+    noisy = False
+
+
+class _Binder:
+    """Stands in the place of a reactor: what an endpoint would listen on is only bound."""
+
+    def __init__(self) -> None:
+        self.bound: socket.socket | None = None
+
+    def addReader(self, reader: Any) -> None:  # noqa: N802
+        """What a port calls: nobody is let in here."""
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = BACKLOG, interface: str = "") -> IListeningPort:  # noqa: N802
+        """What an endpoint calls."""
+        opening = tcp.Port(port, factory, backlog, interface, self)
+        opening.startListening()
+        self.bound = opening.socket
+        return cast(IListeningPort, opening)
+
+    def listenSSL(  # noqa: N802
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,  # noqa: N803
+        backlog: int = BACKLOG,
+        interface: str = "",
+    ) -> IListeningPort:
+        """What an endpoint calls; a certificate that can't be used is told now."""
+        contextFactory.getContext()
+        return self.listenTCP(port, factory, backlog, interface)
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:  # noqa: N802, N803
+        """What an endpoint ``systemd:`` calls."""
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            self.listenUNIX()
+        self.bound = socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM)
+        return cast(IListeningPort, self)
+
+    def listenUNIX(self, *_: Any, **words: Any) -> None:  # noqa: N802
+        """What an endpoint calls, in vain."""
+        raise ValueError("several workers can share TCP ports only")
+
+
+def adopt_unix(listening: socket.socket, factory: Any, reactor: Any) -> IListeningPort:
+    """Accept from a UNIX socket that another process listens on, too. The socket given is closed."""
+    with listening:
+        port: _SharedUnixPort = _SharedUnixPort._fromListeningDescriptor(reactor, listening.fileno(), factory)
+    port.startListening()
+    return cast(IListeningPort, port)
+
+
+class _SharedUnixPort(unix.Port):
+    """Leaves its file where it is when it is closed, for the other process."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Port.connectionLost(self, reason)
 
 
 def tcp_endpoint(host: str, port: int) -> str:

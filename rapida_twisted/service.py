@@ -7,24 +7,23 @@ the store last, when the ends of all calls are in it.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 
 from rapida_twisted.assistants.registry import Assistants, parse_rules
 from rapida_twisted.asterisk.ari import AriClient
 from rapida_twisted.asterisk.ari_answers import AriChannel
 from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.dialplan import DialplanValues
 from rapida_twisted.asterisk.line import Line, LineRules
 from rapida_twisted.asterisk.notes import CallNotes
 from rapida_twisted.asterisk.outbound import OutboundCalls
@@ -35,14 +34,12 @@ from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.contexts.observed import observed
 from rapida_twisted.contexts.spool import SpoolingStore
 from rapida_twisted.contexts.url import open_store
-from rapida_twisted.doors.door import Door, DoorRules
 from rapida_twisted.doors.refusals import Refusals
+from rapida_twisted.entrance import AUDIOSOCKET, HTTP, HTTPS, Entrance
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
 from rapida_twisted.interfaces import AssistantHouse, ICallStore, Swept
-from rapida_twisted.keyfile import load_or_make_key, make_state_dir
-from rapida_twisted.keyring import KeyRing, keys_path
 from rapida_twisted.lease import Lease, owner_name
-from rapida_twisted.listening import Listener, is_proxied, outcome_of, tcp_endpoint
+from rapida_twisted.listening import outcome_of
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
@@ -53,13 +50,16 @@ from rapida_twisted.observe.opening import open_metrics
 from rapida_twisted.observe.secrets import keep_out_of_logs
 from rapida_twisted.observe.watch import Watch
 from rapida_twisted.outgoing import causes_of, make_client, tls_options
+from rapida_twisted.part import WHOLE, Part
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.reception import Reception
 from rapida_twisted.settings import Settings
+from rapida_twisted.starting import check_start
 from rapida_twisted.transfers import TransferRules
 from rapida_twisted.upstream.webhook import StatusWebhook
 from rapida_twisted.web.clock import ClockPage
+from rapida_twisted.web.forward import ForwardedOutbound
 from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.metrics import MetricsPage
 from rapida_twisted.web.next import ContextPages
@@ -67,11 +67,15 @@ from rapida_twisted.web.parameters import CallParameters
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.web.websocket import handshake_door, websocket_page
-from rapida_twisted.welcome import welcome_text
+from rapida_twisted.welcome import dialplan_values, welcome_text
 
 __all__ = ["RapidaMedia"]
 
 HOUSEKEEPING_S = 5.0
+CONNECT_S = 5.0
+"""How long a process that does nothing but speak ARI waits for Asterisk before it says that it is ready."""
+MEDIA_FIRST_S = 1.5
+"""How long another process that has a call's media has to end it, and say why, before the channel is hung up."""
 GOODBYE_S = 2.5
 """How long connections may take to close once their calls got a hangup frame."""
 
@@ -82,14 +86,22 @@ class RapidaMedia(Service):
     :param settings: what it was told.
     :param reactor: listens, and provides the time.
     :param announce: called once when all is listening, with what a person needs next. It may hold the API key.
+    :param part: what of it this process is.
     :raises SettingsError: an assistant or the store named in the settings can't be used.
     """
 
     _log = Logger()
     name = "rapida-media"
 
-    def __init__(self, settings: Settings, reactor: Any, announce: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        announce: Callable[[str], None] = lambda text: None,
+        part: Part = WHOLE,
+    ) -> None:
         self.settings = settings
+        self._part = part
         keep_out_of_logs(*settings.secrets)
         self.reactor = reactor
         self.draining = False
@@ -102,7 +114,7 @@ class RapidaMedia(Service):
         self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.governor = Governor(self.clock, settings.polling, reactor)
-        self.calls = Calls(settings.max_calls)
+        self.calls = Calls(settings.max_calls, part.tally("calls"))
         self.refusals = Refusals()
         """What was refused, by name: ``refusals.counts``."""
         self._idle_watch = IdleWatch(self.calls, settings.idle_s, lambda: self._count("call.idle"))
@@ -130,11 +142,12 @@ class RapidaMedia(Service):
         )  # fmt: skip
         self.outbound = self._make_outbound()
         self._audiosocket: AudioSocketFactory | None = None
-        self._listeners: list[Listener] = []
+        self._entrance = Entrance(settings, self.refusals, part, reactor)
         self._announce = announce
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = reactor
         self._drained: IDelayedCall | None = None
+        self._handing_over = False
 
     def _make_store(self) -> ICallStore:
         settings = self.settings
@@ -196,46 +209,30 @@ class RapidaMedia(Service):
 
         :raises StartError: the text is one sentence.
         """
-        _raise_file_limit()
-        make_state_dir(self.settings.state_dir)
-        keys, key_is_new = self._keys()
-        self._check_vault()
-        ring = KeyRing(keys_path(self.settings.keys_file, self.settings.state_dir), self._keys_broke)
-        ring.load()
+        keys = check_start(self.settings, self.vault, self._keys_broke)
         outcome_of(self.store.open(), "the call store can't be opened")
-        self._add_listeners(ApiKeys(keys, ring))
         try:
-            for listener in self._listeners:
-                listener.open()
+            self._open_entrance(ApiKeys(keys.plain, keys.ring))
         except StartError:
-            self._close_ports()
             self.store.close()
             raise
-        self._compare_limits()
         self.lease.start()
         self._housekeeping.start(HOUSEKEEPING_S, now=True).addErrback(self._housekeeping_broke)
         self.governor.start()
         self._watch.start()
         super().startService()
-        if self.settings.status_webhook_url:
-            self.webhook.start()
-        Deferred.fromCoroutine(self.outbound.start()).addErrback(self._outbound_broke)
+        if self._part.ari:
+            if self.settings.status_webhook_url:
+                self.webhook.start()
+            Deferred.fromCoroutine(self.outbound.start()).addErrback(self._outbound_broke)
         self._log.info(
             "listening: HTTP on port {http}, AudioSocket on port {audiosocket}; state in {state_dir}",
             http=self.http_port, audiosocket=self.audiosocket_port, state_dir=self.settings.state_dir,
         )  # fmt: skip
-        welcome = welcome_text(self.settings, self._dialplan_values(keys[0]), key_is_new)
-        self.reactor.callWhenRunning(self._announce, welcome)
-
-    def _check_vault(self) -> None:
-        """Better now than with the first call.
-
-        :raises StartError: its key is not the right one, or it is damaged.
-        """
-        try:
-            self.vault.check()
-        except SettingsError as error:
-            raise StartError(str(error)) from None
+        values = dialplan_values(self.settings, keys.plain[0], self._entrance.port_of, self.assistants.ids)
+        text = welcome_text(self.settings, values, keys.is_new)
+        ready = succeed(None) if self._part.media else Deferred.fromCoroutine(self.outbound.connected(CONNECT_S))
+        ready.addCallback(lambda _: self.reactor.callWhenRunning(self._announce, text))
 
     def _keys_broke(self, problem: str) -> None:
         self._log.error("{problem}", problem=problem)
@@ -246,72 +243,28 @@ class RapidaMedia(Service):
     @property
     def http_port(self) -> int:
         """The port that HTTP listens on, once started."""
-        return self._listeners[0].port_number(self.settings.http_port)
+        return self._entrance.port_of(HTTP)
 
     @property
     def audiosocket_port(self) -> int:
         """The port that AudioSocket listens on, once started."""
-        return self._listeners[1].port_number(self.settings.audiosocket_port)
+        return self._entrance.port_of(AUDIOSOCKET)
 
     @property
     def https_port(self) -> int:
         """The port with TLS, once started; 0 without one."""
-        return self._listeners[2].port_number() if self.settings.https_endpoint else 0
+        return self._entrance.port_of(HTTPS)
 
-    def _add_listeners(self, keys: ApiKeys) -> None:
+    def _open_entrance(self, keys: ApiKeys) -> None:
         settings, site = self.settings, self._site(keys)
         site.resource.putChild(b"metrics", MetricsPage(self.metrics, keys, public=settings.metrics_public))
-        http = settings.http_endpoint or tcp_endpoint(settings.http_host, settings.http_port)
-        audiosocket = settings.audiosocket_endpoint or tcp_endpoint(
-            settings.audiosocket_host, settings.audiosocket_port
-        )
         self._audiosocket = AudioSocketFactory(
             self.reception, self.reactor, settings.audiosocket_uuid_s, settings.audiosocket_waiting, self.refusals
         )
-        self._listeners = [
-            Listener("HTTP", http, site, self.reactor, self._door("HTTP", http)),
-            Listener(
-                "AudioSocket", audiosocket, self._audiosocket, self.reactor, self._door("AudioSocket", audiosocket)
-            ),
-        ]
-        if settings.https_endpoint:
-            https = settings.https_endpoint
-            self._listeners.append(Listener("HTTPS", https, site, self.reactor, self._door("HTTPS", https)))
-
-    def _compare_limits(self) -> None:
-        """One Asterisk may bring all the calls there may be, if there may be as many connections."""
-        settings, most = self.settings, min(self.settings.connections, self.settings.connections_of_address)
-        if settings.max_calls > most:
-            self._log.warn(
-                "MAX_CALLS is {calls}, but CONNECTIONS__MAX and CONNECTIONS__OF_ADDRESS let one address make {most}"
-                " connections",
-                calls=settings.max_calls, most=most,
-            )  # fmt: skip
-
-    def _door(self, name: str, description: str) -> Door:
-        settings = self.settings
-        rules = DoorRules(
-            networks=settings.audiosocket_allow if name == "AudioSocket" else (),
-            proxies=settings.proxy_allow,
-            connections=settings.connections,
-            of_address=settings.connections_of_address,
-            rate=settings.connections_rate,
-            address_rate=settings.connections_address_rate,
-        )
-        return Door(name, rules, self.refusals, proxied=is_proxied(description))
+        self._entrance.open(site, self._audiosocket)
 
     def _count(self, name: str) -> None:
         self.refusals.counts[name] += 1
-
-    def _close_ports(self) -> Deferred[Any]:
-        return gatherResults([listener.close() for listener in self._listeners])
-
-    def _keys(self) -> tuple[tuple[str, ...], bool]:
-        if self.settings.api_keys:
-            return self.settings.api_keys, False
-        key, is_new = load_or_make_key(self.settings.state_dir)
-        keep_out_of_logs(key)
-        return (key,), is_new
 
     def _site(self, keys: ApiKeys) -> RapidaSite:
         return make_site(
@@ -322,33 +275,25 @@ class RapidaMedia(Service):
             hangup=self.hang_up,
             draining=lambda: self.draining,
             assistants=self.assistants.health,
-            extra={
-                b"clock": ClockPage(self.clock, keys),
-                b"talk/asterisk/ctx": ContextPages(
-                    self.store,
-                    keys,
-                    websocket_page(self._websockets(keys)),
-                ),
-            },
+            extra=self._pages(keys),
             reactor=self.reactor,
             refusals=self.refusals,
             max_body_bytes=self.settings.http_body_bytes,
             request_timeout_s=self.settings.http_request_s,
         )
 
+    def _pages(self, keys: ApiKeys) -> dict[bytes, IResource]:
+        pages: dict[bytes, IResource] = {
+            b"clock": ClockPage(self.clock, keys),
+            b"talk/asterisk/ctx": ContextPages(self.store, keys, websocket_page(self._websockets(keys))),
+        }
+        if self._part.ari_socket:
+            pages[b"talk/asterisk/outbound"] = ForwardedOutbound(keys, self._part.ari_socket, self.reactor)
+        return pages
+
     def _websockets(self, keys: ApiKeys) -> MediaServerFactory:
         return MediaServerFactory(
             self.reception, self.reactor, handshake_door(keys), self.refusals, self.settings.message_bytes
-        )
-
-    def _dialplan_values(self, key: str) -> DialplanValues:
-        settings = self.settings
-        return DialplanValues(
-            api_key=key,
-            http_url=f"http://{settings.public_host(settings.http_host)}:{self.http_port}",
-            audiosocket_host=settings.public_host(settings.audiosocket_host),
-            audiosocket_port=self.audiosocket_port,
-            assistant_id=next((name for name in self.assistants.ids if name != "*"), "123456789"),
         )
 
     # While running
@@ -378,13 +323,15 @@ class RapidaMedia(Service):
     def _obey(self, words: Mapping[str, str]) -> None:
         """An order of another process that shares the store."""
         context_id = words.get("hangup", "")
-        if context_id and not self.hang_up(context_id):
+        if context_id and words.get("media", self.store.owner) not in ("", self.store.owner):
+            self.outbound.hang_up_later(context_id, MEDIA_FIRST_S)
+        elif context_id and not self.hang_up(context_id):
             self._log.info("call {id}: another server wants it hung up, and it is not up here", id=context_id)
 
     def _keep_house(self) -> Deferred[Any]:
-        for listener in self._listeners:
-            listener.renew_certificate()
-        self.outbound.refresh()
+        self._entrance.renew_certificates()
+        if self._part.ari:
+            self.outbound.refresh()
         self.refusals.flush()
         self._idle_watch.look()
         return Deferred.fromCoroutine(self._sweep()).addErrback(self._not_swept)
@@ -392,7 +339,7 @@ class RapidaMedia(Service):
     async def _sweep(self) -> None:
         now, presume = time.time(), self.lease.may_judge()
         self._swept(await self.store.sweep(now=now, forget_before=now - self.settings.keep_s, presume=presume))
-        if await self.outbound.adopt(presume):
+        if self._part.ari and await self.outbound.adopt(presume):
             self.webhook.look_back()
 
     def _swept(self, swept: Swept) -> None:
@@ -416,6 +363,16 @@ class RapidaMedia(Service):
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
+    def leave_ports(self) -> None:
+        """Before :meth:`stopService`, where others listen on the same ports: accept nothing more at once."""
+        self._entrance.close()
+
+    def hand_over(self) -> None:
+        """Before :meth:`stopService`, where another process takes this one's place: leave the ports to it, and the
+        calls that are followed through ARI."""
+        self._handing_over = True
+        self._entrance.close()
+
     def hurry(self) -> None:
         """Cut the drain time short: the calls that are left get their hangup frame now."""
         if self._drained is not None and self._drained.active():
@@ -423,6 +380,8 @@ class RapidaMedia(Service):
 
     async def _stop(self) -> None:
         self.draining = True
+        if self._handing_over:
+            await self.outbound.wait_for_turns(self.settings.drain_s)
         self.outbound.drain()
         if len(self.calls):
             self._log.info(
@@ -431,8 +390,8 @@ class RapidaMedia(Service):
             )  # fmt: skip
             await self._drain()
         await self._close_the_door()
-        await self.outbound.stop()
-        await self._close_ports()
+        await (self.outbound.leave() if self._handing_over else self.outbound.stop())
+        await self._entrance.close()
         self.governor.stop()
         if self._housekeeping.running:
             self._housekeeping.stop()
@@ -474,9 +433,3 @@ class RapidaMedia(Service):
 def _never_sent(error: BaseException) -> bool:
     """Whether a request ended before there was a connection."""
     return any(isinstance(cause, ConnectError | DNSLookupError) for cause in causes_of(error))
-
-
-def _raise_file_limit() -> None:
-    """A call is a file descriptor: allow as many as this user may have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -69,6 +69,13 @@ def _count(word: str) -> int:
     return number
 
 
+def _workers(word: str) -> int:
+    number = int(word) if word.isascii() and word.isdigit() and len(word) < 3 else -1
+    if not 0 <= number <= 64:
+        raise ValueError("it is a number of processes from 0 (one for each core) to 64")
+    return number or len(os.sched_getaffinity(0))
+
+
 def _rate(word: str) -> float:
     number = float(word) if re.fullmatch(r"\d{1,4}(\.\d{1,3})?", word) else 0.0
     if not 0.01 <= number <= 1000:
@@ -277,6 +284,9 @@ class Settings:
         "who reads the connections of calls: events (the reactor, at once), polling (the media clock, cheaper for"
         " many), or auto, by the load",
     )
+    workers: int = _setting(
+        "WORKERS", _workers, "1", "processes that share the calls of this machine, from 1 to 64; 0: one for each core"
+    )
     drain_s: float = _setting("DRAIN_S", _seconds, "20", "seconds that calls have to end after SIGTERM")
     context_ttl_s: float = _setting("CONTEXT_TTL_S", _seconds, "300", "seconds until a call without media expires")
     max_waiting: int = _setting("MAX_WAITING", _count, "1000", "calls that may wait for their media at once")
@@ -418,6 +428,8 @@ class Settings:
             raise SettingsError("AUDIOSOCKET__UUID_S can't be used: it is a number of seconds from 0.1 to 60")
         if not 1 <= self.http_request_s <= 600:
             raise SettingsError("HTTP__REQUEST_S can't be used: it is a number of seconds from 1 to 600")
+        if self.workers > 1 and self.store_url == "memory:":
+            raise SettingsError("STORE__URL can't be memory: with several workers, which share the store")
         if not 0.1 <= self.upstream_timeout_s <= 5:
             raise SettingsError("UPSTREAM__TIMEOUT_S can't be used: it is a number of seconds from 0.1 to 5")
         if not 1 <= self.outbound_answer_s <= 600:

@@ -18,6 +18,7 @@ from rapida_twisted.observe.secrets import masked
 from rapida_twisted.observe.twistd import take_over
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings, read_env_file, setting_words
+from rapida_twisted.workers.parent import Workers
 
 __all__ = ["Options", "makeService"]
 
@@ -128,7 +129,7 @@ class _Process(Service):
     die of the signal after all is done, so that a supervisor sees a failure.
     """
 
-    def __init__(self, service: RapidaMedia) -> None:
+    def __init__(self, service: RapidaMedia | Workers) -> None:
         self._service = service
         self._stopping = False
 
@@ -142,6 +143,9 @@ class _Process(Service):
         gc.freeze()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._service.reactor.callFromThread(self._signalled))
+        if isinstance(self._service, Workers):
+            reload = self._service.reload
+            signal.signal(signal.SIGHUP, lambda *_: self._service.reactor.callFromThread(reload))
 
     def _signalled(self) -> None:
         if self._stopping:
@@ -162,7 +166,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     try:
-        service = RapidaMedia(options.settings, reactor, announce=_announce)
+        kind = Workers if options.settings.workers > 1 else RapidaMedia
+        service = kind(options.settings, reactor, announce=_announce)
     except SettingsError as error:
         sys.exit(f"rapida-media: {masked(str(error))}")
     starter = _Starter()

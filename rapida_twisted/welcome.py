@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from rapida_twisted.keyfile import KEY_FILE
 from rapida_twisted.settings import Settings, default_state_dir
 
-__all__ = ["welcome_text"]
+__all__ = ["dialplan_values", "welcome_text"]
+
+
+def dialplan_values(
+    settings: Settings, key: str, port_of: Callable[[str], int], assistant_ids: Iterable[str]
+) -> DialplanValues:
+    """What a dialplan must know of this server.
+
+    :param port_of: gives the port of ``HTTP`` and ``AudioSocket``.
+    """
+    return DialplanValues(
+        api_key=key,
+        http_url=f"http://{settings.public_host(settings.http_host)}:{port_of('HTTP')}",
+        audiosocket_host=settings.public_host(settings.audiosocket_host),
+        audiosocket_port=port_of("AudioSocket"),
+        assistant_id=next((name for name in assistant_ids if name != "*"), "123456789"),
+    )
 
 
 def welcome_text(settings: Settings, values: DialplanValues, key_is_new: bool) -> str:

@@ -24,8 +24,10 @@ LAYERS = (
     {"interfaces"},
     {"media", "outgoing", "doors"},
     {"protocols", "contexts", "web", "asterisk", "upstream", "assistants", "listening", "testing"},
-    {"reception", "welcome", "gateway", "lease"},
+    {"reception", "welcome", "gateway", "lease", "part", "starting"},
+    {"entrance"},
     {"service"},
+    {"workers"},
     {"tap"},
     {"tools"},
 )

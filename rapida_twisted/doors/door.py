@@ -11,7 +11,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from rapida_twisted.doors.refusals import Refusals
-from rapida_twisted.limits import Address, Network, TokenBucket, address_of, group_of
+from rapida_twisted.limits import Address, Network, Tally, TokenBucket, address_of, group_of
 
 __all__ = ["Door", "DoorRules"]
 
@@ -47,6 +47,7 @@ class Door:
 
     :param name: of the port, for the log; in lower case for the counts.
     :param seconds: a clock that never goes back.
+    :param tally: knows how many are inside at other processes' doors that share the limit of connections at once.
     """
 
     _log = Logger()
@@ -59,6 +60,7 @@ class Door:
         seconds: Callable[[], float] = time.monotonic,
         *,
         proxied: bool = False,
+        tally: Tally | None = None,
     ) -> None:
         self.name = name
         self.proxied = proxied
@@ -66,6 +68,7 @@ class Door:
         self.inside = 0
         """Connections now."""
         self._rules = rules
+        self._tally = tally if tally is not None else Tally()
         self._refusals = refusals if refusals is not None else Refusals()
         self._seconds = seconds
         self._bucket = TokenBucket(rules.rate, seconds())
@@ -74,7 +77,7 @@ class Door:
 
     def enter(self, peer: Any) -> bool:
         """Somebody connects: whether they are let in. Then :meth:`leave` must follow."""
-        if self.inside >= self._rules.connections:
+        if self.inside + self._tally.elsewhere >= self._rules.connections:
             return self.refuse("too_many", peer, f"{self._rules.connections} connections are open, which is the limit")
         if not self._bucket.take(self._seconds()):
             return self.refuse("too_fast", peer, f"more than {self._rules.rate:g} new connections a second")
@@ -84,11 +87,18 @@ class Door:
         elif not self.identify(peer):
             return False
         self.inside += 1
+        self._tally.tell(self.inside)
         return True
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether more are inside than at another process's door to the same port."""
+        return self._tally.ahead > 0
 
     def leave(self, peer: Any) -> None:
         """A connection that was let in is gone."""
         self.inside -= 1
+        self._tally.tell(self.inside)
         if not self.proxied:
             self.forget(peer)
 

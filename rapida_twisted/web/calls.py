@@ -67,14 +67,15 @@ class CallPage(KeyedResource):
             context = await self._store.get(self._context_id)
         except UnknownContext:
             raise Refusal(404, "no such call is up") from None
-        have_it = {context.owner} if context.status is ContextStatus.CLAIMED else set()
+        media = context.owner if context.status is ContextStatus.CLAIMED else ""
+        have_it = {media}
         if context.call_status is not None and not context.call_status.over:
             have_it.add(context.follower)
         have_it -= {"", self._store.owner}
         if not have_it:
             raise Refusal(404, "no such call is up")
         for owner in sorted(have_it):
-            await self._store.order(owner, {"hangup": self._context_id}, now=time.time())
+            await self._store.order(owner, {"hangup": self._context_id, "media": media}, now=time.time())
         return json_answer({"contextId": self._context_id, "ordered": sorted(have_it)}, 202)
 
 

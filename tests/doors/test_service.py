@@ -11,6 +11,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import TestCase
 
 from rapida_twisted import service
+from rapida_twisted.entrance import HTTP
 from rapida_twisted.keyring import KeyRing, Scope
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
@@ -58,9 +59,9 @@ class ServiceTests(TestCase):
         self.assertIn(" 200 ", answer)
         return UUID(answer.rpartition("\r\n\r\n")[2])
 
-    def door(self, number: int) -> Any:
-        """The door of HTTP (0) or AudioSocket (1)."""
-        return self.service._listeners[number].door
+    def door(self, what: str) -> Any:
+        """The door of what listens."""
+        return self.service._entrance._listeners[what].door
 
     async def test_audiosocket_allow(self) -> None:
         """An Asterisk of a network that is named may bring a call, and nobody else; their call waits on."""
@@ -86,7 +87,7 @@ class ServiceTests(TestCase):
         self.assertEqual(self.counts["http.too_many_of_address"], 1)
         self.assertIn(" 200 ", await self.ask("/healthz", v1("198.51.100.8")))
         media.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.door(0).inside == 0)
+        await until(lambda: self.door(HTTP).inside == 0)
         self.assertIn(" 200 ", await self.ask("/healthz", v2()))
 
     async def test_websocket(self) -> None:
@@ -99,7 +100,7 @@ class ServiceTests(TestCase):
         self.assertIn(b" 101 ", media.received)
         self.assertEqual(await self.ask("/healthz"), "")
         media.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.door(0).inside == 0)
+        await until(lambda: self.door(HTTP).inside == 0)
         self.assertIn(" 200 ", await self.ask("/healthz"))
 
     async def test_no_proxy_header(self) -> None:
@@ -166,7 +167,7 @@ class ServiceTests(TestCase):
         await until(lambda: half.lost)
         self.assertEqual(self.counts["http.overdue"], 1)
 
-        await until(lambda: self.door(0).inside == 0)
+        await until(lambda: self.door(HTTP).inside == 0)
         idle = [await self.connect(self.service.http_port, b"") for _ in range(4)]
         await until(lambda: idle[3].lost)
         self.assertEqual(self.counts["http.too_many"], 1)

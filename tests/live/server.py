@@ -50,7 +50,9 @@ class Server:
         self._environment = {
             "PATH": os.environ["PATH"], "HOME": str(directory), "RAPIDA_API_KEY": API_KEY,
             # So that the suite can be run with either way of reading.
-            "MEDIA__POLLING": os.environ.get("MEDIA__POLLING", ""), **(environment or {}),
+            "MEDIA__POLLING": os.environ.get("MEDIA__POLLING", ""),
+            # And with several processes.
+            "WORKERS": os.environ.get("LIVE_WORKERS", ""), **(environment or {}),
         }  # fmt: skip
         self.http_port = free_port()
         self.audiosocket_port = free_port()
@@ -89,9 +91,14 @@ class Server:
             raise FailTest(f"the server ended with code {self._process.returncode} at its start:\n{self.log()}")
         try:
             with _opener.open(f"{self.url}/readyz", timeout=2) as answer:
-                return bool(answer.status == 200)
+                return bool(answer.status == 200) and self._are_workers_ready()
         except OSError:
             return False
+
+    def _are_workers_ready(self) -> bool:
+        """The worker that listens first would get all calls."""
+        count = int(self._environment["WORKERS"] or 1)
+        return count < 2 or all(f"worker {number} is ready" in self.log() for number in range(1, count + 1))
 
     def terminate(self) -> None:
         """Send it SIGTERM, and do not wait."""
@@ -99,9 +106,14 @@ class Server:
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send it SIGKILL, and wait for its end."""
+        """Send it and its workers SIGKILL, and wait for its end."""
         assert self._process is not None
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self.reap()
+
+    def reap(self) -> None:
+        """Wait for its end, however that comes."""
+        assert self._process is not None
         self._process.wait()
         self._process = None
 

@@ -226,7 +226,7 @@ class GatewayTests(LiveTestCase):
         for step in ("register", "connect"):
             self.assertEqual(figures[f'rapida_upstream_requests_total{{{rule},outcome="ok",step="{step}"}}'], 1)
         ended = f'rapida_calls_ended_total{{{rule},reason="upstream_failed",transport="audiosocket"}}'
-        self.assertEqual((figures[ended], figures[f'rapida_upstream_breaker{{{rule},state="closed"}}']), (1, 1))
+        self.assertEqual((figures[ended], figures[f'rapida_upstream_breaker{{{rule},state="open"}}']), (1, 0))
 
     def test_next(self) -> None:
         """With the fallback next:, the call is the dialplan's, which dials the second party."""

@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rapida_twisted.context import EndReason
+from rapida_twisted.entrance import HTTP
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.service import RapidaMedia
@@ -244,7 +245,7 @@ class FailureTests(WebSocketTestCase):
 
     async def test_ipv6(self) -> None:
         """An IPv6 address leads to the server, too, as far as its answer to an unknown call shows."""
-        site = self.media._listeners[0]._factory
+        site = self.media._entrance._listeners[HTTP]._factory
         port = reactor.listenTCP(0, site, interface="::1")
         self.addCleanup(port.stopListening)
         self.assertIn("unknown", await self.refusal(f"http://[::1]:{port.getHost().port}"))

@@ -161,7 +161,8 @@ class CallsTests(SynchronousTestCase):
         self.assertEqual(json.loads(reply.body), {"contextId": self.ids[2], "ordered": ["there"]})
         self.assertEqual(self.successResultOf(store.orders(now=time.time())), [])
         store.owner = "there"
-        self.assertEqual(self.successResultOf(store.orders(now=time.time())), [{"hangup": self.ids[2]}])
+        orders = self.successResultOf(store.orders(now=time.time()))
+        self.assertEqual(orders, [{"hangup": self.ids[2], "media": "there"}])
         self.assertEqual(self.face.ask(f"/v1/calls/{self.ids[2]}", method="DELETE").status, 404)
 
     def test_hangup_of_what_rings_elsewhere(self) -> None:

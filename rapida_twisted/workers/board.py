@@ -1,0 +1,78 @@
+"""How much each process of this machine has, in memory that all of them share: for limits that hold for all together.
+
+Each process writes into a row of its own, and reads those of the others. Nobody waits for anybody: two processes may
+both take the last place in the same moment, and a limit is exceeded by one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from rapida_twisted.limits import Tally
+from rapida_twisted.part import OPEN
+
+__all__ = ["COLUMNS", "ROWS", "Board"]
+
+ROWS = 256
+"""More than there can be processes: while workers are replaced there are twice as many."""
+COLUMNS = (OPEN, "calls", "HTTP", "HTTPS", "AudioSocket")
+_BYTES = 8
+
+
+class Board:
+    """The memory.
+
+    :param fd: of the file that it is, as :meth:`make` gave it to the parent.
+    :param row: which one is this process's own.
+    """
+
+    def __init__(self, fd: int, row: int = 0) -> None:
+        self.fd = fd
+        self.row = row
+        self._cells = memoryview(mmap.mmap(fd, ROWS * len(COLUMNS) * _BYTES)).cast("q")
+
+    @classmethod
+    def make(cls) -> Board:
+        """A new one, in no file system. Its descriptor is for the processes to be started."""
+        fd = os.memfd_create("rapida-media-board")
+        os.ftruncate(fd, ROWS * len(COLUMNS) * _BYTES)
+        return cls(fd)
+
+    def tally(self, name: str) -> Tally:
+        """What this process has of something, one of :data:`COLUMNS`, and the others; of others it knows nothing."""
+        return _Column(self._column(name), self._column(OPEN), self.row) if name in COLUMNS else Tally()
+
+    def _column(self, name: str) -> memoryview:
+        return self._cells[COLUMNS.index(name) :: len(COLUMNS)]
+
+    def wipe(self, row: int) -> None:
+        """The process of that row is gone."""
+        for place in range(row * len(COLUMNS), (row + 1) * len(COLUMNS)):
+            self._cells[place] = 0
+
+
+class _Column(Tally):
+    __slots__ = ("_cells", "_open", "_row")
+
+    def __init__(self, cells: memoryview, opened: memoryview, row: int) -> None:
+        self._cells = cells
+        self._open = opened
+        self._row = row
+
+    def tell(self, count: int) -> None:
+        """So many are here now."""
+        self._cells[self._row] = count
+
+    @property
+    def elsewhere(self) -> int:
+        """How many the others have."""
+        return sum(self._cells) - self._cells[self._row]
+
+    @property
+    def ahead(self) -> int:
+        """How many more are here than at that one of the others who take more that has the fewest."""
+        mine = self._cells[self._row]
+        return mine - min(
+            (count for count, opened in zip(self._cells, self._open, strict=True) if opened), default=mine
+        )

@@ -1,0 +1,200 @@
+"""A worker: ``python -m rapida_twisted.workers.child``, as its parent starts it. Of no use by hand."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from twisted.internet.protocol import connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from rapida_twisted.errors import SettingsError, StartError
+from rapida_twisted.observe.logs import MaskingObserver
+from rapida_twisted.observe.secrets import masked
+from rapida_twisted.part import Part
+from rapida_twisted.service import RapidaMedia
+from rapida_twisted.workers.board import Board
+from rapida_twisted.workers.lines import (
+    BOARD_FD,
+    FIRST_SOCKET_FD,
+    HURRY,
+    NEWS_FD,
+    READY,
+    RETIRE,
+    STOP,
+    Start,
+    log_line,
+)
+
+__all__ = ["main"]
+
+_ORPHANED = "orphaned"
+"""What the end of the orders means."""
+
+
+@implementer(ILogObserver)
+class News:
+    """What the parent is told: whole lines, into a pipe. While the parent does not read, the log has gaps: the calls do
+    not wait for it.
+
+    :param file: the pipe's descriptor.
+    """
+
+    def __init__(self, file: int) -> None:
+        os.set_blocking(file, False)
+        self._file = file
+        self._rest = b""
+        self._lost = 0
+
+    def __call__(self, event: LogEvent) -> None:
+        """A log event."""
+        if self._lost and self._write(self._rest):
+            self._write(log_line({**event, "log_format": f"{self._lost} lines of the log are lost here"}))
+            self._lost = 0
+        self.tell(log_line(event))
+
+    def tell(self, line: bytes) -> None:
+        """Write a line, or count it as lost."""
+        if self._write(self._rest):
+            self._write(line)
+        else:
+            self._lost += 1
+
+    def _write(self, data: bytes) -> bool:
+        """Write as much as goes, and keep the rest; whether all went."""
+        self._rest = data[self._written(data) :]
+        return not self._rest
+
+    def _written(self, data: bytes) -> int:
+        try:
+            return os.write(self._file, data) if data else 0
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # The parent is gone; the end of our input tells, too.
+            return len(data)
+
+
+class ParentProtocol(LineOnlyReceiver):
+    """The parent's orders.
+
+    :param worker: what it gives orders to.
+    """
+
+    delimiter = b"\n"
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802
+        """An order."""
+        self._worker.ordered(json.loads(line)["order"])
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The parent is gone."""
+        self._worker.ordered(_ORPHANED)
+
+
+class Worker:
+    """This process.
+
+    :param start: what it is to be.
+    :param sockets: those that it accepts from.
+    :param reactor: runs it.
+    :raises SettingsError: an assistant or the store named in the settings can't be used.
+    """
+
+    def __init__(self, start: Start, sockets: dict[str, socket.socket], reactor: Any) -> None:
+        self._reactor = reactor
+        self._stopping = False
+        self._news = News(NEWS_FD)
+        # mypy reads the variant for Windows.
+        StandardIO(ParentProtocol(self), stdin=0, stdout=NEWS_FD, reactor=reactor)  # type: ignore[call-arg]
+        globalLogBeginner.beginLoggingTo([MaskingObserver(self._news)], redirectStandardIO=False)
+        self._service = RapidaMedia(start.settings, reactor, announce=self._ready, part=_part(start, sockets))
+
+    def run(self) -> int:
+        """Until it is told to stop; gives the exit code.
+
+        :raises StartError: it can't start.
+        """
+        self._service.startService()
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._service.stopService)
+        self._reactor.callWhenRunning(self._install)
+        self._reactor.run()
+        return 0
+
+    def _install(self) -> None:
+        # As in tap.py, of a server without workers.
+        gc.collect()
+        gc.freeze()
+        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self.ordered, STOP))
+        # Of a terminal, every process gets these; the parent tells what to do.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _ready(self, welcome: str) -> None:
+        self._news.tell(READY)
+
+    def ordered(self, word: str) -> None:
+        """Do what the parent says."""
+        if word == HURRY:
+            self._service.hurry()
+        if self._stopping:
+            return
+        self._stopping = True
+        if word == RETIRE:
+            self._service.hand_over()
+        elif word == _ORPHANED:
+            # Whoever starts the server again needs the ports.
+            self._service.leave_ports()
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+
+def _part(start: Start, sockets: dict[str, socket.socket]) -> Part:
+    is_ari = start.number == 0
+    return Part(
+        ari=is_ari,
+        media=not is_ari,
+        ari_socket="" if is_ari else start.ari_socket,
+        sockets=sockets,
+        ports=start.ports,
+        tally=Board(BOARD_FD, start.row).tally,
+    )
+
+
+def main() -> int:
+    """Run a worker; gives the exit code."""
+    start = Start.from_line(_first_line())
+    sockets = {what: socket.socket(fileno=FIRST_SOCKET_FD + place) for place, what in enumerate(start.sockets)}
+    from twisted.internet import reactor
+
+    try:
+        return Worker(start, sockets, reactor).run()
+    except (SettingsError, StartError) as error:
+        print(f"it can't start: {masked(str(error))}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _first_line() -> bytes:
+    """The first line, and nothing behind it."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit("this program is started by twistd rapida-media --workers")
+        line += byte
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())

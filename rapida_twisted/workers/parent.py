@@ -1,0 +1,218 @@
+"""The parent of the workers: it has the ports, starts workers, starts them again, replaces them, and stops them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from rapida_twisted.contexts.url import open_store
+from rapida_twisted.entrance import endpoints
+from rapida_twisted.errors import StartError
+from rapida_twisted.lease import owner_name
+from rapida_twisted.listening import bind, outcome_of
+from rapida_twisted.observe.opening import forget_process, prepare_shared
+from rapida_twisted.part import ARI
+from rapida_twisted.service import RapidaMedia
+from rapida_twisted.settings import Settings
+from rapida_twisted.starting import Keys, check_start
+from rapida_twisted.welcome import dialplan_values, welcome_text
+from rapida_twisted.workers.board import ROWS, Board
+from rapida_twisted.workers.lines import BOARD_FD, FIRST_SOCKET_FD, HURRY, NEWS_FD, Start
+from rapida_twisted.workers.place import Place
+from rapida_twisted.workers.process import WorkerProcess
+
+__all__ = ["Workers"]
+
+STOP_S = 15.0
+"""A worker that has not ended so long after its drain time is killed."""
+ARI_BACKLOG = 64
+
+
+class Workers(Service):
+    """Several processes that do what one :class:`~rapida_twisted.service.RapidaMedia` would: workers that take calls,
+    from ports that they share, and one more that speaks with Asterisk's ARI.
+
+    :param settings: theirs; ``workers`` of them take calls.
+    :param reactor: runs the parent, which handles no call.
+    :param announce: called once when all listen, with what a person needs next. It may hold the API key.
+    :raises SettingsError: an assistant or the store named in the settings can't be used.
+    """
+
+    _log = Logger()
+    name = "rapida-media"
+
+    def __init__(self, settings: Settings, reactor: Any, announce: Callable[[str], None] = lambda text: None) -> None:
+        self.reactor = reactor
+        self._settings = settings
+        self._announce = announce
+        # Whatever is wrong with the settings is to be told by this process, at its start.
+        self._pattern = RapidaMedia(settings, reactor)
+        self._keys: Keys | None = None
+        self._sockets: dict[str, socket.socket] = {}
+        self._board = Board.make()
+        self._rows = list(range(ROWS - 1, 0, -1))
+        self._folder = Path()
+        self._environ: dict[str, str] = {}
+        self._places: list[Place] = []
+        self._coming: set[str] = set()
+
+    @property
+    def processes(self) -> list[WorkerProcess]:
+        """All workers that there are now."""
+        return [process for place in self._places for process in place.processes]
+
+    def port_of(self, what: str) -> int:
+        """The port that is listened on, once started, such as ``HTTP``'s."""
+        return int(self._sockets[what].getsockname()[1]) if what in self._sockets else 0
+
+    # Starting
+
+    def startService(self) -> None:
+        """Listen, and start the workers.
+
+        :raises StartError: something prevents it; the text is one sentence, and nothing stays open.
+        """
+        self._keys = check_start(self._settings, self._pattern.vault, self._keys_broke)
+        self._try_store()
+        try:
+            self._open()
+        except BaseException:
+            self._close()
+            raise
+        super().startService()
+        names = {0: "the ARI worker"} | {n: f"worker {n}" for n in range(1, self._settings.workers + 1)}
+        self._coming = set(names.values())
+        for number, name in names.items():
+            place = Place(name, self._spawner(number, name), self._ready(name), self.reactor)
+            self._places.append(place)
+            place.fill()
+
+    def _try_store(self) -> None:
+        """What is wrong with the store is told now, and its tables are made once."""
+        settings = self._settings
+        name = f"{owner_name()}-parent"
+        store = open_store(settings.store_url, settings.state_dir, self.reactor, name, settings.tls_ca_file)
+        outcome_of(store.open(), "the call store can't be opened")
+        store.close()
+
+    def _open(self) -> None:
+        try:
+            self._folder = _make_folder()
+            self._environ = prepare_shared(self._folder / "metrics")
+            for what, description in endpoints(self._settings).items():
+                self._sockets[what] = bind(what, description)
+            self._sockets[ARI] = self._open_ari()
+        except OSError as error:
+            raise StartError(f"the workers can't be started: {error}") from None
+
+    def _open_ari(self) -> socket.socket:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(self._ari_path))
+        listening.listen(ARI_BACKLOG)
+        listening.setblocking(False)
+        return listening
+
+    @property
+    def _ari_path(self) -> Path:
+        return self._folder / "ari"
+
+    def _keys_broke(self, problem: str) -> None:
+        """Each worker tells it."""
+
+    def _ready(self, name: str) -> Callable[[], None]:
+        def ready() -> None:
+            self._log.info("{worker} is ready", worker=name)
+            if name in self._coming:
+                self._coming.discard(name)
+                if not self._coming:
+                    self._welcome()
+
+        return ready
+
+    def _welcome(self) -> None:
+        assert self._keys is not None
+        ids = self._pattern.assistants.ids
+        values = dialplan_values(self._settings, self._keys.plain[0], self.port_of, ids)
+        self._announce(welcome_text(self._settings, values, self._keys.is_new))
+
+    # Workers
+
+    def _spawner(self, number: int, name: str) -> Callable[[Callable[[], None]], WorkerProcess]:
+        sockets = {what: each for what, each in self._sockets.items() if (what == ARI) == (number == 0)}
+        ports = {what: self.port_of(what) for what in self._sockets if what != ARI}
+
+        def spawn(ready: Callable[[], None]) -> WorkerProcess:
+            row = self._rows.pop()
+            start = Start(number, row, self._settings, tuple(sockets), ports, str(self._ari_path))
+            process = WorkerProcess(name, row, start.line(), ready)
+            files: dict[int, int | str] = {0: "w", 1: "r", 2: "r", NEWS_FD: "r", BOARD_FD: self._board.fd}
+            files |= {FIRST_SOCKET_FD + place: each.fileno() for place, each in enumerate(sockets.values())}
+            command = [sys.executable, "-m", "rapida_twisted.workers.child"]
+            environ = {**os.environ, **self._environ}
+            self.reactor.spawnProcess(process, sys.executable, command, env=environ, childFDs=files)
+            process.when_ended().addCallback(self._forget, process)
+            return process
+
+        return spawn
+
+    def _forget(self, how: str, process: WorkerProcess) -> None:
+        """What was true of a process that is gone is true no more."""
+        self._board.wipe(process.row)
+        self._rows.append(process.row)
+        try:
+            forget_process(self._folder / "metrics", process.pid)
+        except OSError as error:
+            self._log.warn("{worker}: its figures could not be removed: {error}", worker=process.name, error=str(error))
+
+    def reload(self) -> None:
+        """Replace the workers, one after the other: each new one listens before the old one stops taking calls, and
+        that ends once its calls have, or after the drain time. So a new version of the program comes into use."""
+        Deferred.fromCoroutine(self._reload()).addErrback(lambda failure: self._log.failure("reload", failure))
+
+    async def _reload(self) -> None:
+        self._log.info("the workers are replaced, one after the other")
+        for place in self._places:
+            await place.replace()
+        self._log.info("the workers were replaced; the old ones end with their calls")
+
+    # Stopping
+
+    def hurry(self) -> None:
+        """Cut the drain time short."""
+        for place in self._places:
+            place.order(HURRY)
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the workers in order; fires when all are gone. The one that speaks ARI goes last, for others may ask
+        something of it until they are gone."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        longest_s = self._settings.drain_s + STOP_S
+        await gatherResults([place.stop(longest_s) for place in self._places[1:]])
+        await gatherResults([place.stop(longest_s) for place in self._places[:1]])
+        self._close()
+
+    def _close(self) -> None:
+        for each in self._sockets.values():
+            each.close()
+        if self._folder != Path():
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _make_folder() -> Path:
+    """For what the processes share while they run, in memory: see :func:`prepare_shared`."""
+    shm = Path("/dev/shm")
+    places = (os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0], str(shm) if os.access(shm, os.W_OK) else "")
+    return Path(tempfile.mkdtemp(prefix="rapida-media-", dir=next(filter(None, places), None)))

@@ -1,0 +1,142 @@
+"""The place of one worker: who is in it, and when the next comes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from rapida_twisted.workers.lines import RETIRE, STOP
+from rapida_twisted.workers.process import WorkerProcess
+
+__all__ = ["Place"]
+
+SHORT_LIFE_S = 60.0
+"""A worker that dies sooner is not started again at once."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+
+
+class Place:
+    """Keeps a worker running.
+
+    :param name: of the worker, for the log.
+    :param spawn: starts one, and is given what to call when it listens.
+    :param ready: called when the place's worker listens: the first, and each that comes after one that died.
+    :param reactor: provides IReactorTime.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        spawn: Callable[[Callable[[], None]], WorkerProcess],
+        ready: Callable[[], None],
+        reactor: Any,
+    ) -> None:
+        self.name = name
+        self._spawn = spawn
+        self._ready = ready
+        self._reactor = reactor
+        self._current: WorkerProcess | None = None
+        self._coming: WorkerProcess | None = None
+        self._leaving: set[WorkerProcess] = set()
+        self._stopping = False
+        self._pause_s = FIRST_PAUSE_S
+        self._waiting: IDelayedCall | None = None
+
+    @property
+    def processes(self) -> list[WorkerProcess]:
+        """All who are here: the worker, the one that is to follow it, and those whose calls are ending."""
+        return [process for process in (self._current, self._coming, *self._leaving) if process is not None]
+
+    def fill(self) -> None:
+        """Start a worker here."""
+        self._waiting = None
+        self._current = self._start(self._ready)
+
+    def replace(self) -> Deferred[bool]:
+        """Start another worker, and let this one go once that one listens. Fires when it does, or did not come; with
+        whether it did. Where there is no worker just now, the next one comes anyway."""
+        old, done = self._current, Deferred[bool]()
+        if old is None or self._stopping or self._coming is not None:
+            done.callback(old is None)
+            return done
+
+        def listens() -> None:
+            self._coming = None
+            # The old one may have died meanwhile, and another one come.
+            current = self._current
+            if current is not None:
+                self._leaving.add(current)
+                current.order(RETIRE)
+            elif self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
+            self._current = new
+            self._ready()
+            done.callback(True)
+
+        def came_not(how: str) -> None:
+            if not done.called:
+                self._log.error("{worker}: its successor did not come up ({how})", worker=self.name, how=how)
+                done.callback(False)
+
+        self._coming = new = self._start(listens)
+        new.when_ended().addCallback(came_not)
+        return done
+
+    def order(self, word: str) -> None:
+        """Pass an order on to all who are here."""
+        for process in self.processes:
+            process.order(word)
+
+    def stop(self, longest_s: float) -> Deferred[Any]:
+        """Stop; fires when nobody is left. Whoever does not end in time is killed."""
+        self._stopping = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        self.order(STOP)
+        ended = gatherResults([process.when_ended() for process in self.processes])
+        killing = self._reactor.callLater(longest_s, self._kill)
+        return ended.addBoth(lambda _: killing.cancel() if killing.active() else None)
+
+    def _kill(self) -> None:
+        for process in self.processes:
+            self._log.error("{worker} does not end, and is killed", worker=self.name)
+            process.kill()
+
+    def _start(self, ready: Callable[[], None]) -> WorkerProcess:
+        process = self._spawn(ready)
+        process.when_ended().addCallback(self._ended, process, self._reactor.seconds())
+        return process
+
+    def _ended(self, how: str, process: WorkerProcess, began_s: float) -> str:
+        self._leaving.discard(process)
+        if process is self._coming:
+            self._coming = None
+        elif process is self._current:
+            self._current = None
+            if not self._stopping:
+                self._start_again(how, self._reactor.seconds() - began_s)
+        return how
+
+    def _start_again(self, how: str, lived_s: float) -> None:
+        pause_s = 0.0
+        if lived_s < SHORT_LIFE_S:
+            pause_s = self._pause_s * random.uniform(0.8, 1.0)
+            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
+        else:
+            self._pause_s = FIRST_PAUSE_S
+        self._log.error(
+            "{worker} is gone after {lived_s:.0f} s ({how}), and what it had with it; another is started in"
+            " {pause_s:.1f} s",
+            worker=self.name, lived_s=lived_s, how=how, pause_s=pause_s,
+        )  # fmt: skip
+        self._waiting = self._reactor.callLater(pause_s, self.fill)

@@ -1,0 +1,98 @@
+"""One worker, as its parent sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol, connectionDone
+from twisted.logger import Logger, globalLogPublisher
+from twisted.python.failure import Failure
+
+from rapida_twisted.workers.lines import NEWS_FD, READY, log_event, order_line
+
+__all__ = ["WorkerProcess"]
+
+LONGEST_LINE = 1 << 20
+
+
+class WorkerProcess(ProcessProtocol):
+    """A process.
+
+    :param name: in the log.
+    :param row: of the board, which is its own.
+    :param first_line: is written to it at once.
+    :param is_ready: called when it listens.
+    """
+
+    _log = Logger()
+    transport: Any
+
+    def __init__(self, name: str, row: int, first_line: bytes, is_ready: Callable[[], None]) -> None:
+        self.name = name
+        self.row = row
+        self.pid = 0
+        self._first_line = first_line
+        self._is_ready = is_ready
+        self._ended: list[Deferred[str]] = []
+        self._how = ""
+        self._news = b""
+        self._said = b""
+
+    def connectionMade(self) -> None:
+        self.pid = self.transport.pid
+        self.transport.write(self._first_line)
+
+    def order(self, word: str) -> None:
+        """Tell it to do something."""
+        self.transport.write(order_line(word))
+
+    def kill(self) -> None:
+        """End it at once."""
+        try:
+            self.transport.signalProcess("KILL")
+        except ProcessExitedAlready:
+            pass
+
+    def when_ended(self) -> Deferred[str]:
+        """Fires when it is gone and all that it said was heard, with how it ended, in words."""
+        ended: Deferred[str] = Deferred()
+        if self._how:
+            ended.callback(self._how)
+        else:
+            self._ended.append(ended)
+        return ended
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803
+        """Something came through one of its pipes."""
+        if childFD == NEWS_FD:
+            *lines, self._news = (self._news + data)[-LONGEST_LINE:].split(b"\n")
+            for line in lines:
+                self._heard(line)
+        else:
+            *lines, self._said = (self._said + data)[-LONGEST_LINE:].split(b"\n")
+            for line in lines:
+                self._log.warn("{worker} says: {text}", worker=self.name, text=line.decode("utf-8", "replace"))
+
+    def _heard(self, line: bytes) -> None:
+        if line + b"\n" == READY:
+            self._is_ready()
+            return
+        try:
+            event = log_event(json.loads(line)["log"])
+        except (ValueError, LookupError, TypeError):
+            self._log.warn("{worker} says: {text}", worker=self.name, text=line.decode("utf-8", "replace"))
+            return
+        level = getattr(event.get("log_level"), "name", "info")
+        event["log_system"] = f"{self.name} {event.get('log_namespace', '-')}#{level}"
+        globalLogPublisher(event)
+
+    def processEnded(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        """It is gone."""
+        self._how = "in order" if reason.check(ProcessDone) else str(reason.value).rstrip(".")
+        ended, self._ended = self._ended, []
+        for each in ended:
+            each.callback(self._how)
