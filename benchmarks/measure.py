@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     words.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(table(report))
+    print(table(report["medians"]))
     print(f"\n{_batching(report)}")
     if words.plot is not None:
         words.plot.write_text(plot(report["medians"]))
@@ -289,11 +289,14 @@ def _progress(run: dict[str, Any]) -> str:
     )
 
 
-def table(report: dict[str, Any]) -> str:
-    """The medians, to be read. CPU is in ms per call and second, all other times in ms."""
-    lines = [[title for title, _, _ in COLUMNS]]
-    lines += [[_cell(row, key, form) for _, key, form in COLUMNS] for row in report["medians"]]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(COLUMNS))]
+def table(rows: list[dict[str, Any]], columns: Sequence[tuple[str, str, str]] = COLUMNS) -> str:
+    """Rows to be read. CPU is in ms per call and second, all other times in ms.
+
+    :param columns: of each its title, its key in a row, and how it is written.
+    """
+    lines = [[title for title, _, _ in columns]]
+    lines += [[_cell(row, key, form) for _, key, form in columns] for row in rows]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
