@@ -25,7 +25,7 @@ __all__ = ["BACKLOG", "Listener", "adopt_unix", "bind", "is_proxied", "outcome_o
 
 BACKLOG = 1024
 ACCEPTS_A_TURN = 5
-COURTESY_S = 0.005
+COURTESY_S = 0.02
 """How long who has more connections than another process leaves new ones to that."""
 
 

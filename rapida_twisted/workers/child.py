@@ -127,9 +127,10 @@ class Worker:
 
         :raises StartError: it can't start.
         """
+        # Before it says that it is ready.
+        self._reactor.callWhenRunning(self._install)
         self._service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", self._service.stopService)
-        self._reactor.callWhenRunning(self._install)
         self._reactor.run()
         return 0
 

@@ -35,7 +35,10 @@ def half_open(scene: Scene) -> None:
     scene.found.append(f"{(kb_of(server) - before_kb) / len(silent):.0f} KB each")
     for connection in silent:
         connection.settimeout(seconds + 5)
-        scene.expect(connection.recv(100) == b"", "one was told something")
+        try:
+            scene.expect(connection.recv(100) == b"", "one was told something")
+        except ConnectionResetError:
+            pass
         connection.close()
     took_s = time.monotonic() - began
     scene.found.append(f"the last of {len(silent)} closed after {took_s:.1f} s")
