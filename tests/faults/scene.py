@@ -24,11 +24,13 @@ class Scale:
     calls: int = 100
     seconds: float = 30.0
     connections: int = 1000
+    minutes: float = 30.0
+    inputs: int = 1_000_000
 
     @classmethod
     def short(cls) -> Scale:
         """For the tests: some seconds."""
-        return cls(calls=10, seconds=2.0, connections=200)
+        return cls(calls=10, seconds=2.0, connections=200, minutes=0.15, inputs=5000)
 
 
 @dataclass

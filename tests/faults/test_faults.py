@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.faults import peers, processes, stores
+from tests.faults import inputs, peers, processes, soak, stores
 from tests.faults.scene import FAULTS, Scale, Scene
 
 __all__ = ["FaultTests"]
@@ -52,7 +52,15 @@ class FaultTests(SynchronousTestCase):
         """SIGKILL of a worker."""
         self.inject("worker-killed")
 
+    def test_soak(self) -> None:
+        """Calls that come and go."""
+        self.inject("soak")
+
+    def test_any_input(self) -> None:
+        """Any bytes through the codecs."""
+        self.inject("any-input")
+
     def test_short_forms(self) -> None:
         """Every fault with a short form is here."""
         names = {f"test_{name.replace('-', '_')}" for name, fault in FAULTS.items() if fault.short}
-        self.assertEqual(names - set(dir(self)), set(), (peers, processes, stores))
+        self.assertEqual(names - set(dir(self)), set(), (inputs, peers, processes, soak, stores))
