@@ -66,9 +66,8 @@ def _bad_peers(scene: Scene, server: Server, behave: Callable[[socket.socket, th
     scene.expect(grown_kb < 2000 + 500 * len(threads), f"the memory grew by {grown_kb} KB")
     scene.expect_untouched(callers)
     scene.expect_new_call(server)
-    metrics = server.metrics()
-    late, all_of_them = figure(metrics, "rapida_frames_late_total"), figure(metrics, "rapida_frames_out_total")
-    scene.found.append(f"{late:.0f} of {all_of_them:.0f} frames late")
+    late_s = figure(server.metrics(), "rapida_tick_lateness_p99_seconds")
+    scene.found.append(f"99 of 100 frames at most {late_s * 1000:.1f} ms late")
 
 
 @fault("peers that send, and never read", "their memory is bounded; calls go on")

@@ -62,11 +62,6 @@ class Callers:
         self._new += callers
         return callers
 
-    def forget_gaps(self) -> None:
-        """Measure the gaps anew."""
-        for caller in self.all:
-            caller.gap_s = 0.0
-
     def up(self, callers: Iterable[Caller] | None = None, within_s: float = 0.5) -> list[Caller]:
         """Those who have just heard something."""
         now = time.monotonic()

@@ -112,7 +112,7 @@ def clock_steps(scene: Scene) -> None:
 )
 def descriptors_exhausted(scene: Scene) -> None:
     """See above."""
-    server = scene.serve()
+    server = scene.serve(AUDIOSOCKET__UUID_S="20")
     callers = scene.call(server)
     used = len(os.listdir(f"/proc/{pid_of(server)}/fd"))
     log_before = log_bytes(server)

@@ -68,7 +68,8 @@ class Scene:
         ids = [(register_at or server).register("1") for _ in range(self.scale.calls if count is None else count)]
         callers = self.callers.call(server.audiosocket_port, ids)
         wait_until("the calls are up", lambda: all(caller.heard > 5 for caller in callers), 15)
-        self.callers.forget_gaps()
+        for caller in callers:
+            caller.gap_s = 0.0
         return callers
 
     def expect(self, holds: bool, what: str) -> None:
