@@ -363,6 +363,10 @@ class RapidaMedia(Service):
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
+    def reload(self) -> None:
+        """What several workers would do, one process can't."""
+        self._log.warn("SIGHUP does nothing to a single process: with WORKERS=2 or more, each is replaced by a new one")
+
     def leave_ports(self) -> None:
         """Before :meth:`stopService`, where others listen on the same ports: accept nothing more at once."""
         self._entrance.close()

@@ -143,9 +143,8 @@ class _Process(Service):
         gc.freeze()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._service.reactor.callFromThread(self._signalled))
-        if isinstance(self._service, Workers):
-            reload = self._service.reload
-            signal.signal(signal.SIGHUP, lambda *_: self._service.reactor.callFromThread(reload))
+        reload = self._service.reload
+        signal.signal(signal.SIGHUP, lambda *_: self._service.reactor.callFromThread(reload))
 
     def _signalled(self) -> None:
         if self._stopping:

@@ -146,6 +146,17 @@ class TwistdTests(SynchronousTestCase):
         process.communicate(timeout=20)
         self.assertEqual(process.returncode, 0)
 
+    def test_sighup(self) -> None:
+        """A single process can't be replaced without a gap, says so, and goes on."""
+        process = self.start()
+        self.read_welcome(process)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        process.terminate()
+        rest, _ = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 0, rest)
+        self.assertIn("SIGHUP does nothing to a single process", rest)
+
     def test_unknown_assistant(self) -> None:
         """A name that is not known is refused with the names that are."""
         self.assertIn("known are bridge, echo, greeter, play, record", self.fails("--assistant", "*=nobody"))

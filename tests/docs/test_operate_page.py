@@ -11,8 +11,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
+from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from rapida_twisted.settings import Settings, read_env_file, setting_words
 from tests.observe.test_prometheus import filled
 from tests.observe.turns import TurningClock
 
@@ -61,6 +63,17 @@ class FiguresTests(SynchronousTestCase):
         shown = {name.removesuffix("_bucket") for name in asked}
         self.assertEqual(set(self.families) - shown, set())
 
+    def test_alerts(self) -> None:
+        """Alerts ask for figures that there are, with labels and values that they have."""
+        rules = (DOCS / "operate" / "alerts.yml").read_text()
+        for expression in re.findall(r"expr: (.*)", rules):
+            for name, labels in re.findall(r"\b((?:rapida|process)_[a-z0-9_]+)(?:\{([^}]*)\})?", expression):
+                self.assertIn(name, self.samples, expression)
+                for label, values in re.findall(r"(\w+)=~?\"([^\"]*)\"", labels):
+                    self.assertIn(label, self.samples[name])
+                    known = {sample.labels[label] for sample in self.families[name].samples if label in sample.labels}
+                    self.assertLessEqual(set(values.split("|")), known | {"too_many_calls", "store_unavailable"})
+
     def test_variables(self) -> None:
         """What the dashboard's queries leave open is one of its variables, or Grafana's own."""
         board = dashboard()
@@ -96,3 +109,31 @@ def expressions(board: dict[str, Any]) -> Iterator[str]:
     for panel in board["panels"]:
         yield from (target["expr"] for target in panel.get("targets", ()))
     yield from (variable["definition"] for variable in board["templating"]["list"] if "definition" in variable)
+
+
+class UnitTests(SynchronousTestCase):
+    """The unit for systemd, and its settings."""
+
+    def setUp(self) -> None:
+        self.unit = (DOCS / "operate" / "rapida-media.service").read_text()
+        words = read_env_file(str(DOCS / "operate" / "rapida-media.env"))
+        (given,) = re.findall(r"^Environment=(.*)", self.unit, re.MULTILINE)
+        words |= dict(word.split("=", 1) for word in given.split())
+        known = {setting.env for setting in setting_words()} | {"PYTHONUNBUFFERED"}
+        self.assertLessEqual(set(words), known)
+        self.settings = Settings.from_words({}, words, {})
+
+    def test_settings(self) -> None:
+        """They are ones that the server knows and takes, and its calls have their time to end."""
+        self.assertEqual(str(self.settings.state_dir), "/var/lib/rapida-media")
+        (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)", self.unit, re.MULTILINE)
+        self.assertGreater(int(stop_s), self.settings.drain_s + 20)
+
+    def test_command(self) -> None:
+        """It is one that twistd takes."""
+        (command,) = re.findall(r"^ExecStart=(.*)", self.unit, re.MULTILINE)
+        program, *words = command.split()
+        self.assertEqual(program, "/opt/rapida-media/bin/twistd")
+        options = ServerOptions()
+        options.parseOptions([word for word in words if word != "rapida-media"])
+        self.assertEqual((words[-1], options["nodaemon"]), ("rapida-media", 1))
