@@ -95,7 +95,11 @@ class Workers(Service):
         for number, name in names.items():
             place = Place(name, self._spawner(number, name), self._ready(name), self.reactor)
             self._places.append(place)
-            place.fill()
+            try:
+                place.fill()
+            except OSError as error:
+                self._close()
+                raise StartError(f"{name} can't be started: {error}") from None
 
     def _try_store(self) -> None:
         """What is wrong with the store is told now, and its tables are made once."""
@@ -159,7 +163,11 @@ class Workers(Service):
             files |= {FIRST_SOCKET_FD + place: each.fileno() for place, each in enumerate(sockets.values())}
             command = [sys.executable, "-m", "rapida_twisted.workers.child"]
             environ = {**os.environ, **self._environ}
-            self.reactor.spawnProcess(process, sys.executable, command, env=environ, childFDs=files)
+            try:
+                self.reactor.spawnProcess(process, sys.executable, command, env=environ, childFDs=files)
+            except OSError:
+                self._rows.append(row)
+                raise
             process.when_ended().addCallback(self._forget, process)
             return process
 

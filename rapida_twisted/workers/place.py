@@ -56,9 +56,18 @@ class Place:
         return [process for process in (self._current, self._coming, *self._leaving) if process is not None]
 
     def fill(self) -> None:
-        """Start a worker here."""
-        self._waiting = None
+        """Start a worker here.
+
+        :raises OSError: no process can be made.
+        """
         self._current = self._start(self._ready)
+
+    def _fill_again(self) -> None:
+        self._waiting = None
+        try:
+            self.fill()
+        except OSError as error:
+            self._start_again(f"no process can be made: {error}", 0.0)
 
     def replace(self) -> Deferred[bool]:
         """Start another worker, and let this one go once that one listens. Fires when it does, or did not come; with
@@ -87,8 +96,12 @@ class Place:
                 self._log.error("{worker}: its successor did not come up ({how})", worker=self.name, how=how)
                 done.callback(False)
 
-        self._coming = new = self._start(listens)
-        new.when_ended().addCallback(came_not)
+        try:
+            self._coming = new = self._start(listens)
+        except OSError as error:
+            came_not(f"no process can be made: {error}")
+        else:
+            new.when_ended().addCallback(came_not)
         return done
 
     def order(self, word: str) -> None:
@@ -139,4 +152,4 @@ class Place:
             " {pause_s:.1f} s",
             worker=self.name, lived_s=lived_s, how=how, pause_s=pause_s,
         )  # fmt: skip
-        self._waiting = self._reactor.callLater(pause_s, self.fill)
+        self._waiting = self._reactor.callLater(pause_s, self._fill_again)

@@ -51,12 +51,15 @@ class PlaceTests(SynchronousTestCase):
         self.clock = Clock()
         self.spawned: list[FakeProcess] = []
         self.ready_count = 0
+        self.fails = False
         self.place = Place("worker 1", self.spawn, self.ready, self.clock)
         self.place.fill()
         (self.first,) = self.spawned
 
     def spawn(self, ready: Callable[[], None]) -> WorkerProcess:
-        """Start a process."""
+        """Start a process, or fail to."""
+        if self.fails:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
         self.spawned.append(FakeProcess(ready))
         return cast(WorkerProcess, self.spawned[-1])
 
@@ -155,6 +158,18 @@ class PlaceTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(self.place.replace()))
         self.assertEqual(len(self.spawned), 2)
         self.wait_for_next(2)
+
+    def test_no_process_can_be_made(self) -> None:
+        """It is tried again later, as if one had died; a successor does not come then."""
+        self.fails = True
+        self.assertRaises(BlockingIOError, Place("other", self.spawn, self.ready, self.clock).fill)
+        self.assertFalse(self.successResultOf(self.place.replace()))
+        self.first.end()
+        self.clock.advance(1)
+        self.clock.advance(2)
+        self.assertEqual(len(self.spawned), 1)
+        self.fails = False
+        self.wait_for_next(5)
 
     def test_stop(self) -> None:
         """All who are here are told; it is over when they are gone, and none is started again."""
