@@ -24,7 +24,7 @@ from rapida_twisted.interfaces import ICallStore
 __all__ = ["SpoolingStore"]
 
 FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 5.0
 MOST_DOUBTFUL = 10_000
 TOGETHER = 100
 """How many entries are told at once."""
