@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
 
-__all__ = ["SettingWord", "Settings", "default_state_dir", "read_env_file", "setting_words"]
+__all__ = ["SettingWord", "Settings", "default_state_dir", "read_env_file", "setting_words", "unknown_names"]
 
 
 def default_state_dir() -> Path:
@@ -388,7 +389,8 @@ class Settings:
             try:
                 values[setting.attribute] = setting.parse(word)
             except ValueError as error:
-                shown = "" if setting.secret else f" {word!r}"
+                # A URL may have a password in it.
+                shown = "" if setting.secret or "@" in word else f" {word!r}"
                 raise SettingsError(f"{setting.env} (--{setting.option}){shown} can't be used: {error}") from None
         settings = cls(**values)
         settings._check()
@@ -451,6 +453,17 @@ def setting_words() -> list[SettingWord]:
         )
         for item in fields(Settings)
     ]
+
+
+def unknown_names(names: Iterable[str]) -> list[str]:
+    """A sentence for each name that is no setting."""
+    known = [setting.env for setting in setting_words()]
+    found = []
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name.upper(), known, 1, 0.75)
+            found.append(f"{name} is no setting" + (f": is it {near[0]}?" if near else ""))
+    return found
 
 
 def read_env_file(path: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.secrets import masked
 from rapida_twisted.observe.twistd import take_over
 from rapida_twisted.service import RapidaMedia
-from rapida_twisted.settings import Settings, read_env_file, setting_words
+from rapida_twisted.settings import Settings, read_env_file, setting_words, unknown_names
 from rapida_twisted.workers.parent import Workers
 
 __all__ = ["Options", "makeService"]
@@ -86,6 +87,7 @@ class Options(usage.Options):
             raise _refused("store-url with a password", "STORE__URL")
         try:
             env_file = read_env_file(self["env-file"]) if self["env-file"] else {}
+            _tell_unknown(env_file)
             settings = Settings.from_words(words, os.environ, env_file)
             # Those of the command line are a list already: a comma may be part of an argument.
             self.settings = replace(settings, assistant=tuple(self._assistants)) if self._assistants else settings
@@ -94,6 +96,14 @@ class Options(usage.Options):
             sys.exit(f"rapida-media: {error}")
         if self.parent is not None:
             take_over(self.parent, self.settings.log_format)
+
+
+def _tell_unknown(env_file: Mapping[str, str]) -> None:
+    """Names that look like settings, and are none: nothing else would tell."""
+    groups = {setting.env.partition("__")[0] for setting in setting_words() if "__" in setting.env}
+    ours = [name for name in os.environ if "__" in name and name.partition("__")[0] in groups]
+    for problem in unknown_names([*env_file, *ours]):
+        print(f"rapida-media: {problem}", file=sys.stderr)  # noqa: T201
 
 
 def _refused(option: str, env: str) -> usage.UsageError:

@@ -170,6 +170,16 @@ class GoodWordsTests(SynchronousTestCase):
             settings = Settings.from_words(words)
             self.assertEqual(settings.public_host(settings.audiosocket_host), host)
 
+    def test_password_in_a_url(self) -> None:
+        """What is refused and may hold a password is not repeated."""
+        for env in ("UPSTREAM__URL", "STATUS_WEBHOOK__URL", "STORE__URL"):
+            word = {env: "htp://someone:very-secret@example.com/"}
+            try:
+                Settings.from_words(word)
+            except SettingsError as error:
+                self.assertIn(env, str(error))
+                self.assertNotIn("very-secret", str(error))
+
     def test_public_host_is_a_host(self) -> None:
         """What would break the dialplan's line is refused."""
         self.assertRaises(SettingsError, Settings.from_words, {"PUBLIC_ASSISTANT_HOST": "pbx example;x"})

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,9 +27,12 @@ class TwistdTests(SynchronousTestCase):
         self.folder.mkdir(parents=True)
         self.state = self.folder / "state"
 
-    def start(self, *options: str, key: str = "", ports: bool = True) -> subprocess.Popen[str]:
-        """The program, in a folder of its own, on free ports unless told otherwise."""
+    def start(
+        self, *options: str, key: str = "", ports: bool = True, more: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """The program, in a folder of its own, on free ports unless told otherwise, with more in its environment."""
         environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+        environment |= more or {}
         if key:
             environment["RAPIDA_API_KEY"] = key
         process = subprocess.Popen(
@@ -145,6 +149,18 @@ class TwistdTests(SynchronousTestCase):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
         self.assertEqual(process.returncode, 0)
+
+    def test_names_that_are_no_setting(self) -> None:
+        """They are told, with the one that may be meant; the server starts."""
+        file = self.folder / "env"
+        file.write_text("MAX_CALS=7\nPYTHONUNBUFFERED=1\nDRAIN_S=1\n")
+        process = self.start("--env-file", str(file), more={"AUDIOSOCKET__PROT": "1"})
+        welcome = self.read_welcome(process)
+        process.terminate()
+        process.communicate(timeout=30)
+        self.assertIn("rapida-media: MAX_CALS is no setting: is it MAX_CALLS?\n", welcome)
+        self.assertIn("rapida-media: PYTHONUNBUFFERED is no setting\n", welcome)
+        self.assertIn("rapida-media: AUDIOSOCKET__PROT is no setting: is it AUDIOSOCKET__PORT?\n", welcome)
 
     def test_sighup(self) -> None:
         """A single process can't be replaced without a gap, says so, and goes on."""

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.server import Request
 
 from rapida_twisted.keyring import ALL_SCOPES, KeyRing, Scope
+from rapida_twisted.observe.secrets import keep_out_of_logs
 
 __all__ = ["FULL_GRANT", "KEY_NAME", "ApiKeys", "Grant", "Scope", "holds_key", "is_key_name", "key_of", "mask_key"]
 
@@ -65,7 +66,11 @@ class ApiKeys:
         if accepted:
             return FULL_GRANT
         entry = self._ring.find(candidate) if self._ring is not None else None
-        return Grant(entry.name, entry.scopes, entry.max_calls) if entry is not None else None
+        if entry is None:
+            return None
+        # The ring knows hashes alone: until somebody comes with the key, nobody here knows it.
+        keep_out_of_logs(candidate)
+        return Grant(entry.name, entry.scopes, entry.max_calls)
 
 
 def key_of(request: Request) -> str:

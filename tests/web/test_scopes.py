@@ -16,6 +16,7 @@ from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.keyring import KeyRing, Scope
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.observe.secrets import masked
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.next import ContextPages
 from rapida_twisted.web.websocket import handshake_door
@@ -74,6 +75,12 @@ class ScopesTestCase(SynchronousTestCase):
 
 class ScopesTests(ScopesTestCase):
     """What a scope opens."""
+
+    def test_not_in_the_log(self) -> None:
+        """From its first use on, a key is masked, as the server's own is."""
+        key = self.make(Scope.READ)
+        self.assertEqual(self.face.ask("/v1/calls", key=key).status, 200)
+        self.assertEqual(masked(f"somebody wrote {key}!"), "somebody wrote ***!")
 
     def test_each(self) -> None:
         """Each scope opens what it is for and nothing else; a key with all of them everything."""
