@@ -92,7 +92,7 @@ def disk_full(scene: Scene) -> None:
     if done.returncode:
         raise PermissionError(f"a small disk can't be made here: {done.stderr.strip()}")
     scene.ends.append(lambda: subprocess.run(["umount", "--lazy", disk], check=True))
-    server = scene.serve("server", "--state-dir", str(disk))
+    server = scene.serve("server", "--state-dir", str(disk), "--max-waiting", "100000")
     callers = scene.call(server)
     ends, stay = callers[: len(callers) // 2], callers[len(callers) // 2 :]
     _fill(disk / "rubbish")
