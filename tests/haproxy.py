@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,9 +69,11 @@ class Haproxy:
         self.directory = directory
         self.https_port = https_port or free_port()
         self.plain_port, self.audiosocket_port = free_port(), free_port()
-        # A socket's path may have 107 bytes, and those of tests are longer: it is told relative to the directory.
+        # A socket's path may have 107 bytes at the most, and those of tests are longer.
+        self._admin = Path(tempfile.mkdtemp(prefix="rapida-")) / "admin.sock"
         self._environment = {
-            "ADMIN_SOCKET": "admin.sock",
+            "MAXCONN": "1000",
+            "ADMIN_SOCKET": str(self._admin),
             "CERTIFICATE": str(certificate or _certificate(directory)),
             "HTTPS_BIND": f"127.0.0.1:{self.https_port}",
             "AUDIOSOCKET_BIND": f"127.0.0.1:{self.audiosocket_port}",
@@ -113,18 +117,13 @@ class Haproxy:
             self._process.kill()
             self._process.wait()
             self._process = None
+        shutil.rmtree(self._admin.parent, ignore_errors=True)
 
     def tell(self, command: str) -> str:
         """Say something on its socket; gives its answer."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
-            directory = Path("/proc/self/cwd")
-            path = self.directory.absolute() / "admin.sock"
-            try:
-                path = directory / path.relative_to(Path.cwd())
-            except ValueError:
-                pass
-            connection.connect(str(path))
+            connection.connect(str(self._admin))
             connection.sendall(f"{command}\n".encode())
             said = b""
             while data := connection.recv(65536):

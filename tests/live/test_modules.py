@@ -13,7 +13,6 @@ from tests.live import wait_until
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER, Asterisk, shared_asterisk
 from tests.live.nodes import live_server
 from tests.live.recordings import Recording
-from tests.live.server import Server
 
 ASSISTANT = "tests.live.assistants:Interrupted"
 """Says a tone for ten seconds, and stays."""
