@@ -12,24 +12,11 @@ from pathlib import Path
 from twisted.trial.unittest import FailTest, SkipTest
 
 from tests.live import free_port, wait_until
-from tests.live.tls import Authority
 
 __all__ = ["CONFIGURATION", "Haproxy", "haproxy_program"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGURATION = REPOSITORY / "docs/grow/haproxy.cfg"
-
-# The page's frontend has TLS; this one spares the tests that are about something else the certificates.
-PLAIN = """
-frontend plain
-    mode http
-    bind "${PLAIN_BIND}"
-    use_backend websocket if { path_beg /v1/talk/asterisk/ctx }
-    default_backend http
-    http-error status 503
-    http-error status 502
-    http-error status 504
-"""
 
 _found: list[str] = []
 
@@ -52,8 +39,9 @@ class Haproxy:
 
     :param directory: its log and its socket; made if it is not there.
     :param http: both nodes' ports for HTTP.
+    :param wss: both nodes' ports with TLS.
     :param audiosocket: both nodes' ports for AudioSocket.
-    :param certificate: a file with a certificate and its key; one is made if there is none.
+    :param certificate: a file with a certificate and its key.
     :param https_port: where HTTPS is; a free port if 0.
     """
 
@@ -61,25 +49,29 @@ class Haproxy:
         self,
         directory: Path,
         http: Sequence[int],
+        wss: Sequence[int],
         audiosocket: Sequence[int],
-        certificate: Path | None = None,
+        certificate: Path,
         https_port: int = 0,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.https_port = https_port or free_port()
-        self.plain_port, self.audiosocket_port = free_port(), free_port()
+        self.http_port, self.wss_port, self.audiosocket_port = free_port(), free_port(), free_port()
         # A socket's path may have 107 bytes at the most, and those of tests are longer.
         self._admin = Path(tempfile.mkdtemp(prefix="rapida-")) / "admin.sock"
         self._environment = {
             "MAXCONN": "1000",
             "ADMIN_SOCKET": str(self._admin),
-            "CERTIFICATE": str(certificate or _certificate(directory)),
+            "CERTIFICATE": str(certificate),
             "HTTPS_BIND": f"127.0.0.1:{self.https_port}",
             "AUDIOSOCKET_BIND": f"127.0.0.1:{self.audiosocket_port}",
-            "PLAIN_BIND": f"127.0.0.1:{self.plain_port}",
+            "HTTP_BIND": f"127.0.0.1:{self.http_port}",
+            "WSS_BIND": f"127.0.0.1:{self.wss_port}",
             "ONE_HTTP": f"127.0.0.1:{http[0]}",
             "TWO_HTTP": f"127.0.0.1:{http[1]}",
+            "ONE_WSS": f"127.0.0.1:{wss[0]}",
+            "TWO_WSS": f"127.0.0.1:{wss[1]}",
             "ONE_AUDIOSOCKET": f"127.0.0.1:{audiosocket[0]}",
             "TWO_AUDIOSOCKET": f"127.0.0.1:{audiosocket[1]}",
         }
@@ -88,10 +80,9 @@ class Haproxy:
 
     def start(self) -> None:
         """Start it, and wait until it says that both nodes are up."""
-        (self.directory / "plain.cfg").write_text(PLAIN)
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", self._program, "-db", "-f", str(CONFIGURATION), "-f", "plain.cfg"],
+                ["setpriv", "--pdeathsig", "TERM", self._program, "-db", "-f", str(CONFIGURATION)],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -156,16 +147,3 @@ class Haproxy:
     def log(self) -> str:
         """What it logged so far."""
         return self._log.read_text(errors="replace")
-
-
-def _certificate(directory: Path) -> Path:
-    authority = Authority(directory / "tls")
-    authority.certify("127.0.0.1")
-    return joined(authority)
-
-
-def joined(authority: Authority) -> Path:
-    """The one file that HAProxy wants."""
-    path = authority.certificate.with_name("haproxy.pem")
-    path.write_bytes(authority.certificate.read_bytes() + authority.key.read_bytes())
-    return path

@@ -46,7 +46,7 @@ class TwoNodesTests(SynchronousTestCase):
         self.addCleanup(self.nodes.stop)
         self.nodes.start()
         self.haproxy = self.nodes.haproxy
-        authority = self.haproxy.directory / "tls/ca.pem"
+        authority = directory / "tls/ca.pem"
         context = ssl.create_default_context(cafile=str(authority))
         self.tls = context
         self.opener = urllib.request.build_opener(
@@ -79,9 +79,9 @@ class TwoNodesTests(SynchronousTestCase):
         wait_until("it hears its echo", lambda: phone.heard > 5, 5)
         return context_id, phone
 
-    def web_socket(self, context_id: str) -> tuple[str, ssl.SSLSocket]:
+    def web_socket(self, context_id: str, port: int = 0) -> tuple[str, ssl.SSLSocket]:
         """A media connection over wss; gives its first answer and the connection."""
-        bare = socket.create_connection(("127.0.0.1", self.haproxy.https_port), 5)
+        bare = socket.create_connection(("127.0.0.1", port or self.haproxy.wss_port), 5)
         connection = self.tls.wrap_socket(bare, server_hostname="127.0.0.1")
         self.addCleanup(connection.close)
         path = f"/v1/talk/asterisk/ctx?contextId={context_id}"
@@ -161,7 +161,8 @@ class BalanceTests(TwoNodesTests):
         for _ in range(6):
             context_id, _ = self.call()
             self.assertEqual(self.owner(context_id), owner)
-        self.assertTrue(self.web_socket(self.register())[0].startswith("HTTP/1.1 101"))
+        for port in (self.haproxy.wss_port, self.haproxy.https_port):
+            self.assertTrue(self.web_socket(self.register(), port)[0].startswith("HTTP/1.1 101"))
         heard = talking.heard
         wait_until("the other goes on", lambda: talking.heard > heard + 10, 2)
         self.haproxy.wait_for("two", "DOWN")
@@ -190,7 +191,7 @@ class BalanceTests(TwoNodesTests):
         for node in ("one", "two"):
             self.haproxy.wait_for(node, "DOWN")
         self.assertEqual(self.ask("/v1/talk/asterisk/call/1"), (503, ""))
-        self.assertTrue(self.web_socket(str(uuid.uuid4()))[0].startswith("HTTP/1.1 503"))
+        self.assertTrue(self.web_socket(str(uuid.uuid4()), self.haproxy.https_port)[0].startswith("HTTP/1.1 503"))
         with socket.create_connection(("127.0.0.1", self.haproxy.audiosocket_port), 5) as connection:
             self.assertEqual(connection.recv(1), b"")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,23 +18,44 @@ from tests.contexts.redis_server import RedisServer
 from tests.haproxy import Haproxy
 from tests.live import free_port
 from tests.live.server import Server
+from tests.live.tls import Authority
 
 __all__ = ["Node", "TwoNodes", "live_server"]
 
 
 class Node(Server):
-    """A server whose ports, but for the one of its own operator, speak the PROXY protocol."""
+    """A server whose ports speak the PROXY protocol, but for the one with TLS.
+
+    :param certificate: its certificate's file.
+    :param key: the certificate's key's.
+    """
 
     def __init__(
-        self, directory: Path, *assistants: str, options: Sequence[str], environment: Mapping[str, str]
+        self,
+        directory: Path,
+        *assistants: str,
+        options: Sequence[str],
+        environment: Mapping[str, str],
+        certificate: str,
+        key: str,
     ) -> None:
-        self.proxied_http_port, self.proxied_audiosocket_port = free_port(), free_port()
-        words = [
-            *["--audiosocket-endpoint", f"haproxy:tcp:{self.proxied_audiosocket_port}:interface=127.0.0.1"],
-            *["--https", f"haproxy:tcp:{self.proxied_http_port}:interface=127.0.0.1"],
+        self.tls_port = free_port()
+        super().__init__(directory, *assistants, environment=environment)
+        self._command += [
+            *options,
+            *["--audiosocket-endpoint", f"haproxy:tcp:{self.audiosocket_port}:interface=127.0.0.1"],
+            *["--http-endpoint", f"haproxy:tcp:{self.http_port}:interface=127.0.0.1"],
+            *["--https", f"ssl:{self.tls_port}:privateKey={key}:certKey={certificate}:interface=127.0.0.1"],
             *["--proxy-allow", "127.0.0.1/32"],
         ]
-        super().__init__(directory, *assistants, options=[*options, *words], environment=environment)
+        # Certificates are checked by the tests that are about them.
+        trusting = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trusting)
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP is for those who do not come through HAProxy."""
+        return f"https://127.0.0.1:{self.tls_port}"
 
 
 class TwoNodes(Server):
@@ -50,23 +73,29 @@ class TwoNodes(Server):
         environment: Mapping[str, str] | None = None,
         apart: bool = True,
     ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory, *assistants, options=options, environment=environment)
         self._apart = apart
         self.redis = RedisServer(directory / "redis", keeps=True)
         more = {**(environment or {}), "STORE__URL": self.redis.url()}
-        left, https_port, certificate = _without_https(options, directory)
+        left, https_port, key, certificate = _without_https(options, directory)
         self.one, self.two = [
-            Node(directory / name, *assistants, options=left, environment=more) for name in ("one", "two")
+            Node(directory / name, *assistants, options=left, environment=more, key=key, certificate=certificate)
+            for name in ("one", "two")
         ]
         self.nodes = (self.one, self.two)
+        joined = directory / "haproxy.pem"
+        joined.write_bytes(Path(certificate).read_bytes() + Path(key).read_bytes())
         self.haproxy = Haproxy(
             directory / "haproxy",
-            [node.proxied_http_port for node in self.nodes],
-            [node.proxied_audiosocket_port for node in self.nodes],
-            certificate,
-            https_port,
+            http=[node.http_port for node in self.nodes],
+            wss=[node.tls_port for node in self.nodes],
+            audiosocket=[node.audiosocket_port for node in self.nodes],
+            certificate=joined,
+            https_port=https_port,
         )
-        self.http_port, self.audiosocket_port = self.haproxy.plain_port, self.haproxy.audiosocket_port
+        self.http_port, self.audiosocket_port = self.haproxy.http_port, self.haproxy.audiosocket_port
+        self.wss_port = self.haproxy.wss_port
 
     def start(self) -> TwoNodes:
         """Start all four, and wait until each of them is ready."""
@@ -77,7 +106,7 @@ class TwoNodes(Server):
         self.haproxy.start()
         if self._apart:
             self.haproxy.weigh("http", 1, 0)
-            for backend in ("websocket", "audiosocket"):
+            for backend in ("websocket", "wss", "audiosocket"):
                 self.haproxy.weigh(backend, 0, 1)
         return self
 
@@ -145,16 +174,15 @@ def live_server(
     return kind(directory, *assistants, options=options, environment=environment)
 
 
-def _without_https(options: Sequence[str], directory: Path) -> tuple[list[str], int, Path | None]:
-    """The options but for ``--https``, which is HAProxy's here; its port and its certificate."""
+def _without_https(options: Sequence[str], directory: Path) -> tuple[list[str], int, str, str]:
+    """The options but for ``--https``; its port, 0 for any; its key and its certificate, or others."""
     left = list(options)
     if "--https" not in left:
-        return left, 0, None
+        authority = Authority(directory / "tls")
+        authority.certify("127.0.0.1")
+        return left, 0, str(authority.key), str(authority.certificate)
     at = left.index("--https")
     found = re.match(r"ssl:(\d+):privateKey=([^:]+):certKey=([^:]+)", left[at + 1])
     assert found is not None, left[at + 1]
     del left[at : at + 2]
-    directory.mkdir(parents=True, exist_ok=True)
-    certificate = directory / "haproxy.pem"
-    certificate.write_bytes(Path(found[3]).read_bytes() + Path(found[2]).read_bytes())
-    return left, int(found[1]), certificate
+    return left, int(found[1]), found[2], found[3]
