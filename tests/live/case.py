@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.docs.blocks import named_block
 from tests.live import wait_until
 from tests.live.asterisk import shared_asterisk
+from tests.live.nodes import live_server
 from tests.live.recordings import FLOOR_DB, Recording
 from tests.live.server import Server
 
@@ -83,7 +84,7 @@ class LiveTestCase(SynchronousTestCase):
 
     def serve(self, *assistants: str, options: tuple[str, ...] = (), name: str = "server") -> Server:
         """A running server with these assistants; it must end in order after the test."""
-        server = Server(self.directory / name, *assistants, options=["--drain-s", "2", *options])
+        server = live_server(self.directory / name, *assistants, options=["--drain-s", "2", *options])
         return self.run_server(server)
 
     def run_server(self, server: Server) -> Server:

@@ -45,6 +45,7 @@ class Server:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
+        self._opener = _opener
         self.said: list[str] = []
         """What it answered to requests, and what the control program printed."""
         self._environment = {
@@ -56,6 +57,8 @@ class Server:
         }  # fmt: skip
         self.http_port = free_port()
         self.audiosocket_port = free_port()
+        self.wss_port = 0
+        """Where media with TLS goes, if not to the port of ``--https``."""
         self._command = [
             *PROGRAM,
             *["--audiosocket-host", "127.0.0.1", "--audiosocket-port", str(self.audiosocket_port)],
@@ -90,7 +93,7 @@ class Server:
         if self._process.poll() is not None:
             raise FailTest(f"the server ended with code {self._process.returncode} at its start:\n{self.log()}")
         try:
-            with _opener.open(f"{self.url}/readyz", timeout=2) as answer:
+            with self._opener.open(f"{self.url}/readyz", timeout=2) as answer:
                 return bool(answer.status == 200) and self._are_workers_ready()
         except OSError:
             return False
@@ -173,7 +176,7 @@ class Server:
 
     def _get(self, path: str) -> bytes:
         request = urllib.request.Request(f"{self.url}{path}", headers=self._key)
-        with _opener.open(request, timeout=5) as answer:
+        with self._opener.open(request, timeout=5) as answer:
             body: bytes = answer.read()
             self.said.append(body.decode(errors="replace"))
             return body
@@ -185,7 +188,7 @@ class Server:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
         try:
-            with _opener.open(request, timeout=timeout_s) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 status, headers, text = answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as error:
             status, headers, text = error.code, error.headers, error.read()

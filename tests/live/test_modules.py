@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live import wait_until
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER, Asterisk, shared_asterisk
+from tests.live.nodes import live_server
 from tests.live.recordings import Recording
-from tests.live.server import Server
 
 ASSISTANT = "tests.live.assistants:Interrupted"
 """Says a tone for ten seconds, and stays."""
@@ -56,7 +56,7 @@ class ModulesTests(SynchronousTestCase):
         directory = Path(self.mktemp()).absolute()
         self.asterisk = Asterisk(shared_asterisk().root)
         self.addCleanup(self.asterisk.stop, keep_log=directory.with_name("modules.log"))
-        self.server = Server(directory, f"*={ASSISTANT}", environment={"DRAIN_S": "0", **environment})
+        self.server = live_server(directory, f"*={ASSISTANT}", environment={"DRAIN_S": "0", **environment})
         self.print_and_boot(words)
         self.server.start()
         self.addCleanup(self.server.stop)

@@ -18,6 +18,7 @@ from rapida_twisted.asterisk.dialplan import (
 from tests.live import phones, wait_until
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER, Asterisk
 from tests.live.case import ASSISTANT_ID, LiveTestCase
+from tests.live.nodes import live_server
 from tests.live.phones import Exchange
 from tests.live.receiver import Receiver
 from tests.live.recordings import Recording
@@ -88,7 +89,7 @@ class OutboundTestCase(LiveTestCase):
             "OUTBOUND__CONTEXT": "recorded", "TRANSFER__ALLOW": "Local/3*@party", "DRAIN_S": "0",
             **{name: str(word) for name, word in settings.items()},
         }  # fmt: skip
-        server = Server(self.directory / "server", f"{ASSISTANT_ID}={assistant}", environment=environment)
+        server = live_server(self.directory / "server", f"{ASSISTANT_ID}={assistant}", environment=environment)
         # Cleanups run backwards: this is the last.
         self.addCleanup(self.assert_no_secrets, server)
         self.keep_credential(server, "phones", asterisk, "trunk")

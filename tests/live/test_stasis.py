@@ -10,6 +10,7 @@ from rapida_twisted.asterisk.dialplan import stasis_dialplan
 from tests.live import wait_until
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER
 from tests.live.case import ASSISTANT_ID, TONE_HZ, LiveTestCase
+from tests.live.nodes import live_server
 from tests.live.recordings import Recording
 from tests.live.server import Server
 from tests.live.sounds import losses, noise
@@ -37,7 +38,7 @@ class StasisTestCase(LiveTestCase):
     def start(self, assistant: str, **settings: str) -> Server:
         """A running server that is connected as the application."""
         environment = {"TRANSFER__ALLOW": "Local/3*@party", "DRAIN_S": "0", **settings}
-        server = Server(self.directory / "server", f"{ASSISTANT_ID}={assistant}", environment=environment)
+        server = live_server(self.directory / "server", f"{ASSISTANT_ID}={assistant}", environment=environment)
         url = f"http://127.0.0.1:{self.asterisk.http_port}"
         words = ("--ari-url", url, "--ari-user", ARI_USER, "--endpoint-technology", "Local")
         self.assertEqual(server.control("vault", "set", "pbx", *words, typed=f"{ARI_PASSWORD}\n").returncode, 0)

@@ -373,8 +373,10 @@ class TlsTests(WebSocketTestCase):
         server = self.serve(assistant, options=("--https", authority.endpoint(port)), name=f"server{port}")
         authority_file = self.asterisk.directory / "etc/rapida-ca.pem"
         authority_file.write_bytes(authority.authority.read_bytes())
-        values = {"your-hostname": f"127.0.0.1:{port}", "/etc/asterisk/rapida": f"{self.asterisk.inside}/etc/rapida"}
-        self.clients(from_page("websocket-client-conf-tls", values))
+        values = {"/etc/asterisk/rapida": f"{self.asterisk.inside}/etc/rapida"}
+        media = {**values, "your-hostname": f"127.0.0.1:{server.wss_port or port}"}
+        self.clients(from_page("websocket-client-conf-tls", media))
+        values["your-hostname"] = f"127.0.0.1:{port}"
         values |= {"rpd-xxx-your-api-key": API_KEY, "123456789": ASSISTANT_ID}
         self._dialplan = from_page("websocket-dialplan-tls", values) + STATUS
         self.load(self._dialplan)
