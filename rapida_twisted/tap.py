@@ -19,6 +19,7 @@ from rapida_twisted.observe.secrets import masked
 from rapida_twisted.observe.twistd import take_over
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings, read_env_file, setting_words, unknown_names
+from rapida_twisted.steady import steady
 from rapida_twisted.workers.parent import Workers
 
 __all__ = ["Options", "makeService"]
@@ -174,6 +175,7 @@ def makeService(options: Options) -> IService:
     """The service of these options; called by twistd."""
     from twisted.internet import reactor
 
+    steady(reactor)
     try:
         kind = Workers if options.settings.workers > 1 else RapidaMedia
         service = kind(options.settings, reactor, announce=_announce)

@@ -16,7 +16,7 @@ ROOT = Path(rapida_twisted.__file__).parent
 
 LAYERS = (
     {"errors", "_version"},
-    {"secretfile"},
+    {"secretfile", "steady"},
     {"settings", "keyfile", "keyring", "limits", "transfers"},
     {"wire", "audio"},
     {"context"},

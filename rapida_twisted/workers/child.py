@@ -22,6 +22,7 @@ from rapida_twisted.observe.logs import MaskingObserver
 from rapida_twisted.observe.secrets import masked
 from rapida_twisted.part import Part
 from rapida_twisted.service import RapidaMedia
+from rapida_twisted.steady import steady
 from rapida_twisted.workers.board import Board
 from rapida_twisted.workers.lines import (
     BOARD_FD,
@@ -179,6 +180,7 @@ def main() -> int:
     sockets = {what: socket.socket(fileno=FIRST_SOCKET_FD + place) for place, what in enumerate(start.sockets)}
     from twisted.internet import reactor
 
+    steady(reactor)
     try:
         return Worker(start, sockets, reactor).run()
     except (SettingsError, StartError) as error:
