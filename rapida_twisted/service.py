@@ -192,8 +192,9 @@ class RapidaMedia(Service):
 
     def _make_stasis(self, ari: AriClient, app: str) -> StasisCalls:
         host = self.settings.public_host(self.settings.audiosocket_host)
+        port = self.settings.public_audiosocket_port or self.audiosocket_port
         return StasisCalls(
-            ari, app, store=self.store, media=StasisMedia(host, self.audiosocket_port),
+            ari, app, store=self.store, media=StasisMedia(host, port),
             register=self._register_from_stasis, reactor=self.reactor,
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ def dialplan_values(
         api_key=key,
         http_url=f"http://{settings.public_host(settings.http_host)}:{port_of('HTTP')}",
         audiosocket_host=settings.public_host(settings.audiosocket_host),
-        audiosocket_port=port_of("AudioSocket"),
+        audiosocket_port=settings.public_audiosocket_port or port_of("AudioSocket"),
         assistant_id=next((name for name in assistant_ids if name != "*"), "123456789"),
     )
 

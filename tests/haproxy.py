@@ -80,6 +80,7 @@ class Haproxy:
 
     def start(self) -> None:
         """Start it, and wait until it says that both nodes are up."""
+        self._admin.parent.mkdir(exist_ok=True)
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", self._program, "-db", "-f", str(CONFIGURATION)],

@@ -95,6 +95,11 @@ class TwoNodes(Server):
             https_port=https_port,
         )
         self.http_port, self.audiosocket_port = self.haproxy.http_port, self.haproxy.audiosocket_port
+        for node in self.nodes:
+            node._environment["PUBLIC_AUDIOSOCKET_PORT"] = str(self.audiosocket_port)
+        # Each has an application of its own at an Asterisk.
+        self.two._environment["ARI__APP"] = "rapida-media-two"
+        (directory / "state").symlink_to("one/state")
         self.wss_port = self.haproxy.wss_port
 
     def start(self) -> TwoNodes:
