@@ -252,7 +252,7 @@ class Settings:
         "PUBLIC_ASSISTANT_HOST", _host, "", "name or address by which Asterisk reaches this server, for the dialplan"
     )
     public_audiosocket_port: int = _setting(
-        "PUBLIC_AUDIOSOCKET_PORT", _port, "0", "port by which Asterisk reaches AudioSocket; 0: the one that it listens on"
+        "PUBLIC_AUDIOSOCKET_PORT", _port, "0", "port by which Asterisk reaches AudioSocket; 0: the one listened on"
     )
     api_keys: tuple[str, ...] = _setting(
         "RAPIDA_API_KEY", _list, "", "API key, or several with commas; without one, that of the state directory", True

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from rapida_twisted.settings import Settings, default_state_dir
 from rapida_twisted.tools.phone_options import parse_options
-from rapida_twisted.welcome import phone_command, welcome_text
+from rapida_twisted.welcome import dialplan_values, phone_command, welcome_text
 
 KEY = "rpd-0123456789abcdef"
 USUAL = DialplanValues(KEY, "http://127.0.0.1:8080", "127.0.0.1", 4573)
@@ -59,6 +59,18 @@ class WelcomeTests(SynchronousTestCase):
         differing = [line for line, other in zip(shown, hidden, strict=True) if line != other]
         self.assertEqual(len(differing), 2)
         self.assertTrue(all(KEY in line for line in differing))
+
+
+class ValuesTests(SynchronousTestCase):
+    """What Asterisk is told of the server."""
+
+    def test_ports(self) -> None:
+        """The ports that are listened on, or that of the load balancer before them."""
+        for words, port in (({}, 5), ({"PUBLIC_AUDIOSOCKET_PORT": "4574"}, 4574)):
+            settings = Settings.from_words(words)
+            values = dialplan_values(settings, KEY, {"HTTP": 8, "AudioSocket": 5}.__getitem__, ["7"])
+            self.assertEqual((values.http_url, values.audiosocket_port), ("http://127.0.0.1:8", port))
+            self.assertEqual(values.assistant_id, "7")
 
 
 class PhoneCommandTests(SynchronousTestCase):
