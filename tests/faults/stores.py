@@ -12,7 +12,7 @@ from tests.faults.scene import Scene, fault
 from tests.live import wait_until
 from tests.live.server import Server
 
-DISK_MB = 2
+DISK_MB = 16
 
 
 @fault(
@@ -79,7 +79,7 @@ def _status(server: Server) -> tuple[int, bytes]:
 
 
 @fault(
-    "the disk of the store and of the spool is full (a tmpfs of 2 MB), then has room again",
+    "the disk of the store and of the spool is full (a tmpfs of 16 MB), then has room again",
     "calls go on; registrations are refused with 503 and an empty body; ends are told when there is room",
 )
 def disk_full(scene: Scene) -> None:
