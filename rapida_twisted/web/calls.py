@@ -9,7 +9,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from rapida_twisted.context import ContextStatus, record_of
-from rapida_twisted.errors import UnknownContext
+from rapida_twisted.errors import StoreUnavailable, UnknownContext
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource
 from rapida_twisted.web.answers import Answer, Refusal, json_answer
@@ -58,20 +58,26 @@ class CallPage(KeyedResource):
     async def respond(self, request: Request) -> Answer:
         """The record; or 202 when the hang-up is under way."""
         if request.method == b"DELETE":
-            return Answer(202) if self._hangup(self._context_id) else await self._have_it_hung_up()
+            return await self._hang_up()
         return json_answer(record_of(await self._store.get(self._context_id)))
 
-    async def _have_it_hung_up(self) -> Answer:
-        """Leave an order for whoever has the call, among the processes that share the store: it is not up here."""
+    async def _hang_up(self) -> Answer:
+        """Hang it up, or leave an order for those who have it, among the processes that share the store."""
         try:
             context = await self._store.get(self._context_id)
-        except UnknownContext:
-            raise Refusal(404, "no such call is up") from None
-        media = context.owner if context.status is ContextStatus.CLAIMED else ""
-        have_it = {media}
-        if context.call_status is not None and not context.call_status.over:
-            have_it.add(context.follower)
-        have_it -= {"", self._store.owner}
+        except (UnknownContext, StoreUnavailable) as error:
+            if self._hangup(self._context_id):
+                return Answer(202)
+            if isinstance(error, UnknownContext):
+                raise Refusal(404, "no such call is up") from None
+            raise
+        mine, media = self._store.owner, context.owner if context.status is ContextStatus.CLAIMED else ""
+        if media in ("", mine) and self._hangup(self._context_id):
+            return Answer(202)
+        is_followed = context.call_status is not None and not context.call_status.over
+        have_it = {media, context.follower if is_followed else ""} - {""}
+        # If this process follows it at Asterisk, it waits until the media has ended, which says why.
+        have_it -= {mine} if media in ("", mine) else set()
         if not have_it:
             raise Refusal(404, "no such call is up")
         for owner in sorted(have_it):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from typing import Any
+from uuid import uuid4
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -149,6 +150,28 @@ class CallsTests(SynchronousTestCase):
         reply = self.face.ask(f"/v1/calls/{self.ids[1]}", method="DELETE")
         self.assertEqual((reply.status, reply.body), (202, b""))
         self.assertEqual(self.face.hung_up, [self.ids[1]])
+
+    def test_hangup_of_media_elsewhere(self) -> None:
+        """A call that this process follows, and whose media another one has, is hung up by orders to both: the media
+        first."""
+        store = self.face.store
+        context_id = str(uuid4())
+        context = CallContext(
+            context_id=context_id, assistant_id="1", created_at=NOW, expires_at=NOW + 300, direction=Direction.OUTBOUND,
+            call_status=CallStatus.ANSWERED, follower="here",
+        )  # fmt: skip
+        self.successResultOf(store.add(context, 10))
+        store.owner = "there"
+        self.successResultOf(store.claim(context_id, transport="audiosocket", peer="", now=NOW + 10))
+        store.owner = "here"
+        self.face.up.add(context_id)
+        reply = self.face.ask(f"/v1/calls/{context_id}", method="DELETE")
+        self.assertEqual(json.loads(reply.body), {"contextId": context_id, "ordered": ["here", "there"]})
+        self.assertEqual(self.face.hung_up, [])
+        for owner in ("here", "there"):
+            store.owner = owner
+            orders = self.successResultOf(store.orders(now=time.time()))
+            self.assertEqual(orders, [{"hangup": context_id, "media": "there"}])
 
     def test_hangup_elsewhere(self) -> None:
         """A call that another process has is hung up by an order to it: 202, and who got the order."""
