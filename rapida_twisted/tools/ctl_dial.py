@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from twisted.internet.task import deferLater
 
-from rapida_twisted.context import CallStatus
+from rapida_twisted.context import CallStatus, EndReason
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_dialplan import first_assistant
 from rapida_twisted.tools.ctl_http import NoAnswer, Reply, Server, ServerRefused, key_for, refused, with_server
@@ -56,7 +56,9 @@ def add_commands(commands: Any) -> None:
         type=whole_number(SHORTEST_ANSWER_S, LONGEST_ANSWER_S),
         help="how long it may ring [default: OUTBOUND__ANSWER_S]",
     )
-    dial.add_argument("--wait", action="store_true", help="tell how it goes until it is over; fail if nobody answers")
+    dial.add_argument(
+        "--wait", action="store_true", help="tell how it goes until it is over; fail if it did not reach the assistant"
+    )
     dial.add_argument("--json", action="store_true", help="print the server's own JSON, one object a line")
 
 
@@ -112,7 +114,10 @@ class Dialling:
             self._print(placed, table(None, [*ids, ("call_status", status)]))
             return 1 if status in (CallStatus.FAILED, CallStatus.CANCELLED) else 0
         self._print(placed, table(None, ids))
-        return 0 if await self._follow(server) == CallStatus.COMPLETED else 1
+        last = await self._follow(server)
+        # Who answered, and heard nobody, was not served.
+        served = last["call_status"] == CallStatus.COMPLETED and last.get("reason") != EndReason.NO_MEDIA
+        return 0 if served else 1
 
     def advice(self) -> str:
         """What to do about the call when nobody looks after it any more."""
@@ -135,10 +140,10 @@ class Dialling:
             raise _not_placed(reply)
         return reply.content
 
-    async def _follow(self, server: Server) -> str:
-        """Print each change of the call's status; the last one."""
+    async def _follow(self, server: Server) -> dict[str, Any]:
+        """Print each change of the call's status; gives its last record."""
         began_s, told = server.reactor.seconds(), ""
-        while told not in _ENDS:
+        while True:
             record = await self._record(server)
             if record["call_status"] in _ENDS and record.get("status") == "claimed":
                 # Asterisk has told that it is over; why its media ended is about to be written down.
@@ -147,9 +152,9 @@ class Dialling:
             if record["call_status"] != told:
                 told = record["call_status"]
                 self._print(record, f"{server.reactor.seconds() - began_s:7.1f} s  {change_text(record)}")
-            if told not in _ENDS:
-                await deferLater(server.reactor, POLL_S)
-        return told
+            if told in _ENDS:
+                return record
+            await deferLater(server.reactor, POLL_S)
 
     async def _record(self, server: Server) -> dict[str, Any]:
         """The call's record; a server that is away for a moment is asked again."""

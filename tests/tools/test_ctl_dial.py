@@ -49,6 +49,7 @@ class PretendedCalls(MemoryStore):
         self.steps: list[CallStatus] = list(ANSWERED)
         self.troubles = 0
         """How many times the store does not answer, once the call rings."""
+        self.reason = EndReason.BUSY
 
     def place(self, call: OutboundCall) -> Deferred[CallContext]:
         """Register it, or refuse it."""
@@ -73,14 +74,14 @@ class PretendedCalls(MemoryStore):
             return fail(StoreUnavailable("the disk is full"))
         getting = super().get(context_id)
         if self.steps and context_id in self._contexts:
-            self.follow(context_id, _news(self.steps.pop(0)))
+            self.follow(context_id, _news(self.steps.pop(0), self.reason))
         return getting
 
 
-def _news(status: CallStatus) -> CallProgress:
+def _news(status: CallStatus, reason: EndReason) -> CallProgress:
     if not status.over:
         return CallProgress(status=status, at=time.time())
-    return CallProgress(status=status, at=time.time(), cause=17, cause_text="User busy\x1b[2J", reason=EndReason.BUSY)
+    return CallProgress(status=status, at=time.time(), cause=17, cause_text="User busy\x1b[2J", reason=reason)
 
 
 def pretending_site(calls: PretendedCalls) -> RapidaSite:
@@ -202,6 +203,13 @@ class WaitTests(DialTestCase):
         self.calls.steps = [CallStatus.CANCELLED]
         code, said = await self.run_ctl("dial", "100", "--wait")
         self.assertEqual((code, "cancelled" in said), (1, True), said)
+
+    async def test_no_media(self) -> None:
+        """Nor is one that was answered, but did not reach the assistant."""
+        self.calls.reason = EndReason.NO_MEDIA
+        code, said = await self.run_ctl("dial", "100", "--wait")
+        self.assertEqual(code, 1)
+        self.assertEqual(self.changes(said)[-1][:19], "completed, no_media")
 
     async def test_json(self) -> None:
         """In JSON it is an object a line: the answer, then the record after each change."""
