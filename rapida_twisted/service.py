@@ -128,7 +128,7 @@ class RapidaMedia(Service):
         )  # fmt: skip
         self.registrar = Registrar(
             self.store, self.assistants.knows, now=time.time, context_ttl_s=settings.context_ttl_s,
-            max_pending=settings.max_waiting, draining=lambda: self.draining, prepare=self.assistants.prepare,
+            max_pending=settings.max_waiting, draining=self._refuses_calls, prepare=self.assistants.prepare,
             key_refused=lambda: self._count("key.too_many_calls"),
         )  # fmt: skip
         try:
@@ -142,6 +142,7 @@ class RapidaMedia(Service):
         )  # fmt: skip
         self.outbound = self._make_outbound()
         self._audiosocket: AudioSocketFactory | None = None
+        self._site_open: RapidaSite | None = None
         self._entrance = Entrance(settings, self.refusals, part, reactor)
         self._announce = announce
         self._housekeeping = LoopingCall(self._keep_house)
@@ -263,6 +264,12 @@ class RapidaMedia(Service):
             self.reception, self.reactor, settings.audiosocket_uuid_s, settings.audiosocket_waiting, self.refusals
         )
         self._entrance.open(site, self._audiosocket)
+        self._site_open = site
+
+    def _refuses_calls(self) -> bool:
+        """Whether calls that come now had better go elsewhere; where another process has the ports, they came to us
+        alone for an old connection's sake."""
+        return self.draining and not self._handing_over
 
     def _count(self, name: str) -> None:
         self.refusals.counts[name] += 1
@@ -376,6 +383,8 @@ class RapidaMedia(Service):
         """Before :meth:`stopService`, where another process takes this one's place: leave the ports to it, and the
         calls that are followed through ARI."""
         self._handing_over = True
+        if self._site_open is not None:
+            self._site_open.leaving = True
         self._entrance.close()
 
     def hurry(self) -> None:

@@ -176,6 +176,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     steady(reactor)
+    # Until it means something, it shall not end the program.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         kind = Workers if options.settings.workers > 1 else RapidaMedia
         service = kind(options.settings, reactor, announce=_announce)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from io import BytesIO
 from typing import Any
 
@@ -19,10 +20,12 @@ from zope.interface import implementer
 from rapida_twisted.web.aio import KeyedResource, NotFound
 from rapida_twisted.web.answers import ERROR_HEADER, RETRY_AFTER_S, Answer, Refusal, error_answer
 from rapida_twisted.web.keys import KEY_NAME, ApiKeys, Scope
-from rapida_twisted.web.outbound import PLACE_TIMEOUT_S
+from rapida_twisted.web.outbound import PLACE_TIMEOUT_S, UNTIL_HEADER
 
 __all__ = ["ForwardedOutbound"]
 
+PICK_UP_S = 10
+"""Within this the other process must begin with a request."""
 _ASKED_WITH = ("Accept", "Authorization", "Content-Type", KEY_NAME.decode())
 _ANSWERED_WITH = (ERROR_HEADER, "Retry-After", "WWW-Authenticate", "Allow")
 
@@ -87,6 +90,8 @@ class _Forwarded(KeyedResource):
         """
         given = request.requestHeaders
         headers = Headers({name: values for name in _ASKED_WITH if (values := given.getRawHeaders(name))})
+        # The other process may be starting: its socket takes the request all the same, and nobody may be called late.
+        headers.setRawHeaders(UNTIL_HEADER, [str(time.monotonic_ns() + PICK_UP_S * 10**9)])
         content = request.content.read() if request.content is not None else b""
         try:
             response = await self._agent.request(

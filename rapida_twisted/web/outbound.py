@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
@@ -29,7 +30,10 @@ from rapida_twisted.web.parameters import (
 )
 from rapida_twisted.web.registration import Registrar
 
-__all__ = ["OutboundPage", "OutboundPages", "parse_call"]
+__all__ = ["UNTIL_HEADER", "OutboundPage", "OutboundPages", "parse_call"]
+
+UNTIL_HEADER = "X-Rapida-Until"
+"""From one process of a machine to another: from when on, on the monotonic clock (ns), it is too late to begin."""
 
 PLACE_TIMEOUT_S = 150.0
 """What placing a call may take: more than the settings allow for a request to Asterisk (120 s)."""
@@ -41,6 +45,12 @@ _CONTEXT = re.compile(r"[A-Za-z0-9_.-]{1,79}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """A plain variable: a name such as ``SHELL(...)`` would be a function of the dialplan."""
 _OURS = "RAPIDA_"
+
+
+def _is_overdue(request: Request) -> bool:
+    """Whether the process that passed a request on has given it up, while this one was not there to read it."""
+    until = request.getHeader(UNTIL_HEADER) or ""
+    return until.isdigit() and int(until) < time.monotonic_ns()
 
 
 class OutboundPages(Resource):
@@ -85,6 +95,8 @@ class OutboundPage(KeyedResource):
         """201 when Asterisk has taken the call, 202 when it waits for its turn."""
         if self._outbound is None:
             raise Refusal(501, "this server places no calls")
+        if _is_overdue(request):
+            raise Refusal(503, "whoever asked for this call waits for it no longer")
         self._registrar.check(self._assistant_id)
         call = replace(parse_call(self._assistant_id, request), key_name=granted(request).key_name)
         await self._registrar.check_key(granted(request))

@@ -180,6 +180,9 @@ class RapidaRequest(Request):
         """Before anything else has a word: what every answer has, whoever makes it."""
         for name, value in SECURITY_HEADERS.items():
             self.responseHeaders.setRawHeaders(name, [value])
+        if self.channel.site.leaving:
+            self.responseHeaders.setRawHeaders("Connection", ["close"])
+            self.channel.persistent = False
         super().process()
 
     def setHeader(self, name: bytes | str, value: bytes | str) -> None:  # noqa: N802
@@ -251,6 +254,8 @@ class RapidaSite(Site):
         max_body_bytes: int = MAX_BODY_BYTES,
         refusals: Refusals | None = None,
     ) -> None:
+        self.leaving = False
+        """Whether this process leaves its port to others: its answers are the last ones of their connections."""
         self.max_body_bytes = max_body_bytes
         self.refusals = refusals if refusals is not None else Refusals()
         super().__init__(root, RapidaRequest, timeout=timeout_s, reactor=reactor, parsePOSTFormSubmission=False)

@@ -38,6 +38,7 @@ from rapida_twisted.workers.lines import (
 
 __all__ = ["main"]
 
+TRY_AGAIN_S = 0.1
 _ORPHANED = "orphaned"
 """What the end of the orders means."""
 
@@ -58,17 +59,22 @@ class News:
 
     def __call__(self, event: LogEvent) -> None:
         """A log event."""
-        if self._lost and self._write(self._rest):
+        if self._lost and self.flush():
             self._write(log_line({**event, "log_format": f"{self._lost} lines of the log are lost here"}))
             self._lost = 0
-        self.tell(log_line(event))
-
-    def tell(self, line: bytes) -> None:
-        """Write a line, or count it as lost."""
-        if self._write(self._rest):
-            self._write(line)
-        else:
+        if not self.say(log_line(event)):
             self._lost += 1
+
+    def say(self, line: bytes) -> bool:
+        """Begin to write a line, if what was begun before is written; whether it was."""
+        if not self.flush():
+            return False
+        self._write(line)
+        return True
+
+    def flush(self) -> bool:
+        """Write what was begun; whether all of it is written."""
+        return self._write(self._rest)
 
     def _write(self, data: bytes) -> bool:
         """Write as much as goes, and keep the rest; whether all went."""
@@ -145,20 +151,28 @@ class Worker:
             signal.signal(number, signal.SIG_IGN)
 
     def _ready(self, welcome: str) -> None:
-        self._news.tell(READY)
+        # The log may have gaps; this must be heard.
+        if not self._news.say(READY):
+            self._reactor.callLater(TRY_AGAIN_S, self._ready, welcome)
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._news.flush():
+            self._reactor.callLater(TRY_AGAIN_S, self._flush)
 
     def ordered(self, word: str) -> None:
         """Do what the parent says."""
         if word == HURRY:
             self._service.hurry()
+            return
+        if word == _ORPHANED:
+            # Whoever starts the server again needs the ports.
+            self._service.leave_ports()
         if self._stopping:
             return
         self._stopping = True
         if word == RETIRE:
             self._service.hand_over()
-        elif word == _ORPHANED:
-            # Whoever starts the server again needs the ports.
-            self._service.leave_ports()
         self._reactor.callWhenRunning(self._reactor.stop)
 
 

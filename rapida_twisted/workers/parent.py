@@ -65,6 +65,8 @@ class Workers(Service):
         self._environ: dict[str, str] = {}
         self._places: list[Place] = []
         self._coming: set[str] = set()
+        self._reloads = 0
+        """How often a reload was asked for that is not done."""
 
     @property
     def processes(self) -> list[WorkerProcess]:
@@ -156,9 +158,11 @@ class Workers(Service):
         ports = {what: self.port_of(what) for what in self._sockets if what != ARI}
 
         def spawn(ready: Callable[[], None]) -> WorkerProcess:
+            if not self._rows:
+                raise OSError("there are too many processes, which end with their calls")
             row = self._rows.pop()
             start = Start(number, row, self._settings, tuple(sockets), ports, str(self._ari_path))
-            process = WorkerProcess(name, row, start.line(), ready)
+            process = WorkerProcess(name, row, start.line(), ready, self.reactor)
             files: dict[int, int | str] = {0: "w", 1: "r", 2: "r", NEWS_FD: "r", BOARD_FD: self._board.fd}
             files |= {FIRST_SOCKET_FD + place: each.fileno() for place, each in enumerate(sockets.values())}
             command = [sys.executable, "-m", "rapida_twisted.workers.child"]
@@ -185,13 +189,20 @@ class Workers(Service):
     def reload(self) -> None:
         """Replace the workers, one after the other: each new one listens before the old one stops taking calls, and
         that ends once its calls have, or after the drain time. So a new version of the program comes into use."""
-        Deferred.fromCoroutine(self._reload()).addErrback(lambda failure: self._log.failure("reload", failure))
+        self._reloads += 1
+        if self._reloads == 1:
+            Deferred.fromCoroutine(self._reload()).addErrback(lambda failure: self._log.failure("reload", failure))
 
     async def _reload(self) -> None:
-        self._log.info("the workers are replaced, one after the other")
-        for place in self._places:
-            await place.replace()
-        self._log.info("the workers were replaced; the old ones end with their calls")
+        while self._reloads:
+            self._log.info("the workers are replaced, one after the other")
+            came = [await place.replace() for place in self._places]
+            if all(came):
+                self._log.info("the workers were replaced; the old ones end with their calls")
+            else:
+                self._log.error("not all workers could be replaced: see above; the others were")
+            # Whatever was asked for meanwhile, one more time does.
+            self._reloads = min(1, self._reloads - 1)
 
     # Stopping
 
@@ -208,6 +219,8 @@ class Workers(Service):
 
     async def _stop(self) -> None:
         longest_s = self._settings.drain_s + STOP_S
+        for place in self._places:
+            place.close()
         await gatherResults([place.stop(longest_s) for place in self._places[1:]])
         await gatherResults([place.stop(longest_s) for place in self._places[:1]])
         self._close()

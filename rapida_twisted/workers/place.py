@@ -17,6 +17,8 @@ __all__ = ["Place"]
 
 SHORT_LIFE_S = 60.0
 """A worker that dies sooner is not started again at once."""
+START_S = 60.0
+"""A worker that is not ready by then is killed."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 
@@ -109,12 +111,16 @@ class Place:
         for process in self.processes:
             process.order(word)
 
-    def stop(self, longest_s: float) -> Deferred[Any]:
-        """Stop; fires when nobody is left. Whoever does not end in time is killed."""
+    def close(self) -> None:
+        """Start nobody any more."""
         self._stopping = True
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+    def stop(self, longest_s: float) -> Deferred[Any]:
+        """Stop; fires when nobody is left. Whoever does not end in time is killed."""
+        self.close()
         self.order(STOP)
         ended = gatherResults([process.when_ended() for process in self.processes])
         killing = self._reactor.callLater(longest_s, self._kill)
@@ -126,11 +132,23 @@ class Place:
             process.kill()
 
     def _start(self, ready: Callable[[], None]) -> WorkerProcess:
-        process = self._spawn(ready)
-        process.when_ended().addCallback(self._ended, process, self._reactor.seconds())
+        def is_ready() -> None:
+            if overdue.active():
+                overdue.cancel()
+                ready()
+
+        process = self._spawn(is_ready)
+        overdue = self._reactor.callLater(START_S, self._overdue, process)
+        process.when_ended().addCallback(self._ended, process, self._reactor.seconds(), overdue)
         return process
 
-    def _ended(self, how: str, process: WorkerProcess, began_s: float) -> str:
+    def _overdue(self, process: WorkerProcess) -> None:
+        self._log.error("{worker} is not ready after {seconds:g} s, and is killed", worker=self.name, seconds=START_S)
+        process.kill()
+
+    def _ended(self, how: str, process: WorkerProcess, began_s: float, overdue: IDelayedCall) -> str:
+        if overdue.active():
+            overdue.cancel()
         self._leaving.discard(process)
         if process is self._coming:
             self._coming = None

@@ -17,6 +17,8 @@ from rapida_twisted.workers.lines import NEWS_FD, READY, log_event, order_line
 __all__ = ["WorkerProcess"]
 
 LONGEST_LINE = 1 << 20
+LAST_WORDS_S = 1.0
+"""How long what a process said is waited for once it is gone."""
 
 
 class WorkerProcess(ProcessProtocol):
@@ -26,17 +28,19 @@ class WorkerProcess(ProcessProtocol):
     :param row: of the board, which is its own.
     :param first_line: is written to it at once.
     :param is_ready: called when it listens.
+    :param reactor: provides IReactorTime.
     """
 
     _log = Logger()
     transport: Any
 
-    def __init__(self, name: str, row: int, first_line: bytes, is_ready: Callable[[], None]) -> None:
+    def __init__(self, name: str, row: int, first_line: bytes, is_ready: Callable[[], None], reactor: Any) -> None:
         self.name = name
         self.row = row
         self.pid = 0
         self._first_line = first_line
         self._is_ready = is_ready
+        self._reactor = reactor
         self._ended: list[Deferred[str]] = []
         self._how = ""
         self._news = b""
@@ -89,6 +93,14 @@ class WorkerProcess(ProcessProtocol):
         level = getattr(event.get("log_level"), "name", "info")
         event["log_system"] = f"{self.name} {event.get('log_namespace', '-')}#{level}"
         globalLogPublisher(event)
+
+    def processExited(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        """It is gone, and its pipes may not be: a process that it started holds them as long as it lives."""
+        self._reactor.callLater(LAST_WORDS_S, self._close_pipes)
+
+    def _close_pipes(self) -> None:
+        for file in list(self.transport.pipes):
+            self.transport.closeChildFD(file)
 
     def processEnded(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """It is gone."""

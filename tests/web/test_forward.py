@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import treq
@@ -87,6 +88,7 @@ class ForwardTests(TestCase):
         self.assertEqual((uri, body), (b"/outbound/1%2F2?x=y", b'{"to": "100"}'))
         self.assertEqual((asked["x-api-key"], asked["content-type"]), (KEY, "application/json"))
         self.assertNotIn("cookie", asked)
+        self.assertLess(abs(int(asked["x-rapida-until"]) - time.monotonic_ns() - 10**10), 10**9)
 
     async def test_refusal(self) -> None:
         """What the other process refuses is refused so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +84,10 @@ class OutboundTestCase(SynchronousTestCase):
         self.assertIs(content["retryable"], "retry-after" in reply.headers)
         return content
 
+    def late(self, seconds: float) -> dict[str, str]:
+        """The headers of a request that another process passed on, to be begun within so long."""
+        return {**JSON, "X-Rapida-Until": str(time.monotonic_ns() + int(seconds * 1e9))}
+
     def bad(self, body: Any, words: str) -> None:
         """This body is a bad request, and places nothing."""
         self.assertFalse(self.refused(self.post(body), 400, words)["retryable"])
@@ -91,6 +96,12 @@ class OutboundTestCase(SynchronousTestCase):
 
 class PlacingTests(OutboundTestCase):
     """What a client gets, and what is placed."""
+
+    def test_passed_on(self) -> None:
+        """A request that lay in a socket until nobody waited for it any more calls nobody; an honest one does."""
+        self.refused(self.post({"to": "100"}, self.late(-1)), 503, "waits for it no longer")
+        self.assertEqual(self.outbound.placed, [])
+        self.assertEqual(self.post({"to": "100"}, self.late(9)).status, 201)
 
     def test_only_the_number(self) -> None:
         """Whom to call is all that must be said."""

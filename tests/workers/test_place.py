@@ -55,6 +55,8 @@ class PlaceTests(SynchronousTestCase):
         self.place = Place("worker 1", self.spawn, self.ready, self.clock)
         self.place.fill()
         (self.first,) = self.spawned
+        self.first.ready()
+        self.ready_count = 0
 
     def spawn(self, ready: Callable[[], None]) -> WorkerProcess:
         """Start a process, or fail to."""
@@ -78,13 +80,12 @@ class PlaceTests(SynchronousTestCase):
 
     def test_dies_after_long(self) -> None:
         """One that ran for long is started again at once."""
-        self.first.ready()
         self.clock.advance(61)
         self.first.end()
         self.clock.advance(0)
         self.assertEqual(len(self.spawned), 2)
         self.spawned[1].ready()
-        self.assertEqual(self.ready_count, 2)
+        self.assertEqual(self.ready_count, 1)
 
     def test_keeps_dying(self) -> None:
         """One that dies again and again is started ever more rarely, and a minute apart in the end."""
@@ -95,6 +96,7 @@ class PlaceTests(SynchronousTestCase):
         for number, pause_s in enumerate(pauses):
             most_s = min(LONGEST_PAUSE_S, 2.0**number)
             self.assertTrue(0.8 * most_s - 0.01 <= pause_s <= most_s + 0.2, (number, pause_s))
+        self.spawned[-1].ready()
         self.clock.advance(61)
         self.spawned[-1].end()
         self.clock.advance(0)
@@ -103,7 +105,6 @@ class PlaceTests(SynchronousTestCase):
 
     def test_replaced(self) -> None:
         """The old one goes when the new one listens, and is not missed when it is gone."""
-        self.first.ready()
         replaced = self.place.replace()
         self.assertEqual((len(self.spawned), self.first.orders), (2, []))
         self.assertNoResult(replaced)
@@ -128,6 +129,28 @@ class PlaceTests(SynchronousTestCase):
         again = self.place.replace()
         self.spawned[2].ready()
         self.assertTrue(self.successResultOf(again))
+
+    def test_hangs_at_its_start(self) -> None:
+        """One that is not ready within a minute is killed: a successor does not come, another one is tried."""
+        replaced = self.place.replace()
+        self.clock.advance(59)
+        self.assertNoResult(replaced)
+        self.clock.advance(2)
+        self.assertTrue(self.spawned[1].killed)
+        self.assertFalse(self.successResultOf(replaced))
+        self.first.end()
+        self.wait_for_next(2)
+        self.clock.advance(61)
+        self.assertTrue(self.spawned[2].killed)
+        self.clock.advance(0)
+        self.assertEqual(len(self.spawned), 4)
+
+    def test_close(self) -> None:
+        """Once it is closed nobody is started, whoever ends."""
+        self.place.close()
+        self.first.end("in order")
+        self.clock.advance(100)
+        self.assertEqual(len(self.spawned), 1)
 
     def test_dies_while_being_replaced(self) -> None:
         """Then the new one is the place's worker, and no third is started."""

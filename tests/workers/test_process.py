@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,6 +26,11 @@ class Pipes:
         self.written = b""
         self.signals: list[str] = []
         self.gone = False
+        self.pipes = {0: None, 2: None, NEWS_FD: None}
+
+    def closeChildFD(self, file: int) -> None:  # noqa: N802
+        """Close one of them."""
+        del self.pipes[file]
 
     def write(self, data: bytes) -> None:
         """Into its standard input."""
@@ -45,7 +51,8 @@ class ProcessTests(SynchronousTestCase):
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
         self.ready_count = 0
-        self.process = WorkerProcess("worker 1", 3, b"first\n", self.ready)
+        self.clock = Clock()
+        self.process = WorkerProcess("worker 1", 3, b"first\n", self.ready, self.clock)
         self.pipes = Pipes()
         self.process.makeConnection(self.pipes)
 
@@ -95,6 +102,14 @@ class ProcessTests(SynchronousTestCase):
             self.process.childDataReceived(1, b"x" * (LONGEST_LINE // 16))
         self.assertLessEqual(len(self.process._said), LONGEST_LINE)
 
+    def test_a_child_of_it_lives(self) -> None:
+        """A process that it started holds its pipes: they are closed a second after its end, so that it is missed."""
+        self.process.processExited(Failure(ProcessDone(0)))
+        self.clock.advance(0.9)
+        self.assertEqual(len(self.pipes.pipes), 3)
+        self.clock.advance(0.2)
+        self.assertEqual(self.pipes.pipes, {})
+
     def test_ends(self) -> None:
         """Whoever waits for its end is told how it was, also who asks later."""
         waiting = self.process.when_ended()
@@ -102,7 +117,7 @@ class ProcessTests(SynchronousTestCase):
         how = self.successResultOf(waiting)
         self.assertIn("signal 9", how)
         self.assertEqual(self.successResultOf(self.process.when_ended()), how)
-        other = WorkerProcess("worker 2", 3, b"", self.ready)
+        other = WorkerProcess("worker 2", 3, b"", self.ready, self.clock)
         other.processEnded(Failure(ProcessDone(0)))
         self.assertEqual(self.successResultOf(other.when_ended()), "in order")
 
@@ -143,6 +158,18 @@ class NewsTests(SynchronousTestCase):
         self.assertEqual([int(text.split()[0]) for text in numbers], list(range(len(numbers))))
         self.assertEqual(told, f"{1000 - len(numbers)} lines of the log are lost here")
         self.assertEqual([again, and_again], ["again", "and again"])
+
+    def test_say(self) -> None:
+        """What must be heard is said when there is room, and not counted as lost."""
+        self.addCleanup(os.close, self.read_end)
+        while not self.news._lost:
+            self.log(200 * "x")
+        self.assertFalse(self.news.say(READY))
+        self.assertEqual(self.news._lost, 1)
+        self.read()
+        self.assertTrue(self.news.say(READY))
+        self.assertTrue(self.news.flush())
+        self.assertTrue(self.read().endswith(READY))
 
     def test_parent_is_gone(self) -> None:
         """Nothing happens."""

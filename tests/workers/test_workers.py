@@ -3,6 +3,7 @@ is replaced, or stops."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import subprocess
@@ -143,6 +144,30 @@ class WorkersTests(WorkersTestCase):
         self.goes_on(new)
         self.assertNotIn("is gone after", self.server.log())
 
+    def test_kept_connection(self) -> None:
+        """Whoever keeps a connection to a worker that is replaced, and has calls up, is answered, for the last time
+        there."""
+        calls = [self.call()[1] for _ in range(4)]
+        kept = [http.client.HTTPConnection("127.0.0.1", self.server.http_port, timeout=5) for _ in range(4)]
+        for connection in kept:
+            self.assertEqual(self.register_by(connection), (200, None))
+        self.signal(signal.SIGHUP)
+        self.wait_for_log("the workers were replaced")
+        self.assertEqual([self.register_by(connection) for connection in kept], [(200, "close")] * 4)
+        self.assertEqual([self.register_by(connection) for connection in kept], [(200, None)] * 4)
+        for connection in kept:
+            connection.close()
+        for phone in calls:
+            self.goes_on(phone)
+            phone.hang_up()
+
+    def register_by(self, connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+        """Register a call by a connection; gives the status, and what becomes of the connection."""
+        connection.request("GET", "/v1/talk/asterisk/call/1", headers={"x-api-key": API_KEY})
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.getheader("Connection")
+
     def test_no_call_is_refused_while_reloading(self) -> None:
         """Whoever calls at any moment of a reload is served."""
         self.signal(signal.SIGHUP)
@@ -154,8 +179,8 @@ class WorkersTests(WorkersTestCase):
 
     def test_stop(self) -> None:
         """SIGTERM lets calls end; a second one ends them. Nothing is left."""
-        folder = Path(f"/proc/{self.pids[1]}/environ").read_bytes().split(b"PROMETHEUS_MULTIPROC_DIR=")[1]
-        folder = Path(folder.partition(b"\0")[0].decode()).parent
+        environ = Path(f"/proc/{self.pids[1]}/environ").read_bytes().split(b"PROMETHEUS_MULTIPROC_DIR=")[1]
+        folder = Path(environ.partition(b"\0")[0].decode()).parent
         self.assertTrue((folder / "ari").exists())
         ends, goes_on = self.call()[1], self.call()
         pids = self.pids
@@ -165,6 +190,7 @@ class WorkersTests(WorkersTestCase):
         self.goes_on(ends)
         self.server.terminate()
         self.server.wait(10)
+        self.assertNotIn("is gone after", self.server.log())
         for phone in (ends, goes_on[1]):
             wait_until("it is hung up", lambda: phone.hung_up, 2)  # noqa: B023
         self.assertFalse(folder.exists())
