@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -62,6 +65,8 @@ class Haproxy:
         self._admin = Path(tempfile.mkdtemp(prefix="rapida-")) / "admin.sock"
         self._environment = {
             "MAXCONN": "1000",
+            "RUN_AS": pwd.getpwuid(os.getuid()).pw_name,
+            "RUN_AS_GROUP": grp.getgrgid(os.getgid()).gr_name,
             "ADMIN_SOCKET": str(self._admin),
             "CERTIFICATE": str(certificate),
             "HTTPS_BIND": f"127.0.0.1:{self.https_port}",

@@ -10,7 +10,7 @@ for node in 1 2; do
         --http-endpoint "haproxy:tcp:808$node:interface=127.0.0.1" --https "ssl:844$node:privateKey=two/key.pem:certKey=two/chain.pem" \
         --audiosocket-endpoint "haproxy:tcp:457$node:interface=127.0.0.1" --proxy-allow 127.0.0.1/32 --assistant '*=echo'
 done
-export MAXCONN=1000 ADMIN_SOCKET="$PWD/two/haproxy.sock" CERTIFICATE="$PWD/two/both.pem"
+export RUN_AS="$(id -un)" RUN_AS_GROUP="$(id -gn)" MAXCONN=1000 ADMIN_SOCKET="$PWD/two/haproxy.sock" CERTIFICATE="$PWD/two/both.pem"
 export HTTPS_BIND=127.0.0.1:8440 HTTP_BIND=127.0.0.1:8080 WSS_BIND=127.0.0.1:8443 AUDIOSOCKET_BIND=127.0.0.1:4570
 export ONE_HTTP=127.0.0.1:8081 ONE_WSS=127.0.0.1:8441 ONE_AUDIOSOCKET=127.0.0.1:4571
 export TWO_HTTP=127.0.0.1:8082 TWO_WSS=127.0.0.1:8442 TWO_AUDIOSOCKET=127.0.0.1:4572
