@@ -99,7 +99,12 @@ class TwoNodes(Server):
             node._environment["PUBLIC_AUDIOSOCKET_PORT"] = str(self.audiosocket_port)
         # Each has an application of its own at an Asterisk.
         self.two._environment["ARI__APP"] = "rapida-media-two"
+        # Whichever has the media, its recordings are where those of one server are.
         (directory / "state").symlink_to("one/state")
+        for node in self.nodes:
+            (node.directory / "state").mkdir(mode=0o700, parents=True)
+        (self.one.directory / "state/recordings").mkdir(mode=0o700)
+        (self.two.directory / "state/recordings").symlink_to("../../one/state/recordings")
         self.wss_port = self.haproxy.wss_port
 
     def start(self) -> TwoNodes:

@@ -483,7 +483,8 @@ class RestartTests(OutboundTestCase):
         self.assertEqual(self.receiver.posts, [])
         self.receiver.start()
         server.start()
-        record = server.wait_for_status(up, "completed", timeout_s=8)
+        # Another node that takes it over has another Stasis application, and asks what became of it.
+        record = server.wait_for_status(up, "completed", timeout_s=40)
         self.assertEqual((record["status"], record["reason"]), ("completed", "shutdown"))
         self.assert_told(record, ANSWERED)
         record = server.wait_for_status(ringing, "cancelled")
