@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rapida_twisted.limits import Tally
+from rapida_twisted.net.limits import Tally
 
 __all__ = ["ARI", "OPEN", "WHOLE", "Part"]
 

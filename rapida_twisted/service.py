@@ -44,12 +44,12 @@ from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
 from rapida_twisted.media.idle import IdleWatch
+from rapida_twisted.net.http_client import causes_of, make_client, tls_options
 from rapida_twisted.observe.asked import CountedClient
 from rapida_twisted.observe.metrics import Instant
 from rapida_twisted.observe.opening import open_metrics
 from rapida_twisted.observe.secrets import keep_out_of_logs
 from rapida_twisted.observe.watch import Watch
-from rapida_twisted.outgoing import causes_of, make_client, tls_options
 from rapida_twisted.part import WHOLE, Part
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory

@@ -28,7 +28,7 @@ from rapida_twisted.asterisk.ari_errors import (
     AriUnreachable,
 )
 from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.outgoing import causes_of, was_cancelled
+from rapida_twisted.net.http_client import causes_of, was_cancelled
 
 __all__ = ["AriHttp", "ari_base", "authorization"]
 

@@ -26,7 +26,7 @@ from rapida_twisted.errors import (
     UnknownContext,
 )
 from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
-from rapida_twisted.outgoing import tls_options
+from rapida_twisted.net.http_client import tls_options
 
 __all__ = ["RedisStore"]
 

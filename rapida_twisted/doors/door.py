@@ -11,7 +11,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from rapida_twisted.doors.refusals import Refusals
-from rapida_twisted.limits import Address, Network, Tally, TokenBucket, address_of, group_of
+from rapida_twisted.net.limits import Address, Network, Tally, TokenBucket, address_of, group_of
 
 __all__ = ["Door", "DoorRules"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.logger import Logger, LogLevel
 
-from rapida_twisted.limits import Refused, address_of, kind_of
+from rapida_twisted.net.limits import Refused, address_of, kind_of
 
 __all__ = ["Refusals"]
 

@@ -25,8 +25,8 @@ from rapida_twisted.interfaces import (
     IFarEnd,
     IFarEndUser,
 )
+from rapida_twisted.net.http_client import make_client
 from rapida_twisted.observe.metrics import Metrics
-from rapida_twisted.outgoing import make_client
 from rapida_twisted.upstream.breaker import CircuitBreaker
 
 __all__ = ["BridgeFactory", "BridgeMaker"]

@@ -12,7 +12,7 @@ from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
-from rapida_twisted.outgoing import tls_options
+from rapida_twisted.net.http_client import tls_options
 from rapida_twisted.protocols.far_end_audiosocket import connect_audiosocket
 from rapida_twisted.protocols.far_end_websocket import connect_websocket
 from rapida_twisted.settings import Settings

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred, succeed
 
 from rapida_twisted.errors import TooManyCalls
-from rapida_twisted.limits import Tally
 from rapida_twisted.media.call import Call
+from rapida_twisted.net.limits import Tally
 
 __all__ = ["Calls"]
 

@@ -24,7 +24,7 @@ from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
-from rapida_twisted.protocols.addresses import address_text
+from rapida_twisted.net.address_text import address_text
 from rapida_twisted.protocols.reading import make_reading
 from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
 from rapida_twisted.wire.audiosocket import (

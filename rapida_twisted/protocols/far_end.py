@@ -17,7 +17,7 @@ from rapida_twisted.audio.drift import DriftGuard
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import IFarEndUser
-from rapida_twisted.outgoing import was_cancelled
+from rapida_twisted.net.http_client import was_cancelled
 
 __all__ = ["STALLED_S", "FarEnd", "connect", "host_and_port"]
 

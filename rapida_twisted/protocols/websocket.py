@@ -35,7 +35,7 @@ from rapida_twisted.errors import (
     RemoteProtocolError,
 )
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
-from rapida_twisted.protocols.addresses import address_text
+from rapida_twisted.net.address_text import address_text
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
 from rapida_twisted.protocols.reading import make_reading
 from rapida_twisted.wire.audiosocket import DIGITS

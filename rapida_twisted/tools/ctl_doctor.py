@@ -19,7 +19,7 @@ from rapida_twisted.asterisk.ari import AriClient
 from rapida_twisted.asterisk.doctor import Finding, Level, examine_asterisk
 from rapida_twisted.asterisk.vault import Vault, open_vault
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
-from rapida_twisted.outgoing import make_client
+from rapida_twisted.net.http_client import make_client
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_http import Server, ServerRefused, with_server
 from rapida_twisted.tools.ctl_options import UsageError, add_command, http_url, printable

@@ -15,7 +15,7 @@ from twisted.web.iweb import IResponse
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.outgoing import Client, NothingSent, causes_of, tls_problem
+from rapida_twisted.net.http_client import Client, NothingSent, causes_of, tls_problem
 from rapida_twisted.upstream.registration import ask, beginning_of, context_id_in, reason_of, registration_url
 
 __all__ = ["UpstreamClient"]
@@ -31,7 +31,7 @@ class UpstreamClient:
     :param api_key: travels in the query, since the hosted Rapida looks for it nowhere else; so no URL is ever logged
         or quoted.
     :param assistant_id: the assistant there; empty: the one that was dialled here.
-    :param treq_client: by :func:`~rapida_twisted.outgoing.make_client` without retries: each GET that arrives
+    :param treq_client: by :func:`~rapida_twisted.net.http_client.make_client` without retries: each GET that arrives
         registers a call.
     :param reactor: provides IReactorTime.
     :param timeout_s: how long each step may take: connecting (with TLS), the answer's head, its body. If there is no

@@ -20,7 +20,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from rapida_twisted.errors import RegistrationRefused
-from rapida_twisted.outgoing import was_cancelled
+from rapida_twisted.net.http_client import was_cancelled
 
 __all__ = ["ask", "beginning_of", "context_id_in", "reason_of", "register_call", "registration_url"]
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from rapida_twisted._version import __version__
-from rapida_twisted.outgoing import causes_of, was_cancelled
+from rapida_twisted.net.http_client import causes_of, was_cancelled
 
 __all__ = ["Answer", "Receiver", "sign"]
 

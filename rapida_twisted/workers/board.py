@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from rapida_twisted.limits import Tally
+from rapida_twisted.net.limits import Tally
 from rapida_twisted.part import OPEN
 
 __all__ = ["COLUMNS", "ROWS", "Board"]

@@ -21,8 +21,8 @@ from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.logs import MaskingObserver
 from rapida_twisted.observe.secrets import masked
 from rapida_twisted.part import Part
+from rapida_twisted.server.monotonic import steady
 from rapida_twisted.service import RapidaMedia
-from rapida_twisted.steady import steady
 from rapida_twisted.workers.board import Board
 from rapida_twisted.workers.lines import (
     BOARD_FD,

@@ -22,7 +22,7 @@ from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direct
 from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import CallNotPlaced, Draining, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall
-from rapida_twisted.outgoing import make_client
+from rapida_twisted.net.http_client import make_client
 from tests.asterisk.scripted_ari import (
     ALLOCATION_FAILED,
     LOST,

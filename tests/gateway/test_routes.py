@@ -15,7 +15,7 @@ from rapida_twisted.gateway import routes
 from rapida_twisted.gateway.maker import BridgeFactory
 from rapida_twisted.gateway.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
 from rapida_twisted.interfaces import AssistantHouse
-from rapida_twisted.outgoing import make_client
+from rapida_twisted.net.http_client import make_client
 from rapida_twisted.settings import Settings
 from rapida_twisted.transfers import TransferRules
 from tests.live.tls import Authority

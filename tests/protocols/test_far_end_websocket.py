@@ -14,7 +14,7 @@ from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import deferLater
 
 from rapida_twisted.audio.formats import ULAW
-from rapida_twisted.outgoing import tls_options
+from rapida_twisted.net.http_client import tls_options
 from rapida_twisted.protocols import far_end_websocket
 from rapida_twisted.protocols.far_end import STALLED_S
 from rapida_twisted.protocols.far_end_websocket import connect_websocket

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.outgoing import read_ca
+from rapida_twisted.net.http_client import read_ca
 from rapida_twisted.tools.phone_call import SetUpFailed
 from rapida_twisted.tools.phone_options import parse_options
 from rapida_twisted.tools.phone_websocket import WebSocketLine, WebSocketServer

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 from rapida_twisted.context import CallContext
 from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.outgoing import make_client
+from rapida_twisted.net.http_client import make_client
 from rapida_twisted.upstream.client import UpstreamClient
 from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.registration import Registrar

@@ -29,7 +29,7 @@ from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direct
 from rapida_twisted.contexts.sqlite import SqliteStore
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import Notice
-from rapida_twisted.outgoing import make_client
+from rapida_twisted.net.http_client import make_client
 from rapida_twisted.upstream import webhook, webhook_receiver
 from rapida_twisted.upstream.webhook import StatusWebhook, growing_pause
 from rapida_twisted.upstream.webhook_receiver import sign

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.protocols.addresses import address_text
+from rapida_twisted.net.address_text import address_text
 
 
 class AddressTextTests(SynchronousTestCase):

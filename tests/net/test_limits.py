@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.limits import TokenBucket, address_of, group_of, kind_of
+from rapida_twisted.net.limits import TokenBucket, address_of, group_of, kind_of
 
 
 def group(host: str) -> int:

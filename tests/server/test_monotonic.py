@@ -7,7 +7,7 @@ import time
 from twisted.internet.selectreactor import SelectReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.steady import steady
+from rapida_twisted.server.monotonic import steady
 
 
 class SteadyTests(SynchronousTestCase):
