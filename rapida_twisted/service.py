@@ -34,6 +34,8 @@ from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.contexts.observed import observed
 from rapida_twisted.contexts.spool import SpoolingStore
 from rapida_twisted.contexts.url import open_store
+from rapida_twisted.credentials.api_keys import ApiKeys
+from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.entrance import AUDIOSOCKET, HTTP, HTTPS, Entrance
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
@@ -48,7 +50,6 @@ from rapida_twisted.net.http_client import causes_of, make_client, tls_options
 from rapida_twisted.observe.asked import CountedClient
 from rapida_twisted.observe.metrics import Instant
 from rapida_twisted.observe.opening import open_metrics
-from rapida_twisted.observe.secrets import keep_out_of_logs
 from rapida_twisted.observe.watch import Watch
 from rapida_twisted.part import WHOLE, Part
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
@@ -60,7 +61,6 @@ from rapida_twisted.transfers import TransferRules
 from rapida_twisted.upstream.webhook import StatusWebhook
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.forward import ForwardedOutbound
-from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.metrics import MetricsPage
 from rapida_twisted.web.next import ContextPages
 from rapida_twisted.web.parameters import CallParameters

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rapida_twisted.asterisk.vault import Vault
+from rapida_twisted.credentials.key_file import load_or_make_key, make_state_dir
+from rapida_twisted.credentials.key_ring import KeyRing, keys_path
+from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.keyfile import load_or_make_key, make_state_dir
-from rapida_twisted.keyring import KeyRing, keys_path
-from rapida_twisted.observe.secrets import keep_out_of_logs
 from rapida_twisted.settings import Settings
 
 __all__ = ["Keys", "check_start"]

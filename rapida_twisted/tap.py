@@ -14,8 +14,8 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.python import usage
 
 from rapida_twisted.assistants.registry import known_factories
+from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.observe.secrets import masked
 from rapida_twisted.observe.twistd import take_over
 from rapida_twisted.server.monotonic import steady
 from rapida_twisted.service import RapidaMedia

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
-from rapida_twisted.keyfile import KEY_FILE
+from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.settings import Settings, default_state_dir
 
 __all__ = ["dialplan_values", "welcome_text"]

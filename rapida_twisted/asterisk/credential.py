@@ -7,8 +7,8 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.observe.secrets import keep_out_of_logs
 
 __all__ = ["AriCredential"]
 

@@ -19,8 +19,8 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.asterisk.vault_key import KeyPlace, missing_key, split_master_key
+from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.secretfile import locked, read_file, replace_file
 
 __all__ = ["UnknownCredential", "Vault", "VaultEntry", "open_vault"]
 

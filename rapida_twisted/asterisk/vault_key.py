@@ -16,10 +16,10 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
+from rapida_twisted.credentials.key_file import make_state_dir
+from rapida_twisted.credentials.masking import keep_out_of_logs
+from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.keyfile import make_state_dir
-from rapida_twisted.observe.secrets import keep_out_of_logs
-from rapida_twisted.secretfile import locked, read_file, replace_file
 
 __all__ = ["VAULT_FILE", "VAULT_KEY_FILE", "KeyPlace", "make_master_key", "missing_key", "split_master_key"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.logger import ILogObserver, LogEvent, eventAsText, formatEvent, formatTime
 from zope.interface import implementer
 
-from rapida_twisted.observe.secrets import masked
+from rapida_twisted.credentials.masking import masked
 
 __all__ = ["MaskingObserver", "context_id_of", "formatter_of", "json_line", "text_line"]
 

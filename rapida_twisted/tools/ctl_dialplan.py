@@ -28,7 +28,7 @@ from rapida_twisted.asterisk.dialplan import (
 )
 from rapida_twisted.asterisk.line import app_name
 from rapida_twisted.asterisk.vault import open_vault
-from rapida_twisted.keyfile import KEY_FILE
+from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_options import UsageError, add_command, http_url
 from rapida_twisted.tools.keys import find_api_key, state_directory

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rapida_twisted.keyfile import make_state_dir
-from rapida_twisted.keyring import LARGEST_MAX_CALLS, KeyEntry, KeyRing, Scope, keys_path, parse_scopes
+from rapida_twisted.credentials.key_file import make_state_dir
+from rapida_twisted.credentials.key_ring import LARGEST_MAX_CALLS, KeyEntry, KeyRing, Scope, keys_path, parse_scopes
 from rapida_twisted.tools.ctl_options import add_command, printable, whole_number
 from rapida_twisted.tools.ctl_table import table
 from rapida_twisted.tools.keys import state_directory

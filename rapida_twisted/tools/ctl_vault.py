@@ -13,8 +13,8 @@ from typing import Any
 from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.asterisk.vault import Vault, VaultEntry, open_vault
 from rapida_twisted.asterisk.vault_key import KeyPlace, make_master_key
+from rapida_twisted.credentials.secret_file import read_file
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.secretfile import read_file
 from rapida_twisted.tools.ctl_options import UsageError, add_command, refuse_secret
 from rapida_twisted.tools.ctl_table import table
 from rapida_twisted.tools.keys import state_directory

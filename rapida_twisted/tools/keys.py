@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from rapida_twisted.keyfile import KEY_FILE
+from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.settings import default_state_dir
 
 __all__ = ["find_api_key", "state_directory"]

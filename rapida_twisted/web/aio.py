@@ -10,8 +10,8 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from rapida_twisted.credentials.api_keys import ApiKeys, Grant, Scope, key_of
 from rapida_twisted.web.answers import Answer, Refusal, describe, error_answer, refusal_of, send, wants_json
-from rapida_twisted.web.keys import ApiKeys, Grant, Scope, key_of
 
 __all__ = ["AsyncResource", "Branch", "KeyedResource", "NotFound", "granted"]
 

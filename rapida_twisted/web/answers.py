@@ -16,6 +16,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request
 
+from rapida_twisted.credentials.api_keys import mask_key
 from rapida_twisted.errors import (
     CallNotPlaced,
     Draining,
@@ -25,7 +26,6 @@ from rapida_twisted.errors import (
     UnknownContext,
     UpstreamFailed,
 )
-from rapida_twisted.web.keys import mask_key
 
 __all__ = [
     "ERROR_HEADER",

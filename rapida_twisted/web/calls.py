@@ -9,11 +9,11 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from rapida_twisted.context import ContextStatus, record_of
+from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import StoreUnavailable, UnknownContext
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource
 from rapida_twisted.web.answers import Answer, Refusal, json_answer
-from rapida_twisted.web.keys import ApiKeys
 
 __all__ = ["CallPage", "CallsPage"]
 

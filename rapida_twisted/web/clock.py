@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
+from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.web.aio import KeyedResource
 from rapida_twisted.web.answers import Answer, json_answer
-from rapida_twisted.web.keys import ApiKeys
 
 __all__ = ["ClockPage"]
 

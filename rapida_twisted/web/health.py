@@ -11,11 +11,11 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.web.server import Request
 
+from rapida_twisted.credentials.api_keys import ApiKeys, Scope, key_of
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import AsyncResource
 from rapida_twisted.web.answers import Answer, json_answer, text_answer
-from rapida_twisted.web.keys import ApiKeys, Scope, key_of
 
 __all__ = ["HealthPage", "ReadyPage"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from twisted.internet.defer import DeferredLock
 
 from rapida_twisted.context import CallContext
+from rapida_twisted.credentials.api_keys import Grant
 from rapida_twisted.errors import TooManyCalls
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.web.keys import Grant
 
 __all__ = ["KeyLimit"]
 

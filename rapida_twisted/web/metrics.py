@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
+from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.observe.metrics import Metrics, MetricsPageMaker
 from rapida_twisted.web.aio import AsyncResource, KeyedResource
 from rapida_twisted.web.answers import ERROR_HEADER, Answer
-from rapida_twisted.web.keys import ApiKeys
 
 __all__ = ["MetricsPage"]
 

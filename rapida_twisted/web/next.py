@@ -7,10 +7,10 @@ from typing import Any
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
+from rapida_twisted.credentials.api_keys import ApiKeys, Scope
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource, NotFound
 from rapida_twisted.web.answers import Answer, text_answer
-from rapida_twisted.web.keys import ApiKeys, Scope
 
 __all__ = ["ContextPages", "NextPage"]
 

@@ -17,10 +17,10 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from rapida_twisted.context import CallStatus
+from rapida_twisted.credentials.api_keys import ApiKeys, Scope, is_key_name
 from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.web.aio import KeyedResource, NotFound, granted
 from rapida_twisted.web.answers import Answer, Refusal, error_answer, json_answer
-from rapida_twisted.web.keys import ApiKeys, Scope, is_key_name
 from rapida_twisted.web.parameters import (
     LONGEST_NAME,
     LONGEST_NUMBER,

@@ -11,12 +11,12 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from rapida_twisted.context import CallContext
+from rapida_twisted.credentials.api_keys import FULL_GRANT, ApiKeys, Grant, Scope
 from rapida_twisted.errors import Draining
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.web.aio import KeyedResource, NotFound, granted
 from rapida_twisted.web.answers import Answer, Refusal, json_answer, text_answer, wants_json
 from rapida_twisted.web.key_limit import KeyLimit
-from rapida_twisted.web.keys import FULL_GRANT, ApiKeys, Grant, Scope
 from rapida_twisted.web.parameters import CallParameters, checked_text, parse_parameters
 
 __all__ = ["Registrar", "RegistrationPage", "RegistrationsPage"]

@@ -15,13 +15,13 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.interfaces import ICallStore, IOutbound
 from rapida_twisted.web.aio import Branch
 from rapida_twisted.web.answers import ERROR_HEADER, Answer, describe, send
 from rapida_twisted.web.calls import CallsPage
 from rapida_twisted.web.health import HealthPage, ReadyPage
-from rapida_twisted.web.keys import ApiKeys
 from rapida_twisted.web.outbound import OutboundPages
 from rapida_twisted.web.registration import Registrar, RegistrationsPage
 

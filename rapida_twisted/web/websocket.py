@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from autobahn.twisted.resource import WebSocketResource
 
-from rapida_twisted.web.keys import KEY_NAME, ApiKeys, Scope
+from rapida_twisted.credentials.api_keys import KEY_NAME, ApiKeys, Scope
 
 __all__ = ["Handshake", "handshake_door", "websocket_page"]
 

@@ -17,9 +17,9 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.logs import MaskingObserver
-from rapida_twisted.observe.secrets import masked
 from rapida_twisted.part import Part
 from rapida_twisted.server.monotonic import steady
 from rapida_twisted.service import RapidaMedia

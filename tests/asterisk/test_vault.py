@@ -19,12 +19,12 @@ from cryptography.fernet import Fernet
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from rapida_twisted import secretfile
 from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.asterisk.vault import UnknownCredential, Vault, VaultEntry, open_vault
 from rapida_twisted.asterisk.vault_key import KeyPlace, make_master_key, split_master_key
+from rapida_twisted.credentials import secret_file as secretfile
+from rapida_twisted.credentials.secret_file import locked
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
-from rapida_twisted.secretfile import locked
 
 PASSWORD = "Pa55w0rd-of-the-PBX"
 OTHER_PASSWORD = "An0ther-Pa55w0rd"

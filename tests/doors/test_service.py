@@ -11,8 +11,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import TestCase
 
 from rapida_twisted import service
+from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.entrance import HTTP
-from rapida_twisted.keyring import KeyRing, Scope
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
 from tests.doors.test_ports import FRAME, Caller, v1, v2

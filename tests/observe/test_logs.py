@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import rapida_twisted
+from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.observe.logs import MaskingObserver, context_id_of, formatter_of, json_line, text_line
-from rapida_twisted.observe.secrets import keep_out_of_logs
 
 ID = "6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11"
 OTHER_ID = "11111111-2222-3333-4444-555555555555"

@@ -12,7 +12,7 @@ import treq
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
-from rapida_twisted.keyring import KeyRing, Scope
+from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_doctor import _Doctor
 from rapida_twisted.tools.ctl_http import Server

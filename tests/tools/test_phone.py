@@ -18,8 +18,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.errors import RegistrationRefused
-from rapida_twisted.keyfile import KEY_FILE
 from rapida_twisted.tools import phone, phone_call
 from rapida_twisted.tools.phone import Phone
 from rapida_twisted.tools.phone_call import TimedDigit

@@ -13,8 +13,8 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.web.forward import ForwardedOutbound
-from rapida_twisted.web.keys import ApiKeys
 from tests.web.in_memory import KEY, OTHER_KEY
 
 reactor: Any = _reactor

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
 from zope.interface.verify import verifyObject
 
-from rapida_twisted.web.keys import ApiKeys
+from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.web.websocket import handshake_door, websocket_page
 
 KEY = "rpd-göod"

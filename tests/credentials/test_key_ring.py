@@ -12,8 +12,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from rapida_twisted.credentials.key_ring import KeyRing, Scope, keys_path, parse_scopes
 from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.keyring import KeyRing, Scope, keys_path, parse_scopes
 
 NOW = 1_795_000_000.25
 
@@ -99,7 +99,7 @@ class MakingTests(KeyRingCase):
     def test_several_processes(self) -> None:
         """Processes that make keys at the same time lose none."""
         program = (
-            "import sys; from pathlib import Path; from rapida_twisted.keyring import KeyRing, Scope\n"
+            "import sys; from pathlib import Path; from rapida_twisted.credentials.key_ring import KeyRing, Scope\n"
             "ring = KeyRing(Path(sys.argv[1]))\n"
             "for number in range(10): ring.make(f'{sys.argv[2]}-{number}', [Scope.READ], now=0.0)\n"
         )

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted import keyfile
+from rapida_twisted.credentials import key_file as keyfile
+from rapida_twisted.credentials.key_file import KEY_FILE, load_or_make_key, make_state_dir
 from rapida_twisted.errors import StartError
-from rapida_twisted.keyfile import KEY_FILE, load_or_make_key, make_state_dir
 
 RACER = """
 import sys
 from pathlib import Path
-from rapida_twisted.keyfile import load_or_make_key
+from rapida_twisted.credentials.key_file import load_or_make_key
 print("ready", flush=True)
 sys.stdin.readline()
 print(*load_or_make_key(Path(sys.argv[1])), flush=True)

@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.web.server import Request
 
-from rapida_twisted.keyring import ALL_SCOPES, KeyRing, Scope
-from rapida_twisted.observe.secrets import keep_out_of_logs
+from rapida_twisted.credentials.key_ring import ALL_SCOPES, KeyRing, Scope
+from rapida_twisted.credentials.masking import keep_out_of_logs
 
 __all__ = ["FULL_GRANT", "KEY_NAME", "ApiKeys", "Grant", "Scope", "holds_key", "is_key_name", "key_of", "mask_key"]
 

@@ -20,8 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.secretfile import locked, read_file, replace_file
 
 __all__ = ["ALL_SCOPES", "KEYS_FILE", "KeyEntry", "KeyRing", "Scope", "keys_path", "parse_scopes"]
 

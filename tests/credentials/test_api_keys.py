@@ -6,7 +6,7 @@ from base64 import b64encode
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.web.keys import ApiKeys, mask_key
+from rapida_twisted.credentials.api_keys import ApiKeys, mask_key
 from tests.web.in_memory import KEY, OTHER_KEY, Face
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.asterisk.vault_key import make_master_key, split_master_key
-from rapida_twisted.observe.secrets import MASK, Secrets, masked
+from rapida_twisted.credentials.masking import MASK, Secrets, masked
 from rapida_twisted.settings import Settings
 
 AWKWARD = "p\"w'd \\ä%+/&=:"
