@@ -15,7 +15,7 @@ from zope.interface import Attribute, Interface
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.observe.metrics import Metrics
+from rapida_twisted.observe.interface import Metrics
 from rapida_twisted.settings import Settings
 
 __all__ = [

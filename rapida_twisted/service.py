@@ -47,10 +47,10 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
 from rapida_twisted.media.idle import IdleWatch
 from rapida_twisted.net.http_client import causes_of, make_client, tls_options
-from rapida_twisted.observe.asked import CountedClient
-from rapida_twisted.observe.metrics import Instant
-from rapida_twisted.observe.opening import open_metrics
-from rapida_twisted.observe.watch import Watch
+from rapida_twisted.observe.counted_client import CountedClient
+from rapida_twisted.observe.interface import Instant
+from rapida_twisted.observe.multiprocess import open_metrics
+from rapida_twisted.observe.sampler import Watch
 from rapida_twisted.part import WHOLE, Part
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory

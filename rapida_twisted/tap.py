@@ -16,7 +16,7 @@ from twisted.python import usage
 from rapida_twisted.assistants.registry import known_factories
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
-from rapida_twisted.observe.twistd import take_over
+from rapida_twisted.observe.twistd_logging import take_over
 from rapida_twisted.server.monotonic import steady
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings, read_env_file, setting_words, unknown_names

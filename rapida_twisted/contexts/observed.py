@@ -13,7 +13,7 @@ from zope.interface.interfaces import IMethod
 
 from rapida_twisted.errors import RapidaError, StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.observe.metrics import Metrics
+from rapida_twisted.observe.interface import Metrics
 
 __all__ = ["observed"]
 

@@ -26,7 +26,7 @@ from rapida_twisted.interfaces import (
     IFarEndUser,
 )
 from rapida_twisted.net.http_client import make_client
-from rapida_twisted.observe.metrics import Metrics
+from rapida_twisted.observe.interface import Metrics
 from rapida_twisted.upstream.breaker import CircuitBreaker
 
 __all__ = ["BridgeFactory", "BridgeMaker"]

@@ -28,7 +28,7 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
 from rapida_twisted.media.outlet import LEAD_MS, make_outlet
 from rapida_twisted.media.speech import Speech
-from rapida_twisted.observe.metrics import CallFigures
+from rapida_twisted.observe.interface import CallFigures
 
 __all__ = ["ASSISTANT_ERRORS", "Call", "refuse_transfer"]
 

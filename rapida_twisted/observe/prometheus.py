@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted._version import __version__
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.observe.metrics import CallFigures, Instant, MetricsPageMaker
+from rapida_twisted.observe.interface import CallFigures, Instant, MetricsPageMaker
 
 __all__ = ["PrometheusMetrics"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.observe.metrics import Metrics, MetricsPageMaker
+from rapida_twisted.observe.interface import Metrics, MetricsPageMaker
 from rapida_twisted.web.aio import AsyncResource, KeyedResource
 from rapida_twisted.web.answers import ERROR_HEADER, Answer
 

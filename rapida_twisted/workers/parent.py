@@ -20,7 +20,7 @@ from rapida_twisted.entrance import endpoints
 from rapida_twisted.errors import StartError
 from rapida_twisted.lease import owner_name
 from rapida_twisted.listening import bind, outcome_of
-from rapida_twisted.observe.opening import forget_process, prepare_shared
+from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
 from rapida_twisted.part import ARI
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings

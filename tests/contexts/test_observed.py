@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.contexts.observed import observed
 from rapida_twisted.errors import StoreUnavailable
-from rapida_twisted.observe.metrics import Metrics
+from rapida_twisted.observe.interface import Metrics
 from tests.contexts.store_tests import NOW, StoreTests, context
 
 

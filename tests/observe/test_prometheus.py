@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import EndReason
-from rapida_twisted.observe.metrics import CallFigures, Instant
-from rapida_twisted.observe.opening import open_metrics
+from rapida_twisted.observe.interface import CallFigures, Instant
+from rapida_twisted.observe.multiprocess import open_metrics
 from rapida_twisted.observe.prometheus import KEEP_PAGE_S, PrometheusMetrics
 from tests.media.fakes import make_context
 from tests.observe.turns import TurningClock

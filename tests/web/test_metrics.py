@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.observe.metrics import Metrics, MetricsPageMaker
+from rapida_twisted.observe.interface import Metrics, MetricsPageMaker
 from rapida_twisted.web.metrics import MetricsPage
 from tests.web.in_memory import KEY, Face
 

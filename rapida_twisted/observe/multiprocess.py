@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.observe.metrics import Metrics
+from rapida_twisted.observe.interface import Metrics
 
 __all__ = ["SHARED_DIR", "forget_process", "open_metrics", "prepare_shared"]
 

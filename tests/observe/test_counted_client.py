@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.observe.asked import CountedClient
+from rapida_twisted.observe.counted_client import CountedClient
 
 
 class FakeClient:

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import Draining, StoreUnavailable, TooManyCalls, UnknownContext
 from rapida_twisted.media.clock import Lateness
-from rapida_twisted.observe.metrics import CallFigures, Instant, Metrics
-from rapida_twisted.observe.watch import ENDS_OF_CALL, Watch
+from rapida_twisted.observe.interface import CallFigures, Instant, Metrics
+from rapida_twisted.observe.sampler import ENDS_OF_CALL, Watch
 from tests.media.fakes import CallOnFakes, FakeAssistant, counted, make_context
 from tests.observe.turns import TurningClock
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import ContextError, Draining, StoreUnavailable, TooManyCalls
-from rapida_twisted.observe.metrics import CallFigures, CallWatch, Instant, Metrics, WatchedCall
+from rapida_twisted.observe.interface import CallFigures, CallWatch, Instant, Metrics, WatchedCall
 
 __all__ = ["Watch", "WatchedClock"]
 
