@@ -19,7 +19,7 @@ from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.media.outlet import LEAD_MS
+from rapida_twisted.media.pacer import LEAD_MS
 from rapida_twisted.observe.interface import CallWatch
 from rapida_twisted.transfers import NO_TRANSFERS, TransferRules
 

@@ -26,7 +26,7 @@ from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSi
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
-from rapida_twisted.media.outlet import LEAD_MS, make_outlet
+from rapida_twisted.media.pacer import LEAD_MS, make_outlet
 from rapida_twisted.media.speech import Speech
 from rapida_twisted.observe.interface import CallFigures
 
