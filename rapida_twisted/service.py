@@ -36,12 +36,9 @@ from rapida_twisted.contexts.spool import SpoolingStore
 from rapida_twisted.contexts.url import open_store
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs
-from rapida_twisted.doors.refusals import Refusals
-from rapida_twisted.entrance import AUDIOSOCKET, HTTP, HTTPS, Entrance
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
 from rapida_twisted.interfaces import AssistantHouse, ICallStore, Swept
 from rapida_twisted.lease import Lease, owner_name
-from rapida_twisted.listening import outcome_of
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
@@ -52,6 +49,9 @@ from rapida_twisted.observe.interface import Instant
 from rapida_twisted.observe.multiprocess import open_metrics
 from rapida_twisted.observe.sampler import Watch
 from rapida_twisted.part import WHOLE, Part
+from rapida_twisted.ports.listening_port import outcome_of
+from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, Entrance
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.reception import Reception

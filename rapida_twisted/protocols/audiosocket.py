@@ -21,10 +21,10 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
 from rapida_twisted.net.address_text import address_text
+from rapida_twisted.ports.rejection_log import Refusals
 from rapida_twisted.protocols.reading import make_reading
 from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
 from rapida_twisted.wire.audiosocket import (

@@ -27,7 +27,6 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
@@ -36,6 +35,7 @@ from rapida_twisted.errors import (
 )
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
 from rapida_twisted.net.address_text import address_text
+from rapida_twisted.ports.rejection_log import Refusals
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
 from rapida_twisted.protocols.reading import make_reading
 from rapida_twisted.wire.audiosocket import DIGITS

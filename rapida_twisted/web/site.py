@@ -16,8 +16,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.interfaces import ICallStore, IOutbound
+from rapida_twisted.ports.rejection_log import Refusals
 from rapida_twisted.web.aio import Branch
 from rapida_twisted.web.answers import ERROR_HEADER, Answer, describe, send
 from rapida_twisted.web.calls import CallsPage

@@ -16,12 +16,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from rapida_twisted.contexts.url import open_store
-from rapida_twisted.entrance import endpoints
 from rapida_twisted.errors import StartError
 from rapida_twisted.lease import owner_name
-from rapida_twisted.listening import bind, outcome_of
 from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
 from rapida_twisted.part import ARI
+from rapida_twisted.ports.listening_port import bind, outcome_of
+from rapida_twisted.ports.server_ports import endpoints
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
 from rapida_twisted.starting import Keys, check_start

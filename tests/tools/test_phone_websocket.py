@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rapida_twisted.context import EndReason
-from rapida_twisted.entrance import HTTP
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.ports.server_ports import HTTP
 from rapida_twisted.protocols.websocket import MediaServerFactory
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.tools import phone

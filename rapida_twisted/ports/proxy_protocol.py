@@ -13,7 +13,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
-from rapida_twisted.doors.door import Door
+from rapida_twisted.ports.connection_limiter import Door
 
 __all__ = ["porter", "vestibule"]
 

@@ -17,9 +17,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.doors.door import Door
-from rapida_twisted.doors.proxied import porter, vestibule
 from rapida_twisted.errors import StartError
+from rapida_twisted.ports.connection_limiter import Door
+from rapida_twisted.ports.proxy_protocol import porter, vestibule
 
 __all__ = ["BACKLOG", "Listener", "adopt_unix", "bind", "is_proxied", "outcome_of", "tcp_endpoint"]
 

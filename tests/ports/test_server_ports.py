@@ -16,9 +16,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from rapida_twisted.doors.door import Door, DoorRules
-from rapida_twisted.doors.refusals import Refusals
-from rapida_twisted.listening import Listener, is_proxied
+from rapida_twisted.ports.connection_limiter import Door, DoorRules
+from rapida_twisted.ports.listening_port import Listener, is_proxied
+from rapida_twisted.ports.rejection_log import Refusals
 from rapida_twisted.protocols.audiosocket import AudioSocketFactory
 from tests.live.tls import Authority
 from tests.media.fakes import KeptLog

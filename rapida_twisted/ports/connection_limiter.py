@@ -10,8 +10,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from rapida_twisted.doors.refusals import Refusals
 from rapida_twisted.net.limits import Address, Network, Tally, TokenBucket, address_of, group_of
+from rapida_twisted.ports.rejection_log import Refusals
 
 __all__ = ["Door", "DoorRules"]
 

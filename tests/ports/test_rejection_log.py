@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, LogPublisher, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.doors.refusals import Refusals
+from rapida_twisted.ports.rejection_log import Refusals
 
 HERE = IPv4Address("TCP", "127.0.0.1", 1)
 FAR = IPv4Address("TCP", "8.8.8.8", 1)

@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from rapida_twisted.errors import StartError
-from rapida_twisted.listening import ACCEPTS_A_TURN, Listener, tcp_endpoint
+from rapida_twisted.ports.listening_port import ACCEPTS_A_TURN, Listener, tcp_endpoint
 from tests.live.tls import Authority
 
 

@@ -12,11 +12,11 @@ from twisted.trial.unittest import TestCase
 
 from rapida_twisted import service
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
-from rapida_twisted.entrance import HTTP
+from rapida_twisted.ports.server_ports import HTTP
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
-from tests.doors.test_ports import FRAME, Caller, v1, v2
 from tests.media.fakes import KeptLog
+from tests.ports.test_server_ports import FRAME, Caller, v1, v2
 from tests.protocols.fakes import warnings_of
 from tests.protocols.test_audiosocket_sockets import until
 from tests.protocols.websockets import handshake

@@ -11,9 +11,9 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.doors import door as door_module
-from rapida_twisted.doors.door import Door, DoorRules
-from rapida_twisted.doors.refusals import Refusals
+from rapida_twisted.ports import connection_limiter as door_module
+from rapida_twisted.ports.connection_limiter import Door, DoorRules
+from rapida_twisted.ports.rejection_log import Refusals
 
 
 def at(host: str) -> Any:

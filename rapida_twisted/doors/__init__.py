@@ -1,1 +1,0 @@
-"""Who is let in: limits of connections, networks, and what is told of those who are refused."""
