@@ -52,8 +52,8 @@ from rapida_twisted.part import WHOLE, Part
 from rapida_twisted.ports.listening_port import outcome_of
 from rapida_twisted.ports.rejection_log import Refusals
 from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, Entrance
-from rapida_twisted.protocols.audiosocket import AudioSocketFactory
-from rapida_twisted.protocols.websocket import MediaServerFactory
+from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
+from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.reception import Reception
 from rapida_twisted.settings import Settings
 from rapida_twisted.starting import check_start

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 from zope.interface import implementer
 
 from rapida_twisted import CallContext, EndReason, IMediaChannel, IMediaSink, IReception
-from rapida_twisted.protocols.websocket import MediaClientFactory
+from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory
 
 
 @implementer(IMediaSink)

@@ -9,7 +9,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from zope.interface import implementer
 
 from rapida_twisted import CallContext, EndReason, IMediaChannel, IMediaSink, IReception
-from rapida_twisted.protocols.audiosocket import AudioSocketFactory
+from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 
 
 @implementer(IMediaSink)

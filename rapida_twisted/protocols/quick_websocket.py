@@ -17,7 +17,7 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
+from rapida_twisted.protocols.frame_writer import Outbox, make_outbox, tune_socket
 
 __all__ = ["MAX_CONTROL_BYTES", "QuickWebSocket"]
 

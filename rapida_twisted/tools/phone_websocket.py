@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from rapida_twisted.audio.convert import converter
 from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.protocols.asterisk_websocket import AsteriskClientFactory, AsteriskClientProtocol
+from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
 from rapida_twisted.tools.phone_call import PhoneCall, SetUpFailed
 from rapida_twisted.tools.phone_figures import FRAME_S
 from rapida_twisted.tools.phone_queue import QueueFigures, QueueWatch

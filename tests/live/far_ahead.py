@@ -18,7 +18,7 @@ from zope.interface import implementer
 from rapida_twisted import CallContext, EndReason, IMediaChannel, IMediaSink, IReception
 from rapida_twisted.audio.convert import converter
 from rapida_twisted.audio.formats import AudioFormat
-from rapida_twisted.protocols.websocket import MediaServerFactory
+from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from tests.live.sounds import noise, pcm
 
 reactor: Any = _reactor

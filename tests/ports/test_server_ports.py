@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from rapida_twisted.ports.connection_limiter import Door, DoorRules
 from rapida_twisted.ports.listening_port import Listener, is_proxied
 from rapida_twisted.ports.rejection_log import Refusals
-from rapida_twisted.protocols.audiosocket import AudioSocketFactory
+from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 from tests.live.tls import Authority
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import EchoSink, FakeReception, warnings_of

@@ -29,9 +29,9 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.trial.unittest import TestCase
 
 from rapida_twisted.context import EndReason
-from rapida_twisted.protocols import audiosocket
-from rapida_twisted.protocols.audiosocket import STALLED_FRAMES, AsteriskProtocol, AudioSocketFactory
-from rapida_twisted.protocols.sending import READ_BYTES, UNACKNOWLEDGED_MS
+from rapida_twisted.protocols import audiosocket_app as audiosocket
+from rapida_twisted.protocols.audiosocket_app import STALLED_FRAMES, AsteriskProtocol, AudioSocketFactory
+from rapida_twisted.protocols.frame_writer import READ_BYTES, UNACKNOWLEDGED_MS
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import EchoSink, FakeReception, FakeSink, warnings_of, write_certificate
 from tests.strategies import raw_frame

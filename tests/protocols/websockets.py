@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import IMediaChannel
-from rapida_twisted.protocols.asterisk_websocket import (
+from rapida_twisted.protocols.chan_websocket_asterisk import (
     AsteriskChannel,
     AsteriskClientProtocol,
     AsteriskServerProtocol,

@@ -17,7 +17,7 @@ from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import UnknownContext
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReception
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.protocols.audiosocket import AudioSocketFactory
+from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 
 API_KEY = "rpd-test-key"
 ASSISTANT_ID = "123456789"

@@ -18,7 +18,7 @@ from twisted.web.client import Agent
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from rapida_twisted.protocols.audiosocket import AsteriskProtocol
+from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_calls import call_text, calls_text

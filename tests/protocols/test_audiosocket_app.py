@@ -26,7 +26,7 @@ from rapida_twisted.errors import (
     UnknownContext,
 )
 from rapida_twisted.interfaces import IMediaChannel
-from rapida_twisted.protocols.audiosocket import (
+from rapida_twisted.protocols.audiosocket_app import (
     CLOSE_TIMEOUT_S,
     LOST_FRAMES,
     STALLED_FRAMES,

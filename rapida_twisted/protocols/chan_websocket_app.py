@@ -36,8 +36,8 @@ from rapida_twisted.errors import (
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
 from rapida_twisted.net.address_text import address_text
 from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.protocols.polled_reader import make_reading
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
-from rapida_twisted.protocols.reading import make_reading
 from rapida_twisted.wire.audiosocket import DIGITS
 from rapida_twisted.wire.chan_websocket import (
     Command,

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.interfaces import IReading
-from rapida_twisted.protocols.sending import READ_BYTES
+from rapida_twisted.protocols.frame_writer import READ_BYTES
 
 __all__ = ["MAX_READS", "Reading", "make_reading"]
 

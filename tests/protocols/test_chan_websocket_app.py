@@ -24,8 +24,7 @@ from rapida_twisted.errors import (
     UnknownContext,
 )
 from rapida_twisted.interfaces import IMediaChannel
-from rapida_twisted.protocols.quick_websocket import MAX_CONTROL_BYTES
-from rapida_twisted.protocols.websocket import (
+from rapida_twisted.protocols.chan_websocket_app import (
     MAX_MESSAGE_BYTES,
     MAX_SENT_BYTES,
     PING_S,
@@ -34,6 +33,7 @@ from rapida_twisted.protocols.websocket import (
     MediaClientFactory,
     MediaServerFactory,
 )
+from rapida_twisted.protocols.quick_websocket import MAX_CONTROL_BYTES
 from rapida_twisted.wire.chan_websocket import (
     Command,
     ControlForm,

@@ -18,8 +18,8 @@ from autobahn.websocket.types import ConnectionRequest, ConnectionResponse
 
 from rapida_twisted.audio.formats import FRAME_MS, ULAW, AudioFormat
 from rapida_twisted.errors import RemoteProtocolError
+from rapida_twisted.protocols.chan_websocket_app import SUBPROTOCOL, tune_factory
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
-from rapida_twisted.protocols.websocket import SUBPROTOCOL, tune_factory
 from rapida_twisted.wire.chan_websocket import (
     MAX_COMMAND_BYTES,
     Answer,

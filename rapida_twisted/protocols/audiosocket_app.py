@@ -25,8 +25,8 @@ from rapida_twisted.errors import RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
 from rapida_twisted.net.address_text import address_text
 from rapida_twisted.ports.rejection_log import Refusals
-from rapida_twisted.protocols.reading import make_reading
-from rapida_twisted.protocols.sending import Outbox, make_outbox, tune_socket
+from rapida_twisted.protocols.frame_writer import Outbox, make_outbox, tune_socket
+from rapida_twisted.protocols.polled_reader import make_reading
 from rapida_twisted.wire.audiosocket import (
     HANGUP_BYTES,
     AsteriskCodec,

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.protocols.sending import READ_BYTES, make_outbox, tune_socket
+from rapida_twisted.protocols.frame_writer import READ_BYTES, make_outbox, tune_socket
 
 FRAME = 323
 

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.audio.formats import ULAW, AudioFormat
 from rapida_twisted.context import EndReason
-from rapida_twisted.protocols.asterisk_websocket import AsteriskClientFactory, AsteriskServerFactory
-from rapida_twisted.protocols.websocket import MediaClientFactory, MediaServerFactory
+from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory, MediaServerFactory
+from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskServerFactory
 from rapida_twisted.wire.chan_websocket import (
     QUEUE_MAX_FRAMES,
     Answer,
