@@ -30,10 +30,6 @@ from rapida_twisted.asterisk.outbound import OutboundCalls
 from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
 from rapida_twisted.asterisk.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.contexts.memory import MemoryStore
-from rapida_twisted.contexts.observed import observed
-from rapida_twisted.contexts.spool import SpoolingStore
-from rapida_twisted.contexts.url import open_store
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
@@ -57,6 +53,10 @@ from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.reception import Reception
 from rapida_twisted.settings import Settings
 from rapida_twisted.starting import check_start
+from rapida_twisted.store.memory import MemoryStore
+from rapida_twisted.store.observed import observed
+from rapida_twisted.store.spool import SpoolingStore
+from rapida_twisted.store.url import open_store
 from rapida_twisted.transfers import TransferRules
 from rapida_twisted.upstream.webhook import StatusWebhook
 from rapida_twisted.web.clock import ClockPage

@@ -12,7 +12,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from rapida_twisted.context import CallContext, ContextStatus, EndReason
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import (
     CallEnded,
     ContextClaimed,
@@ -28,6 +27,7 @@ from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.reception import LONGEST_RETRY_S, Reception
+from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.transfers import TransferRules
 from tests.media.fakes import FakeAssistant, FakeChannel, KeptLog, counted, make_context
 

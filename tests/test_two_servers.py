@@ -12,9 +12,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.wire.audiosocket import AsteriskCodec, AudioFrame, HangupFrame, UuidFrame
-from tests.contexts.redis_server import RedisServer
 from tests.live import wait_until
 from tests.live.server import Server
+from tests.store.redis_server import RedisServer
 
 FRAME = AudioFrame(b"\x00\x10" * 160)
 

@@ -15,7 +15,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import StartError
 from rapida_twisted.lease import owner_name
 from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
@@ -25,6 +24,7 @@ from rapida_twisted.ports.server_ports import endpoints
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
 from rapida_twisted.starting import Keys, check_start
+from rapida_twisted.store.url import open_store
 from rapida_twisted.welcome import dialplan_values, welcome_text
 from rapida_twisted.workers.board import ROWS, Board
 from rapida_twisted.workers.lines import BOARD_FD, FIRST_SOCKET_FD, HURRY, NEWS_FD, Start

@@ -19,10 +19,10 @@ from rapida_twisted.asterisk.outbound import OutboundCalls
 from rapida_twisted.asterisk.vault import Vault
 from rapida_twisted.asterisk.vault_key import make_master_key
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import CallNotPlaced, Draining, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.net.http_client import make_client
+from rapida_twisted.store.memory import MemoryStore
 from tests.asterisk.scripted_ari import (
     ALLOCATION_FAILED,
     LOST,

@@ -14,8 +14,8 @@ from rapida_twisted.asterisk import stasis, stasis_call, stasis_leftovers, stasi
 from rapida_twisted.asterisk.ari import AriChannel, channel_id_of
 from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls
+from rapida_twisted.store.memory import MemoryStore
 from tests.asterisk.scripted_ari import ALLOCATION_FAILED, HANGS, LOST, LOST_BUT_DONE, Answer, sleep, until
 from tests.asterisk.test_ari import AriTestCase
 

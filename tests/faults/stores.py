@@ -7,10 +7,10 @@ import time
 import urllib.error
 from pathlib import Path
 
-from tests.contexts.redis_server import RedisServer
 from tests.faults.scene import Scene, fault
 from tests.live import wait_until
 from tests.live.server import Server
+from tests.store.redis_server import RedisServer
 
 DISK_MB = 16
 

@@ -14,11 +14,11 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.contexts.redis_server import RedisServer
 from tests.haproxy import Haproxy
 from tests.live import free_port
 from tests.live.server import Server
 from tests.live.tls import Authority
+from tests.store.redis_server import RedisServer
 
 __all__ = ["Node", "TwoNodes", "live_server"]
 

@@ -16,11 +16,11 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.trial.unittest import TestCase
 
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.protocols import chan_websocket_app as websocket
 from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory, MediaServerFactory
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskServerFactory
+from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.next import ContextPages
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_root

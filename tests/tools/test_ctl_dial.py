@@ -21,10 +21,10 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, EndReason
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import CallNotPlaced, RapidaError, StoreUnavailable, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall
+from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.tools.ctl_calls import calls_text
 from rapida_twisted.tools.ctl_dial import LAST_WORDS_S, PATIENCE_S, Dialling, change_text
 from rapida_twisted.tools.ctl_http import NoAnswer, Reply, ServerRefused

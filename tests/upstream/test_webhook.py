@@ -26,10 +26,10 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from rapida_twisted._version import __version__
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, record_of
-from rapida_twisted.contexts.sqlite import SqliteStore
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import Notice
 from rapida_twisted.net.http_client import make_client
+from rapida_twisted.store.sqlite import SqliteStore
 from rapida_twisted.upstream import webhook, webhook_receiver
 from rapida_twisted.upstream.webhook import StatusWebhook, growing_pause
 from rapida_twisted.upstream.webhook_receiver import sign

@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from rapida_twisted.context import CallContext
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.key_ring import KeyRing
 from rapida_twisted.interfaces import IOutbound
+from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 

@@ -7,8 +7,8 @@ import json
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.store.memory import MemoryStore
 from tests.web.in_memory import Connection, Face, SlowStore
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.credentials.api_keys import ApiKeys
+from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.next import ContextPages
 from tests.web.in_memory import KEY, NOW, Face
 

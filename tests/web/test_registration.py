@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import CallContext, ContextStatus
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.errors import StoreUnavailable, UpstreamFailed
+from rapida_twisted.store.memory import MemoryStore
 from tests.web.in_memory import KEY, NOW, Connection, Face, Reply, SlowStore
 
 CALL = "/v1/talk/asterisk/call/1"

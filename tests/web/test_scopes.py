@@ -12,11 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallStatus, EndReason
-from rapida_twisted.contexts.memory import MemoryStore
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.next import ContextPages
 from rapida_twisted.web.websocket import handshake_door

@@ -19,8 +19,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, RedisError, ResponseError
 
-from rapida_twisted.contexts.redis_address import RedisAddress
 from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.store.redis_address import RedisAddress
 
 __all__ = ["RedisClient", "Script"]
 

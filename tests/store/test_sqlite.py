@@ -15,13 +15,13 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from rapida_twisted.contexts import sqlite_thread
-from rapida_twisted.contexts.sqlite import SqliteStore
-from rapida_twisted.contexts.sqlite_schema import SCHEMA_VERSION
 from rapida_twisted.errors import ContextClaimed, StoreUnavailable, TooManyCalls, UnknownContext
 from rapida_twisted.interfaces import Swept
-from tests.contexts.claim_race import race
-from tests.contexts.store_tests import NOW, SharedStoreTests, context
+from rapida_twisted.store import sqlite_thread
+from rapida_twisted.store.sqlite import SqliteStore
+from rapida_twisted.store.sqlite_schema import SCHEMA_VERSION
+from tests.store.claim_race import race
+from tests.store.store_tests import NOW, SharedStoreTests, context
 
 
 class SqliteStoreTests(SharedStoreTests, TestCase):

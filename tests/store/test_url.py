@@ -8,11 +8,11 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.contexts.memory import MemoryStore
-from rapida_twisted.contexts.redis_address import RedisAddress
-from rapida_twisted.contexts.sqlite import SqliteStore
-from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.store.memory import MemoryStore
+from rapida_twisted.store.redis_address import RedisAddress
+from rapida_twisted.store.sqlite import SqliteStore
+from rapida_twisted.store.url import open_store
 
 
 class OpenStoreTests(SynchronousTestCase):
@@ -58,7 +58,7 @@ class OpenStoreTests(SynchronousTestCase):
 
     def test_redis_without_its_library(self) -> None:
         """Without txredisapi it says how to get it."""
-        missing = patch.dict(sys.modules, {"rapida_twisted.contexts.redis": None})
+        missing = patch.dict(sys.modules, {"rapida_twisted.store.redis": None})
         with missing, self.assertRaisesRegex(SettingsError, r"rapida-twisted\[redis\]"):
             open_store("redis://host", Path("/state"), None)
 

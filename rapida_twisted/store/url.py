@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rapida_twisted.contexts.memory import MemoryStore
-from rapida_twisted.contexts.redis_address import FORMS, SCHEMES, RedisAddress
-from rapida_twisted.contexts.sqlite import SqliteStore
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.store.memory import MemoryStore
+from rapida_twisted.store.redis_address import FORMS, SCHEMES, RedisAddress
+from rapida_twisted.store.sqlite import SqliteStore
 
 __all__ = ["STORE_FILE", "open_store"]
 
@@ -20,7 +20,7 @@ def open_store(url: str, state_dir: Path, reactor: Any, owner: str = "", ca_file
     """Make the store that a URL names. Nothing is touched before the store's own ``open()``.
 
     :param url: ``sqlite:`` (a file in the state directory), ``sqlite:/path/to/file``, ``memory:``,
-        or a Redis: see :class:`~rapida_twisted.contexts.redis_address.RedisAddress`.
+        or a Redis: see :class:`~rapida_twisted.store.redis_address.RedisAddress`.
     :param reactor: provides IReactorFromThreads, and for a Redis IReactorTime and IReactorTCP.
     :param owner: the name of this process among those that share the store.
     :param ca_file: the authorities that a Redis with TLS is verified against, in the place of the public ones.
@@ -45,7 +45,7 @@ def _redis_store(url: str, reactor: Any, owner: str, ca_file: str) -> ICallStore
     address = RedisAddress.parse(url)
     try:
         # Not before it is needed: txredisapi imports the reactor.
-        from rapida_twisted.contexts.redis import RedisStore
+        from rapida_twisted.store.redis import RedisStore
     except ImportError as error:
         raise SettingsError(
             f"for a call store in Redis {error.name} is missing: pip install 'rapida-twisted[redis]'"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rapida_twisted.contexts.sqlite_thread import BUSY_TIMEOUT_S
 from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.store.sqlite_thread import BUSY_TIMEOUT_S
 
 __all__ = ["SCHEMA_VERSION", "prepare"]
 

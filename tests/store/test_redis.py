@@ -18,14 +18,14 @@ from twisted.trial.unittest import TestCase
 
 from rapida_twisted.context import CallProgress, CallStatus, ContextStatus, EndReason
 from rapida_twisted.contexts import redis_probe, redis_scripts
-from rapida_twisted.contexts.redis import RedisStore
-from rapida_twisted.contexts.redis_address import RedisAddress
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import Swept
-from tests.contexts.claim_race import race
-from tests.contexts.redis_server import PASSWORD, QUOTED, RedisServer, Sentinel
-from tests.contexts.store_tests import NOW, SharedStoreTests, context, outbound_context
+from rapida_twisted.store.redis import RedisStore
+from rapida_twisted.store.redis_address import RedisAddress
 from tests.live.tls import Authority
+from tests.store.claim_race import race
+from tests.store.redis_server import PASSWORD, QUOTED, RedisServer, Sentinel
+from tests.store.store_tests import NOW, SharedStoreTests, context, outbound_context
 
 _numbers = count()
 

@@ -12,11 +12,6 @@ from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
-from rapida_twisted.contexts import redis_scripts as scripts
-from rapida_twisted.contexts.orders import LONGEST_QUEUE
-from rapida_twisted.contexts.redis_address import RedisAddress
-from rapida_twisted.contexts.redis_client import RedisClient, Script
-from rapida_twisted.contexts.redis_probe import probe
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
@@ -27,6 +22,11 @@ from rapida_twisted.errors import (
 )
 from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
 from rapida_twisted.net.http_client import tls_options
+from rapida_twisted.store import redis_scripts as scripts
+from rapida_twisted.store.orders import LONGEST_QUEUE
+from rapida_twisted.store.redis_address import RedisAddress
+from rapida_twisted.store.redis_client import RedisClient, Script
+from rapida_twisted.store.redis_probe import probe
 
 __all__ = ["RedisStore"]
 

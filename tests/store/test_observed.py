@@ -7,11 +7,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from rapida_twisted.contexts.memory import MemoryStore
-from rapida_twisted.contexts.observed import observed
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.observe.interface import Metrics
-from tests.contexts.store_tests import NOW, StoreTests, context
+from rapida_twisted.store.memory import MemoryStore
+from rapida_twisted.store.observed import observed
+from tests.store.store_tests import NOW, StoreTests, context
 
 
 class ToldMetrics(Metrics):

@@ -17,9 +17,9 @@ from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, EndReason
-from rapida_twisted.contexts.spool_file import SpoolFile, SpoolFull
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.store.spool_file import SpoolFile, SpoolFull
 
 __all__ = ["SpoolingStore"]
 

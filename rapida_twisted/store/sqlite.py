@@ -22,9 +22,6 @@ from rapida_twisted.context import (
     EndReason,
     record_of,
 )
-from rapida_twisted.contexts.orders import LONGEST_QUEUE, ORDER_S
-from rapida_twisted.contexts.sqlite_schema import prepare
-from rapida_twisted.contexts.sqlite_thread import SqliteThread
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
@@ -34,6 +31,9 @@ from rapida_twisted.errors import (
     UnknownContext,
 )
 from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
+from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
+from rapida_twisted.store.sqlite_schema import prepare
+from rapida_twisted.store.sqlite_thread import SqliteThread
 
 __all__ = ["SqliteStore"]
 

@@ -15,11 +15,11 @@ from twisted.trial.unittest import TestCase
 
 from rapida_twisted.context import CallProgress, CallStatus, ContextStatus, EndReason
 from rapida_twisted.contexts import spool, spool_file
-from rapida_twisted.contexts.memory import MemoryStore
-from rapida_twisted.contexts.spool import SpoolingStore
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
-from tests.contexts.store_tests import NOW, StoreTests, context, outbound_context
+from rapida_twisted.store.memory import MemoryStore
+from rapida_twisted.store.spool import SpoolingStore
+from tests.store.store_tests import NOW, StoreTests, context, outbound_context
 
 
 class AwayStore(proxyForInterface(ICallStore, "store")):  # type: ignore[misc]

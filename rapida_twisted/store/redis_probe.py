@@ -14,8 +14,8 @@ from typing import Any
 
 import hiredis
 
-from rapida_twisted.contexts.redis_address import RedisAddress
 from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.store.redis_address import RedisAddress
 
 __all__ = ["probe"]
 

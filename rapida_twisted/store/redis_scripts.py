@@ -23,8 +23,8 @@ All keys begin with the prefix in braces, so that a cluster keeps them together.
 
 from __future__ import annotations
 
-from rapida_twisted.contexts.orders import LONGEST_QUEUE, ORDER_S
-from rapida_twisted.contexts.redis_client import Script
+from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
+from rapida_twisted.store.redis_client import Script
 
 __all__ = [
     "ADD",

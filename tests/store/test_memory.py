@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from rapida_twisted.contexts.memory import MemoryStore
-from tests.contexts.store_tests import StoreTests
+from rapida_twisted.store.memory import MemoryStore
+from tests.store.store_tests import StoreTests
 
 
 class MemoryStoreTests(StoreTests, TestCase):

@@ -14,8 +14,8 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 
-from rapida_twisted.contexts.url import open_store
 from rapida_twisted.errors import ContextClaimed
+from rapida_twisted.store.url import open_store
 
 PROCESSES = 4
 

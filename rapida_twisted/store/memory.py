@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason, record_of
-from rapida_twisted.contexts.orders import LONGEST_QUEUE, ORDER_S
 from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
 from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
+from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
 
 __all__ = ["MemoryStore"]
 
