@@ -60,10 +60,10 @@ from rapida_twisted.store.url import open_store
 from rapida_twisted.transfers import TransferRules
 from rapida_twisted.upstream.webhook import StatusWebhook
 from rapida_twisted.web.clock import ClockPage
-from rapida_twisted.web.forward import ForwardedOutbound
 from rapida_twisted.web.metrics import MetricsPage
-from rapida_twisted.web.next import ContextPages
+from rapida_twisted.web.next_hop import ContextPages
 from rapida_twisted.web.parameters import CallParameters
+from rapida_twisted.web.proxy import ForwardedOutbound
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.web.websocket import handshake_door, websocket_page

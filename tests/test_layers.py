@@ -170,7 +170,7 @@ class ReadingImportsTests(SynchronousTestCase):
             "import a.b\nfrom rapida_twisted.web import keys, thing\nfrom . import aio\nfrom .site import x\n"
             "from ..media import call\ndef f():\n    from rapida_twisted import tap\n"
         )
-        known = {"rapida_twisted.credentials.api_keys", "rapida_twisted.web.aio", "rapida_twisted.media.call", "rapida_twisted.tap"}
+        known = {"rapida_twisted.credentials.api_keys", "rapida_twisted.web.resource", "rapida_twisted.media.call", "rapida_twisted.tap"}
         seen = {
             "a.b",
             "rapida_twisted.web",

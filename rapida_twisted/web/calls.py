@@ -12,8 +12,8 @@ from rapida_twisted.context import ContextStatus, record_of
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import StoreUnavailable, UnknownContext
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.web.aio import KeyedResource
-from rapida_twisted.web.answers import Answer, Refusal, json_answer
+from rapida_twisted.web.resource import KeyedResource
+from rapida_twisted.web.responses import Answer, Refusal, json_answer
 
 __all__ = ["CallPage", "CallsPage"]
 

@@ -6,8 +6,8 @@ from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.web.aio import KeyedResource
-from rapida_twisted.web.answers import Answer, json_answer
+from rapida_twisted.web.resource import KeyedResource
+from rapida_twisted.web.responses import Answer, json_answer
 
 __all__ = ["ClockPage"]
 

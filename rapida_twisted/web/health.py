@@ -14,8 +14,8 @@ from twisted.web.server import Request
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope, key_of
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.web.aio import AsyncResource
-from rapida_twisted.web.answers import Answer, json_answer, text_answer
+from rapida_twisted.web.resource import AsyncResource
+from rapida_twisted.web.responses import Answer, json_answer, text_answer
 
 __all__ = ["HealthPage", "ReadyPage"]
 

@@ -6,8 +6,8 @@ from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.observe.interface import Metrics, MetricsPageMaker
-from rapida_twisted.web.aio import AsyncResource, KeyedResource
-from rapida_twisted.web.answers import ERROR_HEADER, Answer
+from rapida_twisted.web.resource import AsyncResource, KeyedResource
+from rapida_twisted.web.responses import ERROR_HEADER, Answer
 
 __all__ = ["MetricsPage"]
 

@@ -19,8 +19,6 @@ from twisted.web.server import Request
 from rapida_twisted.context import CallStatus
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope, is_key_name
 from rapida_twisted.interfaces import IOutbound, OutboundCall
-from rapida_twisted.web.aio import KeyedResource, NotFound, granted
-from rapida_twisted.web.answers import Answer, Refusal, error_answer, json_answer
 from rapida_twisted.web.parameters import (
     LONGEST_NAME,
     LONGEST_NUMBER,
@@ -29,6 +27,8 @@ from rapida_twisted.web.parameters import (
     checked_text,
 )
 from rapida_twisted.web.registration import Registrar
+from rapida_twisted.web.resource import KeyedResource, NotFound, granted
+from rapida_twisted.web.responses import Answer, Refusal, error_answer, json_answer
 
 __all__ = ["UNTIL_HEADER", "OutboundPage", "OutboundPages", "parse_call"]
 

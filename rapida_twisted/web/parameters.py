@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import holds_key, is_key_name
-from rapida_twisted.web.answers import Refusal
+from rapida_twisted.web.responses import Refusal
 
 __all__ = ["CallParameters", "checked_text", "parse_parameters"]
 

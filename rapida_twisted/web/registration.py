@@ -14,10 +14,10 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.credentials.api_keys import FULL_GRANT, ApiKeys, Grant, Scope
 from rapida_twisted.errors import Draining
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.web.aio import KeyedResource, NotFound, granted
-from rapida_twisted.web.answers import Answer, Refusal, json_answer, text_answer, wants_json
 from rapida_twisted.web.key_limit import KeyLimit
 from rapida_twisted.web.parameters import CallParameters, checked_text, parse_parameters
+from rapida_twisted.web.resource import KeyedResource, NotFound, granted
+from rapida_twisted.web.responses import Answer, Refusal, json_answer, text_answer, wants_json
 
 __all__ = ["Registrar", "RegistrationPage", "RegistrationsPage"]
 

@@ -18,12 +18,12 @@ from twisted.web.server import Request, Site
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.interfaces import ICallStore, IOutbound
 from rapida_twisted.ports.rejection_log import Refusals
-from rapida_twisted.web.aio import Branch
-from rapida_twisted.web.answers import ERROR_HEADER, Answer, describe, send
 from rapida_twisted.web.calls import CallsPage
 from rapida_twisted.web.health import HealthPage, ReadyPage
 from rapida_twisted.web.outbound import OutboundPages
 from rapida_twisted.web.registration import Registrar, RegistrationsPage
+from rapida_twisted.web.resource import Branch
+from rapida_twisted.web.responses import ERROR_HEADER, Answer, describe, send
 
 __all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "SECURITY_HEADERS", "RapidaSite", "make_root", "make_site"]
 

@@ -21,7 +21,7 @@ from rapida_twisted.protocols import chan_websocket_app as websocket
 from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory, MediaServerFactory
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskServerFactory
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.next import ContextPages
+from rapida_twisted.web.next_hop import ContextPages
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_root
 from rapida_twisted.web.websocket import handshake_door, websocket_page

@@ -18,7 +18,7 @@ from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.clock import ClockPage
-from rapida_twisted.web.next import ContextPages
+from rapida_twisted.web.next_hop import ContextPages
 from rapida_twisted.web.websocket import handshake_door
 from tests.web.in_memory import KEY, NOW, Connection, Face, Reply
 from tests.web.test_websocket import Request

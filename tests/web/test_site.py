@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from rapida_twisted.web.aio import AsyncResource
-from rapida_twisted.web.answers import Answer, describe, header_value
+from rapida_twisted.web.resource import AsyncResource
+from rapida_twisted.web.responses import Answer, describe, header_value
 from rapida_twisted.web.site import MAX_BODY_BYTES, REQUEST_TIMEOUT_S, SECURITY_HEADERS
 from tests.web.in_memory import KEY, Connection, Face
 

@@ -11,7 +11,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Grant, Scope, key_of
-from rapida_twisted.web.answers import Answer, Refusal, describe, error_answer, refusal_of, send, wants_json
+from rapida_twisted.web.responses import Answer, Refusal, describe, error_answer, refusal_of, send, wants_json
 
 __all__ = ["AsyncResource", "Branch", "KeyedResource", "NotFound", "granted"]
 
@@ -33,7 +33,7 @@ class AsyncResource(Resource):
     """What its answer may take."""
 
     async def respond(self, request: Request) -> Answer:
-        """Make the answer. May raise a :class:`~rapida_twisted.web.answers.Refusal` or another library error."""
+        """Make the answer. May raise a :class:`~rapida_twisted.web.responses.Refusal` or another library error."""
         raise NotImplementedError
 
     def getChild(self, path: bytes, request: Request) -> IResource:

@@ -7,7 +7,7 @@ from twisted.web.resource import Resource
 
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.next import ContextPages
+from rapida_twisted.web.next_hop import ContextPages
 from tests.web.in_memory import KEY, NOW, Face
 
 

@@ -18,9 +18,9 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from rapida_twisted.credentials.api_keys import KEY_NAME, ApiKeys, Scope
-from rapida_twisted.web.aio import KeyedResource, NotFound
-from rapida_twisted.web.answers import ERROR_HEADER, RETRY_AFTER_S, Answer, Refusal, error_answer
 from rapida_twisted.web.outbound import PLACE_TIMEOUT_S, UNTIL_HEADER
+from rapida_twisted.web.resource import KeyedResource, NotFound
+from rapida_twisted.web.responses import ERROR_HEADER, RETRY_AFTER_S, Answer, Refusal, error_answer
 
 __all__ = ["ForwardedOutbound"]
 

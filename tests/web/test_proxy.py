@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.web.forward import ForwardedOutbound
+from rapida_twisted.web.proxy import ForwardedOutbound
 from tests.web.in_memory import KEY, OTHER_KEY
 
 reactor: Any = _reactor

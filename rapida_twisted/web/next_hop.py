@@ -9,8 +9,8 @@ from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.web.aio import KeyedResource, NotFound
-from rapida_twisted.web.answers import Answer, text_answer
+from rapida_twisted.web.resource import KeyedResource, NotFound
+from rapida_twisted.web.responses import Answer, text_answer
 
 __all__ = ["ContextPages", "NextPage"]
 
