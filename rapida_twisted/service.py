@@ -21,14 +21,14 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from rapida_twisted.assistants.registry import Assistants, parse_rules
-from rapida_twisted.asterisk.ari import AriClient
-from rapida_twisted.asterisk.ari_answers import AriChannel
-from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.line import Line, LineRules
-from rapida_twisted.asterisk.notes import CallNotes
-from rapida_twisted.asterisk.outbound import OutboundCalls
-from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
-from rapida_twisted.asterisk.vault import open_vault
+from rapida_twisted.asterisk.ari.client import AriClient
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.ari.replies import AriChannel
+from rapida_twisted.asterisk.outbound.calls import OutboundCalls
+from rapida_twisted.asterisk.outbound.progress_writer import CallNotes
+from rapida_twisted.asterisk.outbound.trunk import Line, LineRules
+from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
+from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs

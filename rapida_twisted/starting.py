@@ -6,7 +6,7 @@ import resource
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rapida_twisted.asterisk.vault import Vault
+from rapida_twisted.asterisk.vault.vault import Vault
 from rapida_twisted.credentials.key_file import load_or_make_key, make_state_dir
 from rapida_twisted.credentials.key_ring import KeyRing, keys_path
 from rapida_twisted.credentials.masking import keep_out_of_logs

@@ -179,7 +179,7 @@ def websocket_dialplan(values: DialplanValues, ca_file: str = "", *, transfer: b
 def stasis_dialplan(app: str, assistant_id: str, *, transfer: bool = False) -> str:
     """The lines of extensions.conf that give inbound calls to our Stasis application; outbound ones need none.
 
-    :param app: the application's name, see :func:`~rapida_twisted.asterisk.line.app_name`.
+    :param app: the application's name, see :func:`~rapida_twisted.asterisk.outbound.trunk.app_name`.
     :param transfer: with those that dial where the call goes next, when the media is over.
     """
     return _STASIS.format(

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from rapida_twisted.asterisk.ari import AriClient
-from rapida_twisted.asterisk.ari_answers import AriInfo
-from rapida_twisted.asterisk.ari_errors import AriError, AriUnauthorized, AriUnreachable
+from rapida_twisted.asterisk.ari.client import AriClient
+from rapida_twisted.asterisk.ari.errors import AriError, AriUnauthorized, AriUnreachable
+from rapida_twisted.asterisk.ari.replies import AriInfo
 from rapida_twisted.asterisk.asterisk_conf import audiosocket_modules, websocket_modules
 
 __all__ = ["GLOBALS", "Finding", "Level", "clock_finding", "examine_asterisk", "module_findings"]

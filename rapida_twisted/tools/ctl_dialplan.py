@@ -26,8 +26,8 @@ from rapida_twisted.asterisk.dialplan import (
     websocket_dialplan,
     websocket_outbound_dialplan,
 )
-from rapida_twisted.asterisk.line import app_name
-from rapida_twisted.asterisk.vault import open_vault
+from rapida_twisted.asterisk.outbound.trunk import app_name
+from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_options import UsageError, add_command, http_url

@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
-from rapida_twisted.asterisk.ari import AriClient
+from rapida_twisted.asterisk.ari.client import AriClient
 from rapida_twisted.asterisk.doctor import Finding, Level, examine_asterisk
-from rapida_twisted.asterisk.vault import Vault, open_vault
+from rapida_twisted.asterisk.vault.vault import Vault, open_vault
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.settings import Settings

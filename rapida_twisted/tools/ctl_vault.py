@@ -10,9 +10,9 @@ from getpass import GetPassWarning, getpass
 from pathlib import Path
 from typing import Any
 
-from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.vault import Vault, VaultEntry, open_vault
-from rapida_twisted.asterisk.vault_key import KeyPlace, make_master_key
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.vault.master_key import KeyPlace, make_master_key
+from rapida_twisted.asterisk.vault.vault import Vault, VaultEntry, open_vault
 from rapida_twisted.credentials.secret_file import read_file
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.tools.ctl_options import UsageError, add_command, refuse_secret

@@ -24,7 +24,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from rapida_twisted.asterisk.credential import AriCredential
+from rapida_twisted.asterisk.ari.credential import AriCredential
 
 USER, PASSWORD = "rapida", "s3cret-pässword"
 VERSION = "22.10.1"

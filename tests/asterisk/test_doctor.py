@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from rapida_twisted.asterisk.ari import AriClient, AriInfo
+from rapida_twisted.asterisk.ari.client import AriClient, AriInfo
 from rapida_twisted.asterisk.asterisk_conf import audiosocket_modules, websocket_modules
 from rapida_twisted.asterisk.doctor import ARI_MODULES, Finding, Level, clock_finding, examine_asterisk, module_findings
 from tests.asterisk.scripted_ari import HANGS, PASSWORD, Answer, ScriptedAri

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.vault_key import make_master_key, split_master_key
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.vault.master_key import make_master_key, split_master_key
 from rapida_twisted.credentials.masking import MASK, Secrets, masked
 from rapida_twisted.settings import Settings
 

@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
-from rapida_twisted.asterisk import catching_up
-from rapida_twisted.asterisk.ari import channel_id_of
-from rapida_twisted.asterisk.vault_key import make_master_key
+from rapida_twisted.asterisk.ari.client import channel_id_of
+from rapida_twisted.asterisk.outbound import reconciler as catching_up
+from rapida_twisted.asterisk.vault.master_key import make_master_key
 from rapida_twisted.audio.formats import ULAW
 from rapida_twisted.audio.g711 import slin_to_ulaw
 from rapida_twisted.context import CallContext, EndReason

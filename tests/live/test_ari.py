@@ -17,10 +17,10 @@ from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, Proxy
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from rapida_twisted.asterisk.ari import AriChannel, AriClient, channel_id_of
-from rapida_twisted.asterisk.ari_errors import AriConflict, AriError, AriNotFound, AriRejected, AriUnauthorized
-from rapida_twisted.asterisk.ari_events import REPLACED_ATTEMPTS, AriEvents
-from rapida_twisted.asterisk.credential import AriCredential
+from rapida_twisted.asterisk.ari.client import AriChannel, AriClient, channel_id_of
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.ari.errors import AriConflict, AriError, AriNotFound, AriRejected, AriUnauthorized
+from rapida_twisted.asterisk.ari.events import REPLACED_ATTEMPTS, AriEvents
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER, Asterisk, shared_asterisk
 
 DIALPLAN = """

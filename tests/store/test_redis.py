@@ -17,9 +17,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from rapida_twisted.context import CallProgress, CallStatus, ContextStatus, EndReason
-from rapida_twisted.contexts import redis_probe, redis_scripts
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import Swept
+from rapida_twisted.store import redis_probe, redis_scripts
 from rapida_twisted.store.redis import RedisStore
 from rapida_twisted.store.redis_address import RedisAddress
 from tests.live.tls import Authority

@@ -14,9 +14,9 @@ from twisted.python.components import proxyForInterface
 from twisted.trial.unittest import TestCase
 
 from rapida_twisted.context import CallProgress, CallStatus, ContextStatus, EndReason
-from rapida_twisted.contexts import spool, spool_file
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.store import spool, spool_file
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.store.spool import SpoolingStore
 from tests.store.store_tests import NOW, StoreTests, context, outbound_context

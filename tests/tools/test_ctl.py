@@ -11,8 +11,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.asterisk.vault import open_vault
-from rapida_twisted.asterisk.vault_key import make_master_key
+from rapida_twisted.asterisk.vault.master_key import make_master_key
+from rapida_twisted.asterisk.vault.vault import open_vault
 
 CTL = Path(sys.executable).with_name("rapida-media-ctl")
 PASSWORD = "Pa55w0rd-of-the-PBX"

@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.utils import getProcessOutputAndValue
 
-from rapida_twisted.asterisk.vault_key import make_master_key
+from rapida_twisted.asterisk.vault.master_key import make_master_key
 from rapida_twisted.tools.ctl import make_parser
 from tests.tools.test_ctl_calls import CTL, Phone, ServerTestCase
 from tests.tools.test_ctl_dial import PretendedCalls, pretending_site

@@ -26,8 +26,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.asterisk.ari_http import ari_base, authorization
-from rapida_twisted.asterisk.credential import AriCredential
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.ari.http import ari_base, authorization
 
 __all__ = ["AriEvents", "growing_pause"]
 

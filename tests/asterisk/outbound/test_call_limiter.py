@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.asterisk.admission import Admission
+from rapida_twisted.asterisk.outbound.call_limiter import Admission
 from rapida_twisted.errors import TooManyCalls
 
 

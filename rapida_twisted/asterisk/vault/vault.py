@@ -17,8 +17,8 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.vault_key import KeyPlace, missing_key, split_master_key
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.vault.master_key import KeyPlace, missing_key, split_master_key
 from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError, StartError
 
@@ -55,7 +55,7 @@ class Vault:
     """The credentials of a state directory. What another process changes in the file counts from then on.
 
     :param path: the file; it need not be there yet.
-    :param master_key: one or several, see :mod:`rapida_twisted.asterisk.vault_key`; empty: there is none (yet).
+    :param master_key: one or several, see :mod:`rapida_twisted.asterisk.vault.master_key`; empty: there is none (yet).
     :param reload_key: gives the master key as it is now, asked when the one at hand does not open the file.
     :raises SettingsError: the master key is none.
     """

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from rapida_twisted.asterisk.ari import channel_id_of
-from rapida_twisted.asterisk.progress import ChannelNews, end_of
+from rapida_twisted.asterisk.ari.client import channel_id_of
+from rapida_twisted.asterisk.outbound.progress import ChannelNews, end_of
 from rapida_twisted.context import CallContext, CallProgress, CallStatus
 
 __all__ = ["OutgoingCall"]

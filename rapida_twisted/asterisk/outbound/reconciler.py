@@ -11,10 +11,10 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from rapida_twisted.asterisk.ari import AriClient
-from rapida_twisted.asterisk.ari_errors import AriError
-from rapida_twisted.asterisk.outgoing_call import OutgoingCall
-from rapida_twisted.asterisk.progress import status_of_state
+from rapida_twisted.asterisk.ari.client import AriClient
+from rapida_twisted.asterisk.ari.errors import AriError
+from rapida_twisted.asterisk.outbound.call import OutgoingCall
+from rapida_twisted.asterisk.outbound.progress import status_of_state
 from rapida_twisted.context import CallProgress, CallStatus, EndReason
 
 __all__ = ["CatchingUp"]

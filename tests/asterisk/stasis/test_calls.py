@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 
 from rapida_twisted.asterisk import stasis, stasis_call, stasis_leftovers, stasis_onward
-from rapida_twisted.asterisk.ari import AriChannel, channel_id_of
-from rapida_twisted.asterisk.stasis import StasisCalls, StasisMedia
+from rapida_twisted.asterisk.ari.client import AriChannel, channel_id_of
+from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
 from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls
 from rapida_twisted.store.memory import MemoryStore
+from tests.asterisk.ari.test_client import AriTestCase
 from tests.asterisk.scripted_ari import ALLOCATION_FAILED, HANGS, LOST, LOST_BUT_DONE, Answer, sleep, until
-from tests.asterisk.test_ari import AriTestCase
 
 APP = "rapida-media-office"
 NOW = 1_700_000_000.0

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from rapida_twisted.asterisk.ari_errors import AriConflict, AriError, AriNotFound
-from rapida_twisted.asterisk.stasis_call import StasisCall, all_of
+from rapida_twisted.asterisk.ari.errors import AriConflict, AriError, AriNotFound
+from rapida_twisted.asterisk.stasis.call import StasisCall, all_of
 from rapida_twisted.context import ContextStatus
 from rapida_twisted.errors import RapidaError
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.asterisk.progress import ChannelNews, end_of, news_of, status_of_state
+from rapida_twisted.asterisk.outbound.progress import ChannelNews, end_of, news_of, status_of_state
 from rapida_twisted.context import CallStatus, EndReason
 
 ANYTHING = st.recursive(

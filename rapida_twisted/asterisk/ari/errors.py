@@ -41,7 +41,7 @@ class AriUnreachable(AriError):
     """No answer: refused, an unknown host, too slow, a broken connection, no good certificate; or not yet booted.
 
     :param placed: of an originate: False, the request never arrived and no call was placed; None, nobody knows (then
-        never dial again, but :meth:`~rapida_twisted.asterisk.ari.AriClient.abandon` the channel).
+        never dial again, but :meth:`~rapida_twisted.asterisk.ari.client.AriClient.abandon` the channel).
     """
 
     retryable = True

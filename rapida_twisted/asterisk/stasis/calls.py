@@ -16,12 +16,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from rapida_twisted.asterisk.ari import AriChannel, AriClient
-from rapida_twisted.asterisk.ari_answers import channel_from
-from rapida_twisted.asterisk.ari_errors import AriError
-from rapida_twisted.asterisk.stasis_call import MEDIA_PREFIX, StasisCall, StasisKit, StasisMedia
-from rapida_twisted.asterisk.stasis_leftovers import Leftovers
-from rapida_twisted.asterisk.stasis_onward import move_on
+from rapida_twisted.asterisk.ari.client import AriChannel, AriClient
+from rapida_twisted.asterisk.ari.errors import AriError
+from rapida_twisted.asterisk.ari.replies import channel_from
+from rapida_twisted.asterisk.stasis.call import MEDIA_PREFIX, StasisCall, StasisKit, StasisMedia
+from rapida_twisted.asterisk.stasis.orphans import Leftovers
+from rapida_twisted.asterisk.stasis.transfer import move_on
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import ICallStore
 

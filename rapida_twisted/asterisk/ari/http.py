@@ -18,7 +18,8 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
-from rapida_twisted.asterisk.ari_errors import (
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.ari.errors import (
     AriConflict,
     AriError,
     AriMalformed,
@@ -27,7 +28,6 @@ from rapida_twisted.asterisk.ari_errors import (
     AriUnauthorized,
     AriUnreachable,
 )
-from rapida_twisted.asterisk.credential import AriCredential
 from rapida_twisted.net.http_client import causes_of, was_cancelled
 
 __all__ = ["AriHttp", "ari_base", "authorization"]

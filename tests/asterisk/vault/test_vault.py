@@ -19,9 +19,9 @@ from cryptography.fernet import Fernet
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.vault import UnknownCredential, Vault, VaultEntry, open_vault
-from rapida_twisted.asterisk.vault_key import KeyPlace, make_master_key, split_master_key
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.vault.master_key import KeyPlace, make_master_key, split_master_key
+from rapida_twisted.asterisk.vault.vault import UnknownCredential, Vault, VaultEntry, open_vault
 from rapida_twisted.credentials import secret_file as secretfile
 from rapida_twisted.credentials.secret_file import locked
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
@@ -403,8 +403,8 @@ class TwoWritersTests(VaultTestCase):
     def test_processes(self) -> None:
         """Several processes that write at once lose nothing of one another."""
         script = (
-            "import sys; from pathlib import Path; from rapida_twisted.asterisk.credential import AriCredential\n"
-            "from rapida_twisted.asterisk.vault import Vault; from rapida_twisted.asterisk.vault_key import KeyPlace\n"
+            "import sys; from pathlib import Path; from rapida_twisted.asterisk.ari.credential import AriCredential\n"
+            "from rapida_twisted.asterisk.vault.vault import Vault; from rapida_twisted.asterisk.vault.master_key import KeyPlace\n"
             "place = KeyPlace(Path(sys.argv[1]), {}); sys.stdin.read()\n"
             "vault = Vault(place.vault_path, place.read_or_make(), place.read)\n"
             "for n in range(20):\n"

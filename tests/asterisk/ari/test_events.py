@@ -16,9 +16,9 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
-from rapida_twisted.asterisk import ari_events
-from rapida_twisted.asterisk.ari_events import AriEvents, growing_pause
-from rapida_twisted.asterisk.ari_http import authorization
+from rapida_twisted.asterisk.ari import events as ari_events
+from rapida_twisted.asterisk.ari.events import AriEvents, growing_pause
+from rapida_twisted.asterisk.ari.http import authorization
 from tests.asterisk.scripted_ari import PASSWORD, ScriptedAri, sleep, until
 from tests.live.tls import Authority
 

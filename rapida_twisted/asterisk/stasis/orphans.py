@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from rapida_twisted.asterisk.ari import AriChannel
-from rapida_twisted.asterisk.ari_errors import AriNotFound
-from rapida_twisted.asterisk.stasis_call import CONTEXT_VARIABLE, MEDIA_PREFIX, StasisCall, StasisKit
+from rapida_twisted.asterisk.ari.client import AriChannel
+from rapida_twisted.asterisk.ari.errors import AriNotFound
+from rapida_twisted.asterisk.stasis.call import CONTEXT_VARIABLE, MEDIA_PREFIX, StasisCall, StasisKit
 from rapida_twisted.context import ContextStatus
 from rapida_twisted.errors import UnknownContext
 

@@ -11,8 +11,8 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from rapida_twisted.asterisk.ari import AriChannel, AriClient
-from rapida_twisted.asterisk.ari_errors import AriConflict, AriError, AriMalformed, AriRejected, AriUnreachable
+from rapida_twisted.asterisk.ari.client import AriChannel, AriClient
+from rapida_twisted.asterisk.ari.errors import AriConflict, AriError, AriMalformed, AriRejected, AriUnreachable
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.interfaces import ICallStore

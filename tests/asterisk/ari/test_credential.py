@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.asterisk.credential import AriCredential
+from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.errors import SettingsError
 
 PASSWORD = "hunter2-hunter2"

@@ -18,14 +18,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from rapida_twisted.asterisk.admission import Admission
-from rapida_twisted.asterisk.ari import AriClient
-from rapida_twisted.asterisk.ari_errors import AriError, AriRejected, AriUnreachable
-from rapida_twisted.asterisk.ari_events import AriEvents, growing_pause
-from rapida_twisted.asterisk.catching_up import CatchingUp
-from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.outgoing_call import OutgoingCall
-from rapida_twisted.asterisk.progress import EVENTS, news_of
+from rapida_twisted.asterisk.ari.client import AriClient
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.ari.errors import AriError, AriRejected, AriUnreachable
+from rapida_twisted.asterisk.ari.events import AriEvents, growing_pause
+from rapida_twisted.asterisk.outbound.call import OutgoingCall
+from rapida_twisted.asterisk.outbound.call_limiter import Admission
+from rapida_twisted.asterisk.outbound.progress import EVENTS, news_of
+from rapida_twisted.asterisk.outbound.reconciler import CatchingUp
 from rapida_twisted.context import CallProgress, CallStatus, EndReason
 from rapida_twisted.errors import CallNotPlaced
 from rapida_twisted.interfaces import OutboundCall

@@ -15,12 +15,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.asterisk.ari import channel_id_of
-from rapida_twisted.asterisk.credential import AriCredential
-from rapida_twisted.asterisk.line import Line, LineRules
-from rapida_twisted.asterisk.notes import CallNotes
-from rapida_twisted.asterisk.outgoing_call import OutgoingCall
-from rapida_twisted.asterisk.vault import UnknownCredential, Vault
+from rapida_twisted.asterisk.ari.client import channel_id_of
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.outbound.call import OutgoingCall
+from rapida_twisted.asterisk.outbound.progress_writer import CallNotes
+from rapida_twisted.asterisk.outbound.trunk import Line, LineRules
+from rapida_twisted.asterisk.vault.vault import UnknownCredential, Vault
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, EndReason
 from rapida_twisted.errors import CallNotPlaced, Draining, RapidaError, SettingsError, StartError
 from rapida_twisted.interfaces import ICallStore, IOutbound, OutboundCall

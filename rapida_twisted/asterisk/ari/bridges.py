@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from rapida_twisted.asterisk.ari_answers import AriChannel, channel_from
-from rapida_twisted.asterisk.ari_errors import AriMalformed, AriNotFound
-from rapida_twisted.asterisk.ari_http import AriHttp
+from rapida_twisted.asterisk.ari.errors import AriMalformed, AriNotFound
+from rapida_twisted.asterisk.ari.http import AriHttp
+from rapida_twisted.asterisk.ari.replies import AriChannel, channel_from
 
 __all__ = ["AriBridges"]
 
 
 class AriBridges:
-    """A part of :class:`~rapida_twisted.asterisk.ari.AriClient`; its methods raise what that one's do."""
+    """A part of :class:`~rapida_twisted.asterisk.ari.client.AriClient`; its methods raise what that one's do."""
 
     _http: AriHttp
 

@@ -11,13 +11,13 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from rapida_twisted.asterisk import catching_up
-from rapida_twisted.asterisk.ari import channel_id_of
-from rapida_twisted.asterisk.line import Line, LineRules
-from rapida_twisted.asterisk.notes import CallNotes
-from rapida_twisted.asterisk.outbound import OutboundCalls
-from rapida_twisted.asterisk.vault import Vault
-from rapida_twisted.asterisk.vault_key import make_master_key
+from rapida_twisted.asterisk.ari.client import channel_id_of
+from rapida_twisted.asterisk.outbound import reconciler as catching_up
+from rapida_twisted.asterisk.outbound.calls import OutboundCalls
+from rapida_twisted.asterisk.outbound.progress_writer import CallNotes
+from rapida_twisted.asterisk.outbound.trunk import Line, LineRules
+from rapida_twisted.asterisk.vault.master_key import make_master_key
+from rapida_twisted.asterisk.vault.vault import Vault
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction
 from rapida_twisted.errors import CallNotPlaced, Draining, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall

@@ -15,11 +15,11 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from rapida_twisted.asterisk.ari_answers import AriChannel, AriInfo, channel_from, info_from, modules_from
-from rapida_twisted.asterisk.ari_bridges import AriBridges
-from rapida_twisted.asterisk.ari_errors import AriError, AriMalformed, AriNotFound, AriUnreachable
-from rapida_twisted.asterisk.ari_http import AriHttp
-from rapida_twisted.asterisk.credential import AriCredential
+from rapida_twisted.asterisk.ari.bridges import AriBridges
+from rapida_twisted.asterisk.ari.credential import AriCredential
+from rapida_twisted.asterisk.ari.errors import AriError, AriMalformed, AriNotFound, AriUnreachable
+from rapida_twisted.asterisk.ari.http import AriHttp
+from rapida_twisted.asterisk.ari.replies import AriChannel, AriInfo, channel_from, info_from, modules_from
 
 __all__ = ["AriChannel", "AriClient", "AriInfo", "channel_id_of"]
 

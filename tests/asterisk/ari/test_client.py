@@ -22,8 +22,8 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from rapida_twisted.asterisk import ari, ari_http
-from rapida_twisted.asterisk.ari import AriClient, channel_id_of
-from rapida_twisted.asterisk.ari_errors import (
+from rapida_twisted.asterisk.ari.client import AriClient, channel_id_of
+from rapida_twisted.asterisk.ari.errors import (
     AriConflict,
     AriError,
     AriMalformed,
