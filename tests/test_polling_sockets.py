@@ -13,7 +13,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import LoopingCall, deferLater
 
 from rapida_twisted.protocols.frame_writer import READ_BYTES
-from tests.gateway.chain import HOST, ChainTestCase, Phone
+from tests.bridge.chain import HOST, ChainTestCase, Phone
 from tests.protocols.websockets import until
 from tests.tools.media_server import Heard
 

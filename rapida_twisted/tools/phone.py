@@ -19,6 +19,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater, react
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 
+from rapida_twisted.bridge.registration_request import register_call
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.tools.phone_call import Line, PhoneCall, SetUpFailed
@@ -29,7 +30,6 @@ from rapida_twisted.tools.phone_options import PhoneOptions, parse_options
 from rapida_twisted.tools.phone_report import CallReport, summary_object, summary_text
 from rapida_twisted.tools.phone_tls import tls_problem
 from rapida_twisted.tools.phone_websocket import WebSocketLine, WebSocketServer
-from rapida_twisted.upstream.registration import register_call
 
 __all__ = ["Phone", "main"]
 

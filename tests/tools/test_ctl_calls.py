@@ -18,11 +18,11 @@ from twisted.web.client import Agent
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from rapida_twisted.bridge.registration_request import register_call
 from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl_calls import call_text, calls_text
-from rapida_twisted.upstream.registration import register_call
 
 CTL = Path(sys.executable).with_name("rapida-media-ctl")
 API_KEY = "rpd-of-the-control-tests"

@@ -2,11 +2,11 @@
 
 from twisted.application.service import ServiceMaker
 
+from rapida_twisted.assistants.bridge import BridgeFactory
 from rapida_twisted.assistants.echo import EchoFactory
 from rapida_twisted.assistants.greeter import GreeterFactory
 from rapida_twisted.assistants.play import PlayFactory
 from rapida_twisted.assistants.record import RecordFactory
-from rapida_twisted.gateway.maker import BridgeFactory
 
 rapida_media = ServiceMaker(
     "rapida-media", "rapida_twisted.tap", "Takes phone calls from Asterisk, for an assistant to answer", "rapida-media"

@@ -14,13 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.audio.drift import WINDOW
 from rapida_twisted.audio.formats import SLIN
+from rapida_twisted.bridge import far_end
+from rapida_twisted.bridge.far_end import STALLED_S
+from rapida_twisted.bridge.far_end_audiosocket import AudioSocketFarEnd, connect_audiosocket
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import IFarEnd
-from rapida_twisted.protocols import far_end
-from rapida_twisted.protocols.far_end import STALLED_S
-from rapida_twisted.protocols.far_end_audiosocket import AudioSocketFarEnd, connect_audiosocket
 from rapida_twisted.wire.audiosocket import HANGUP_BYTES
-from tests.protocols.far_ends import FarEndTestCase, KeptUser, Peer, Peers
+from tests.bridge.far_ends import FarEndTestCase, KeptUser, Peer, Peers
 from tests.protocols.websockets import CALL, MemoryTransport, until
 
 CALL_ID = UUID(CALL)

@@ -22,9 +22,9 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
 from rapida_twisted.service import RapidaMedia
 from rapida_twisted.settings import Settings
+from tests.bridge.test_far_end_websocket import Bot, Bots
 from tests.live.tls import Authority
 from tests.media.fakes import KeptLog
-from tests.protocols.test_far_end_websocket import Bot, Bots
 from tests.protocols.websockets import until
 
 NEAR_KEY = "rpd-key-of-the-near-one"

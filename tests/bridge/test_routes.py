@@ -10,17 +10,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from rapida_twisted.assistants.bridge import BridgeFactory
+from rapida_twisted.bridge import routes
+from rapida_twisted.bridge.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.gateway import routes
-from rapida_twisted.gateway.maker import BridgeFactory
-from rapida_twisted.gateway.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
 from rapida_twisted.interfaces import AssistantHouse
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.settings import Settings
 from rapida_twisted.transfers import TransferRules
+from tests.bridge.far_ends import KeptUser
 from tests.live.tls import Authority
 from tests.media.fakes import make_context
-from tests.protocols.far_ends import KeptUser
 
 KEY = "rpd-key-of-the-far-one"
 UPSTREAM_ID = "11111111-2222-3333-4444-555555555555"

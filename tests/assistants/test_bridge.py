@@ -16,22 +16,22 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
+from rapida_twisted.assistants.bridge import BridgeMaker
 from rapida_twisted.asterisk.ari.client import channel_id_of
 from rapida_twisted.asterisk.outbound import reconciler as catching_up
 from rapida_twisted.asterisk.vault.master_key import make_master_key
 from rapida_twisted.audio.formats import ULAW
 from rapida_twisted.audio.g711 import slin_to_ulaw
+from rapida_twisted.bridge.breaker import FAILURES, CircuitBreaker
+from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.gateway.fallback import Fallback
-from rapida_twisted.gateway.maker import BridgeMaker
 from rapida_twisted.interfaces import IAssistantMaker
-from rapida_twisted.upstream.breaker import FAILURES, CircuitBreaker
 from tests.asterisk.scripted_ari import ScriptedAri
-from tests.gateway.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, Phone, nothing, says
-from tests.gateway.test_bridge import FRAME, FakeFarEnd
+from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, Phone, nothing, says
+from tests.bridge.test_assistant import FRAME, FakeFarEnd
+from tests.bridge.test_far_end_websocket import Bot
 from tests.media.fakes import CallOnFakes, KeptLog, make_context
-from tests.protocols.test_far_end_websocket import Bot
 from tests.protocols.websockets import until
 
 LOUD = array("h", [4000, -4000] * 80).tobytes()

@@ -12,11 +12,12 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from rapida_twisted.assistants.registry import parse_assistant
+from rapida_twisted.bridge.assistant import Bridge
+from rapida_twisted.bridge.breaker import CircuitBreaker
+from rapida_twisted.bridge.fallback import Fallback
+from rapida_twisted.bridge.routes import Route, route_of
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError, TransferRefused, UpstreamFailed
-from rapida_twisted.gateway.bridge import Bridge
-from rapida_twisted.gateway.fallback import Fallback
-from rapida_twisted.gateway.routes import Route, route_of
 from rapida_twisted.interfaces import (
     AssistantHouse,
     IAssistant,
@@ -27,7 +28,6 @@ from rapida_twisted.interfaces import (
 )
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.observe.interface import Metrics
-from rapida_twisted.upstream.breaker import CircuitBreaker
 
 __all__ = ["BridgeFactory", "BridgeMaker"]
 

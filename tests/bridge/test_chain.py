@@ -11,11 +11,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from rapida_twisted.audio.g711 import slin_to_ulaw
-from rapida_twisted.protocols import far_end_websocket
+from rapida_twisted.bridge import far_end_websocket
 from rapida_twisted.tools.phone import Phone as PhoneTool
 from rapida_twisted.tools.phone_options import parse_options
-from tests.gateway.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, begins, nothing, says
-from tests.protocols.test_far_end_websocket import Bot
+from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, begins, nothing, says
+from tests.bridge.test_far_end_websocket import Bot
 from tests.protocols.websockets import until
 from tests.tools.media_server import Heard
 from tests.tools.test_phone import read_wav

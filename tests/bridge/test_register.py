@@ -18,12 +18,12 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from rapida_twisted.bridge.register import UpstreamClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.upstream.client import UpstreamClient
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import make_site
 from tests.live.tls import Authority

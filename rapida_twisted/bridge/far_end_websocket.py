@@ -13,11 +13,11 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.drift import DriftGuard, Step
 from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
+from rapida_twisted.bridge.far_end import FarEnd, connect, host_and_port
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
 from rapida_twisted.net.http_client import tls_problem
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
-from rapida_twisted.protocols.far_end import FarEnd, connect, host_and_port
 from rapida_twisted.wire.chan_websocket import Command, ControlForm, FlushMedia
 from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 

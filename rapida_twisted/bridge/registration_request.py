@@ -1,7 +1,7 @@
 """Registering a call at an assistant server: what a dialplan's ``CURL()`` does, with treq.
 
 :func:`register_call` is for tools; the calls that this server carries on go by
-:class:`~rapida_twisted.upstream.client.UpstreamClient`, which is made of the other functions here.
+:class:`~rapida_twisted.bridge.register.UpstreamClient`, which is made of the other functions here.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import AudioFormat
+from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.gateway.fallback import Fallback
 from rapida_twisted.interfaces import ICall, IFarEnd, IFarEndUser
 from rapida_twisted.media.assistant import Assistant
 

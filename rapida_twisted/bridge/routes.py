@@ -9,14 +9,14 @@ from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
+from rapida_twisted.bridge.far_end_audiosocket import connect_audiosocket
+from rapida_twisted.bridge.far_end_websocket import connect_websocket
+from rapida_twisted.bridge.register import UpstreamClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
 from rapida_twisted.net.http_client import tls_options
-from rapida_twisted.protocols.far_end_audiosocket import connect_audiosocket
-from rapida_twisted.protocols.far_end_websocket import connect_websocket
 from rapida_twisted.settings import Settings
-from rapida_twisted.upstream.client import UpstreamClient
 from rapida_twisted.wire.chan_websocket import ControlForm
 
 __all__ = ["AudioSocketRoute", "HostedRoute", "Route", "WebSocketRoute", "route_of"]

@@ -13,10 +13,10 @@ from zope.interface.verify import verifyObject
 
 from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
 from rapida_twisted.audio.g711 import slin_to_ulaw
+from rapida_twisted.bridge.assistant import Bridge
+from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import StoreUnavailable, TransferRefused, UpstreamFailed
-from rapida_twisted.gateway.bridge import Bridge
-from rapida_twisted.gateway.fallback import Fallback
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
 from tests.media.fakes import CallOnFakes, FakeAssistant, FakeChannel, KeptLog
 

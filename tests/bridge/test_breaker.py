@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from rapida_twisted.bridge.breaker import Attempt, CircuitBreaker
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.upstream.breaker import Attempt, CircuitBreaker
 
 NAME = "assistant.example.com:443"
 

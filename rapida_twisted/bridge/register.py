@@ -13,10 +13,10 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.web.client import RequestNotSent
 from twisted.web.iweb import IResponse
 
+from rapida_twisted.bridge.registration_request import ask, beginning_of, context_id_in, reason_of, registration_url
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.net.http_client import Client, NothingSent, causes_of, tls_problem
-from rapida_twisted.upstream.registration import ask, beginning_of, context_id_in, reason_of, registration_url
 
 __all__ = ["UpstreamClient"]
 

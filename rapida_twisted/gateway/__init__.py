@@ -1,1 +1,0 @@
-"""Calls carried on to another server: where what we say to it over HTTP, its media and our calls meet."""
