@@ -58,7 +58,6 @@ from rapida_twisted.store.observed import observed
 from rapida_twisted.store.spool import SpoolingStore
 from rapida_twisted.store.url import open_store
 from rapida_twisted.transfers import TransferRules
-from rapida_twisted.upstream.webhook import StatusWebhook
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.metrics import MetricsPage
 from rapida_twisted.web.next_hop import ContextPages
@@ -67,6 +66,7 @@ from rapida_twisted.web.proxy import ForwardedOutbound
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.web.websocket import handshake_door, websocket_page
+from rapida_twisted.webhook.status import StatusWebhook
 from rapida_twisted.welcome import dialplan_values, welcome_text
 
 __all__ = ["RapidaMedia"]

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore, Notice
-from rapida_twisted.upstream.webhook_receiver import Answer, Receiver
+from rapida_twisted.webhook.delivery import Answer, Receiver
 
 __all__ = ["StatusWebhook", "growing_pause"]
 

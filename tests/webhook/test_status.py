@@ -31,8 +31,8 @@ from rapida_twisted.interfaces import Notice
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.store.sqlite import SqliteStore
 from rapida_twisted.upstream import webhook, webhook_receiver
-from rapida_twisted.upstream.webhook import StatusWebhook, growing_pause
-from rapida_twisted.upstream.webhook_receiver import sign
+from rapida_twisted.webhook.delivery import sign
+from rapida_twisted.webhook.status import StatusWebhook, growing_pause
 from tests.docs.blocks import named_block
 from tests.live.tls import Authority
 
