@@ -17,10 +17,10 @@ from rapida_twisted.assistants.registry import known_factories
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.twistd_logging import take_over
+from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.server.monotonic import steady
-from rapida_twisted.service import RapidaMedia
+from rapida_twisted.server.workers.supervisor import Workers
 from rapida_twisted.settings import Settings, read_env_file, setting_words, unknown_names
-from rapida_twisted.workers.parent import Workers
 
 __all__ = ["Options", "makeService"]
 

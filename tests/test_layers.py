@@ -184,6 +184,6 @@ class ReadingImportsTests(SynchronousTestCase):
         """The modules are found, and so are imports that are known to be there."""
         paths = modules()
         self.assertIn("rapida_twisted.wire.audiosocket", paths)
-        source = paths["rapida_twisted.service"].read_text("utf-8")
-        imported = set(imports_of(source, "rapida_twisted.service", False, set(paths)))
-        self.assertIn("rapida_twisted.reception", imported)
+        source = paths["rapida_twisted.server.build"].read_text("utf-8")
+        imported = set(imports_of(source, "rapida_twisted.server.build", False, set(paths)))
+        self.assertIn("rapida_twisted.server.reception", imported)

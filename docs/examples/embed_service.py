@@ -6,7 +6,7 @@ Run it with ``twistd -ny embed_service.py``.
 from twisted.application.service import Application
 from twisted.internet import reactor
 
-from rapida_twisted.service import RapidaMedia
+from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 
 settings = Settings.from_words(

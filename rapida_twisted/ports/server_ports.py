@@ -9,10 +9,10 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from rapida_twisted.errors import StartError
-from rapida_twisted.part import ARI, OPEN, Part
 from rapida_twisted.ports.connection_limiter import Door, DoorRules
 from rapida_twisted.ports.listening_port import Listener, adopt_unix, is_proxied, tcp_endpoint
 from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.server.role import ARI, OPEN, Part
 from rapida_twisted.settings import Settings
 
 __all__ = ["AUDIOSOCKET", "HTTP", "HTTPS", "Entrance", "endpoints"]

@@ -16,8 +16,8 @@ from rapida_twisted.bridge.routes import AudioSocketRoute, HostedRoute, Route, W
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import AssistantHouse
 from rapida_twisted.net.http_client import make_client
+from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
-from rapida_twisted.transfers import TransferRules
 from tests.bridge.far_ends import KeptUser
 from tests.live.tls import Authority
 from tests.media.fakes import make_context

@@ -10,10 +10,10 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import TestCase
 
-from rapida_twisted import service
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.ports.server_ports import HTTP
-from rapida_twisted.service import RapidaMedia
+from rapida_twisted.server import build as service
+from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 from tests.media.fakes import KeptLog
 from tests.ports.test_server_ports import FRAME, Caller, v1, v2

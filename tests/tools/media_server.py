@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.interfaces import ICall, IMediaChannel, IMediaSink
 from rapida_twisted.media.assistant import Assistant
-from rapida_twisted.service import RapidaMedia
+from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 from tests.tools.echo_server import API_KEY, EchoCall, EchoServer
 

@@ -20,7 +20,7 @@ from rapida_twisted.context import EndReason
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.ports.server_ports import HTTP
 from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
-from rapida_twisted.service import RapidaMedia
+from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.tools import phone
 from rapida_twisted.tools.phone import Phone
 from rapida_twisted.tools.phone_call import SetUpFailed

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import CallContext, ContextStatus
 from rapida_twisted.errors import StoreUnavailable
-from rapida_twisted.lease import Lease, owner_name
+from rapida_twisted.server.lease import Lease, owner_name
 from rapida_twisted.store.memory import MemoryStore
 
 NOW = 1_795_000_000.0

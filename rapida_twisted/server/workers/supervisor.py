@@ -16,20 +16,20 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from rapida_twisted.errors import StartError
-from rapida_twisted.lease import owner_name
 from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
-from rapida_twisted.part import ARI
 from rapida_twisted.ports.listening_port import bind, outcome_of
 from rapida_twisted.ports.server_ports import endpoints
-from rapida_twisted.service import RapidaMedia
+from rapida_twisted.server.banner import dialplan_values, welcome_text
+from rapida_twisted.server.build import RapidaMedia
+from rapida_twisted.server.lease import owner_name
+from rapida_twisted.server.preflight import Keys, check_start
+from rapida_twisted.server.role import ARI
+from rapida_twisted.server.workers.control_pipe import BOARD_FD, FIRST_SOCKET_FD, HURRY, NEWS_FD, Start
+from rapida_twisted.server.workers.scoreboard import ROWS, Board
+from rapida_twisted.server.workers.slot import Place
+from rapida_twisted.server.workers.worker_process import WorkerProcess
 from rapida_twisted.settings import Settings
-from rapida_twisted.starting import Keys, check_start
 from rapida_twisted.store.url import open_store
-from rapida_twisted.welcome import dialplan_values, welcome_text
-from rapida_twisted.workers.board import ROWS, Board
-from rapida_twisted.workers.lines import BOARD_FD, FIRST_SOCKET_FD, HURRY, NEWS_FD, Start
-from rapida_twisted.workers.place import Place
-from rapida_twisted.workers.process import WorkerProcess
 
 __all__ = ["Workers"]
 
@@ -39,7 +39,7 @@ ARI_BACKLOG = 64
 
 
 class Workers(Service):
-    """Several processes that do what one :class:`~rapida_twisted.service.RapidaMedia` would: workers that take calls,
+    """Several processes that do what one :class:`~rapida_twisted.server.build.RapidaMedia` would: workers that take calls,
     from ports that they share, and one more that speaks with Asterisk's ARI.
 
     :param settings: theirs; ``workers`` of them take calls.
@@ -165,7 +165,7 @@ class Workers(Service):
             process = WorkerProcess(name, row, start.line(), ready, self.reactor)
             files: dict[int, int | str] = {0: "w", 1: "r", 2: "r", NEWS_FD: "r", BOARD_FD: self._board.fd}
             files |= {FIRST_SOCKET_FD + place: each.fileno() for place, each in enumerate(sockets.values())}
-            command = [sys.executable, "-m", "rapida_twisted.workers.child"]
+            command = [sys.executable, "-m", "rapida_twisted.server.workers.worker"]
             environ = {**os.environ, **self._environ}
             try:
                 self.reactor.spawnProcess(process, sys.executable, command, env=environ, childFDs=files)

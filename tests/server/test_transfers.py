@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.errors import SettingsError, TransferRefused
-from rapida_twisted.transfers import NO_TRANSFERS, TransferRules
+from rapida_twisted.server.transfers import NO_TRANSFERS, TransferRules
 
 
 class TransferRulesTests(SynchronousTestCase):

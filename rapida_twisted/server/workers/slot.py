@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from rapida_twisted.workers.lines import RETIRE, STOP
-from rapida_twisted.workers.process import WorkerProcess
+from rapida_twisted.server.workers.control_pipe import RETIRE, STOP
+from rapida_twisted.server.workers.worker_process import WorkerProcess
 
 __all__ = ["Place"]
 

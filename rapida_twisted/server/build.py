@@ -34,7 +34,6 @@ from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
 from rapida_twisted.interfaces import AssistantHouse, ICallStore, Swept
-from rapida_twisted.lease import Lease, owner_name
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
@@ -44,20 +43,22 @@ from rapida_twisted.observe.counted_client import CountedClient
 from rapida_twisted.observe.interface import Instant
 from rapida_twisted.observe.multiprocess import open_metrics
 from rapida_twisted.observe.sampler import Watch
-from rapida_twisted.part import WHOLE, Part
 from rapida_twisted.ports.listening_port import outcome_of
 from rapida_twisted.ports.rejection_log import Refusals
 from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, Entrance
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
-from rapida_twisted.reception import Reception
+from rapida_twisted.server.banner import dialplan_values, welcome_text
+from rapida_twisted.server.lease import Lease, owner_name
+from rapida_twisted.server.preflight import check_start
+from rapida_twisted.server.reception import Reception
+from rapida_twisted.server.role import WHOLE, Part
+from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
-from rapida_twisted.starting import check_start
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.store.observed import observed
 from rapida_twisted.store.spool import SpoolingStore
 from rapida_twisted.store.url import open_store
-from rapida_twisted.transfers import TransferRules
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.metrics import MetricsPage
 from rapida_twisted.web.next_hop import ContextPages
@@ -67,7 +68,6 @@ from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.web.websocket import handshake_door, websocket_page
 from rapida_twisted.webhook.status import StatusWebhook
-from rapida_twisted.welcome import dialplan_values, welcome_text
 
 __all__ = ["RapidaMedia"]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from rapida_twisted.server.workers.control_pipe import Start, log_event, log_line
 from rapida_twisted.settings import Settings
-from rapida_twisted.workers.lines import Start, log_event, log_line
 
 START = Start(
     number=2,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.part import OPEN
-from rapida_twisted.workers.board import COLUMNS, ROWS, Board
+from rapida_twisted.server.role import OPEN
+from rapida_twisted.server.workers.scoreboard import COLUMNS, ROWS, Board
 
 
 class BoardTests(SynchronousTestCase):

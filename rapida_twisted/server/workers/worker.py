@@ -1,4 +1,4 @@
-"""A worker: ``python -m rapida_twisted.workers.child``, as its parent starts it. Of no use by hand."""
+"""A worker: ``python -m rapida_twisted.server.workers.worker``, as its parent starts it. Of no use by hand."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from zope.interface import implementer
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.logs import MaskingObserver
-from rapida_twisted.part import Part
+from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.server.monotonic import steady
-from rapida_twisted.service import RapidaMedia
-from rapida_twisted.workers.board import Board
-from rapida_twisted.workers.lines import (
+from rapida_twisted.server.role import Part
+from rapida_twisted.server.workers.control_pipe import (
     BOARD_FD,
     FIRST_SOCKET_FD,
     HURRY,
@@ -35,6 +34,7 @@ from rapida_twisted.workers.lines import (
     Start,
     log_line,
 )
+from rapida_twisted.server.workers.scoreboard import Board
 
 __all__ = ["main"]
 

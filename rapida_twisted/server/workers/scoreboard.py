@@ -10,7 +10,7 @@ import mmap
 import os
 
 from rapida_twisted.net.limits import Tally
-from rapida_twisted.part import OPEN
+from rapida_twisted.server.role import OPEN
 
 __all__ = ["COLUMNS", "ROWS", "Board"]
 

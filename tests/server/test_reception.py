@@ -26,9 +26,9 @@ from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.reception import LONGEST_RETRY_S, Reception
+from rapida_twisted.server.reception import LONGEST_RETRY_S, Reception
+from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.transfers import TransferRules
 from tests.media.fakes import FakeAssistant, FakeChannel, KeptLog, counted, make_context
 
 

@@ -21,7 +21,7 @@ from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LEAD_MS
 from rapida_twisted.observe.interface import CallWatch
-from rapida_twisted.transfers import NO_TRANSFERS, TransferRules
+from rapida_twisted.server.transfers import NO_TRANSFERS, TransferRules
 
 __all__ = ["Reception"]
 

@@ -131,7 +131,7 @@ class PollingTests(ChainTestCase):
 
     async def test_assistant_that_fails(self) -> None:
         """An assistant that raises in what it hears ends its own call only."""
-        self.near_server("1=tests.test_polling_sockets:Failing", HEARD, polling="polling")
+        self.near_server("1=tests.server.test_polling_sockets:Failing", HEARD, polling="polling")
         status, context_id, _ = await self.register("1")
         failing, other = Counting(UUID(context_id)), await self.phone()
         await connectProtocol(TCP4ClientEndpoint(reactor, HOST, self.near.audiosocket_port), failing)

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live import wait_until
 from tests.live.server import API_KEY, Server
-from tests.test_two_servers import Phone
+from tests.server.test_two_servers import Phone
 
 
 class WorkersTestCase(SynchronousTestCase):

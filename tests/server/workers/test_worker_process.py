@@ -12,9 +12,9 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.workers.child import News
-from rapida_twisted.workers.lines import NEWS_FD, READY, STOP, log_event, log_line
-from rapida_twisted.workers.process import LONGEST_LINE, WorkerProcess
+from rapida_twisted.server.workers.control_pipe import NEWS_FD, READY, STOP, log_event, log_line
+from rapida_twisted.server.workers.worker import News
+from rapida_twisted.server.workers.worker_process import LONGEST_LINE, WorkerProcess
 
 
 class Pipes:

@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.workers.lines import RETIRE, STOP
-from rapida_twisted.workers.place import LONGEST_PAUSE_S, Place
-from rapida_twisted.workers.process import WorkerProcess
+from rapida_twisted.server.workers.control_pipe import RETIRE, STOP
+from rapida_twisted.server.workers.slot import LONGEST_PAUSE_S, Place
+from rapida_twisted.server.workers.worker_process import WorkerProcess
 
 
 class FakeProcess:

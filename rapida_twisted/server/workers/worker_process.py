@@ -12,7 +12,7 @@ from twisted.internet.protocol import ProcessProtocol, connectionDone
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
-from rapida_twisted.workers.lines import NEWS_FD, READY, log_event, order_line
+from rapida_twisted.server.workers.control_pipe import NEWS_FD, READY, log_event, order_line
 
 __all__ = ["WorkerProcess"]
 

@@ -1,1 +1,0 @@
-"""Several processes for one machine's calls: a parent that has the ports, and workers that accept from them."""
