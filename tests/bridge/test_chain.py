@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred
 
 from rapida_twisted.audio.g711 import slin_to_ulaw
 from rapida_twisted.bridge import far_end_websocket
-from rapida_twisted.tools.phone import Phone as PhoneTool
-from rapida_twisted.tools.phone_options import parse_options
+from rapida_twisted.tools.phone.main import Phone as PhoneTool
+from rapida_twisted.tools.phone.options import parse_options
 from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, begins, nothing, says
 from tests.bridge.test_far_end_websocket import Bot
 from tests.protocols.websockets import until
 from tests.tools.media_server import Heard
-from tests.tools.test_phone import read_wav
+from tests.tools.phone.test_main import read_wav
 
 FRAME = array("h", [4000, -4000] * 80).tobytes()
 HEARD = "*=tests.tools.media_server:Heard"

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from rapida_twisted.server.banner import dialplan_values, phone_command, welcome_text
 from rapida_twisted.settings import Settings, default_state_dir
-from rapida_twisted.tools.phone_options import parse_options
+from rapida_twisted.tools.phone.options import parse_options
 
 KEY = "rpd-0123456789abcdef"
 USUAL = DialplanValues(KEY, "http://127.0.0.1:8080", "127.0.0.1", 4573)

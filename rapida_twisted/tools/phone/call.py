@@ -19,10 +19,10 @@ from twisted.internet.interfaces import IDelayedCall
 
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.tools.phone_figures import Arrivals, Level, RoundTrip, Spread
-from rapida_twisted.tools.phone_queue import QueueFigures
-from rapida_twisted.tools.phone_report import CallReport
-from rapida_twisted.tools.phone_sound import Recording, Sound
+from rapida_twisted.tools.phone.figures import Arrivals, Level, RoundTrip, Spread
+from rapida_twisted.tools.phone.queue import QueueFigures
+from rapida_twisted.tools.phone.report import CallReport
+from rapida_twisted.tools.phone.sound import Recording, Sound
 
 __all__ = ["CallPlan", "Line", "PhoneCall", "SetUpFailed", "TimedDigit"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.tools.phone_figures import ArrivalFigures, Arrivals, Level, RoundTrip, Spread
+from rapida_twisted.tools.phone.figures import ArrivalFigures, Arrivals, Level, RoundTrip, Spread
 
 FRAME_S = 0.02
 

@@ -21,17 +21,17 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.ports.server_ports import HTTP
 from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.server.build import RapidaMedia
-from rapida_twisted.tools import phone
-from rapida_twisted.tools.phone import Phone
-from rapida_twisted.tools.phone_call import SetUpFailed
-from rapida_twisted.tools.phone_options import parse_options
-from rapida_twisted.tools.phone_queue import QueueFigures
-from rapida_twisted.tools.phone_report import CallReport, summary_object, summary_text
-from rapida_twisted.tools.phone_websocket import WebSocketLine, WebSocketServer
+from rapida_twisted.tools.phone import main as phone
+from rapida_twisted.tools.phone.call import SetUpFailed
+from rapida_twisted.tools.phone.main import Phone
+from rapida_twisted.tools.phone.options import parse_options
+from rapida_twisted.tools.phone.queue import QueueFigures
+from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
+from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
 from rapida_twisted.wire.chan_websocket import ControlForm
 from tests.tools.echo_server import API_KEY
 from tests.tools.media_server import FloodServer, Heard, settings_of, stop
-from tests.tools.test_phone import read_wav
+from tests.tools.phone.test_main import read_wav
 
 REPO = Path(__file__).resolve().parent.parent.parent
 ECHO, HANGS_UP, SILENT, PAUSES, STUTTERS = "12345"
@@ -81,7 +81,7 @@ class WebSocketTestCase(TestCase):
 
     async def program(self, *words: str) -> tuple[int, str, str]:
         """The console script in a process of its own: its exit code, and what it said."""
-        code = "from rapida_twisted.tools.phone import main; main()"
+        code = "from rapida_twisted.tools.phone.main import main; main()"
         argv = [sys.executable, "-c", code, *self.words(*words)]
         process = subprocess.Popen(
             argv, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ

@@ -21,12 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.tools import phone, phone_call
-from rapida_twisted.tools.phone import Phone
-from rapida_twisted.tools.phone_call import TimedDigit
-from rapida_twisted.tools.phone_figures import Spread
-from rapida_twisted.tools.phone_live import live_text
-from rapida_twisted.tools.phone_options import parse_options
-from rapida_twisted.tools.phone_report import CallReport, summary_object, summary_text
+from rapida_twisted.tools.phone.call import TimedDigit
+from rapida_twisted.tools.phone.figures import Spread
+from rapida_twisted.tools.phone.live import live_text
+from rapida_twisted.tools.phone.main import Phone
+from rapida_twisted.tools.phone.options import parse_options
+from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
 from tests.tools.echo_server import API_KEY, EchoServer
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -368,7 +368,7 @@ class ProgramTests(PhoneTestCase):
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start it."""
-        code = "from rapida_twisted.tools.phone import main; main()"
+        code = "from rapida_twisted.tools.phone.main import main; main()"
         argv = [sys.executable, "-c", code, *self.server.words, *words]
         return subprocess.Popen(argv, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
 

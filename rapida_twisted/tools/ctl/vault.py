@@ -15,9 +15,9 @@ from rapida_twisted.asterisk.vault.master_key import KeyPlace, make_master_key
 from rapida_twisted.asterisk.vault.vault import Vault, VaultEntry, open_vault
 from rapida_twisted.credentials.secret_file import read_file
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.tools.ctl_options import UsageError, add_command, refuse_secret
-from rapida_twisted.tools.ctl_table import table
-from rapida_twisted.tools.keys import state_directory
+from rapida_twisted.tools.api_key import state_directory
+from rapida_twisted.tools.ctl.options import UsageError, add_command, refuse_secret
+from rapida_twisted.tools.ctl.table import table
 
 __all__ = ["add_commands"]
 

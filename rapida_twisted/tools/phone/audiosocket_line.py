@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
-from rapida_twisted.tools.phone_call import PhoneCall, SetUpFailed
+from rapida_twisted.tools.phone.call import PhoneCall, SetUpFailed
 from rapida_twisted.wire.audiosocket import ErrorBits
 
 __all__ = ["AudioSocketLine"]

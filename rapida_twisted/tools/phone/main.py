@@ -22,14 +22,14 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from rapida_twisted.bridge.registration_request import register_call
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.tools.phone_call import Line, PhoneCall, SetUpFailed
-from rapida_twisted.tools.phone_figures import Spread
-from rapida_twisted.tools.phone_line import AudioSocketLine
-from rapida_twisted.tools.phone_live import LiveLine
-from rapida_twisted.tools.phone_options import PhoneOptions, parse_options
-from rapida_twisted.tools.phone_report import CallReport, summary_object, summary_text
-from rapida_twisted.tools.phone_tls import tls_problem
-from rapida_twisted.tools.phone_websocket import WebSocketLine, WebSocketServer
+from rapida_twisted.tools.phone.audiosocket_line import AudioSocketLine
+from rapida_twisted.tools.phone.call import Line, PhoneCall, SetUpFailed
+from rapida_twisted.tools.phone.figures import Spread
+from rapida_twisted.tools.phone.live import LiveLine
+from rapida_twisted.tools.phone.options import PhoneOptions, parse_options
+from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
+from rapida_twisted.tools.phone.tls import tls_problem
+from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
 
 __all__ = ["Phone", "main"]
 

@@ -17,8 +17,8 @@ from twisted.internet.task import react
 from twisted.web.client import Agent
 
 from rapida_twisted.errors import RapidaError
-from rapida_twisted.tools.ctl_options import UsageError, printable
-from rapida_twisted.tools.keys import find_api_key
+from rapida_twisted.tools.api_key import find_api_key
+from rapida_twisted.tools.ctl.options import UsageError, printable
 
 __all__ = ["NoAnswer", "Reply", "Server", "ServerRefused", "ask_server", "key_for", "refused", "with_server"]
 

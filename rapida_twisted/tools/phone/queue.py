@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
-from rapida_twisted.tools.phone_figures import FRAME_S, SETTLING_S, Spread
+from rapida_twisted.tools.phone.figures import FRAME_S, SETTLING_S, Spread
 from rapida_twisted.wire.chan_websocket import (
     Command,
     Event,

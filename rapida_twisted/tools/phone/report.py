@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rapida_twisted.tools.phone_figures import ArrivalFigures, Spread
-from rapida_twisted.tools.phone_queue import QueueFigures
+from rapida_twisted.tools.phone.figures import ArrivalFigures, Spread
+from rapida_twisted.tools.phone.queue import QueueFigures
 
 __all__ = ["CallReport", "summary_object", "summary_text"]
 

@@ -30,8 +30,8 @@ from rapida_twisted.asterisk.outbound.trunk import app_name
 from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.settings import Settings
-from rapida_twisted.tools.ctl_options import UsageError, add_command, http_url
-from rapida_twisted.tools.keys import find_api_key, state_directory
+from rapida_twisted.tools.api_key import find_api_key, state_directory
+from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
 
 __all__ = ["add_commands", "first_assistant"]
 

@@ -12,9 +12,9 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, c
 from twisted.internet.utils import getProcessOutputAndValue
 
 from rapida_twisted.asterisk.vault.master_key import make_master_key
-from rapida_twisted.tools.ctl import make_parser
-from tests.tools.test_ctl_calls import CTL, Phone, ServerTestCase
-from tests.tools.test_ctl_dial import PretendedCalls, pretending_site
+from rapida_twisted.tools.ctl.main import make_parser
+from tests.tools.ctl.test_calls import CTL, Phone, ServerTestCase
+from tests.tools.ctl.test_dial import PretendedCalls, pretending_site
 
 PAGE = Path(__file__).parents[2] / "docs" / "control.rst"
 PASSWORD = "Pa55w0rd-of-the-PBX"

@@ -25,12 +25,12 @@ from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import CallNotPlaced, RapidaError, StoreUnavailable, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.tools.ctl_calls import calls_text
-from rapida_twisted.tools.ctl_dial import LAST_WORDS_S, PATIENCE_S, Dialling, change_text
-from rapida_twisted.tools.ctl_http import NoAnswer, Reply, ServerRefused
+from rapida_twisted.tools.ctl.calls import calls_text
+from rapida_twisted.tools.ctl.dial import LAST_WORDS_S, PATIENCE_S, Dialling, change_text
+from rapida_twisted.tools.ctl.server_client import NoAnswer, Reply, ServerRefused
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
-from tests.tools.test_ctl_calls import API_KEY, CTL, WRONG_KEY, ServerTestCase, Stranger
+from tests.tools.ctl.test_calls import API_KEY, CTL, WRONG_KEY, ServerTestCase, Stranger
 
 ANSWERED = (CallStatus.RINGING, CallStatus.ANSWERED, CallStatus.COMPLETED)
 UNANSWERED = (CallStatus.RINGING, CallStatus.FAILED)

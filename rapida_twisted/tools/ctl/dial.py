@@ -14,10 +14,10 @@ from twisted.internet.task import deferLater
 
 from rapida_twisted.context import CallStatus, EndReason
 from rapida_twisted.settings import Settings
-from rapida_twisted.tools.ctl_dialplan import first_assistant
-from rapida_twisted.tools.ctl_http import NoAnswer, Reply, Server, ServerRefused, key_for, refused, with_server
-from rapida_twisted.tools.ctl_options import DEFAULT_URL, add_command, printable, whole_number
-from rapida_twisted.tools.ctl_table import table
+from rapida_twisted.tools.ctl.dialplan import first_assistant
+from rapida_twisted.tools.ctl.options import DEFAULT_URL, add_command, printable, whole_number
+from rapida_twisted.tools.ctl.server_client import NoAnswer, Reply, Server, ServerRefused, key_for, refused, with_server
+from rapida_twisted.tools.ctl.table import table
 from rapida_twisted.web.outbound import LONGEST_ANSWER_S, PLACE_TIMEOUT_S, SHORTEST_ANSWER_S
 
 __all__ = ["Dialling", "add_commands", "change_text"]

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rapida_twisted.context import ContextStatus
-from rapida_twisted.tools.ctl_http import Reply, ServerRefused, ask_server, key_for, refused
-from rapida_twisted.tools.ctl_options import add_command, context_id, whole_number
-from rapida_twisted.tools.ctl_table import table
+from rapida_twisted.tools.ctl.options import add_command, context_id, whole_number
+from rapida_twisted.tools.ctl.server_client import Reply, ServerRefused, ask_server, key_for, refused
+from rapida_twisted.tools.ctl.table import table
 
 __all__ = ["add_commands", "call_text", "calls_text"]
 

@@ -14,10 +14,10 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.settings import Settings
-from rapida_twisted.tools.ctl_doctor import _Doctor
-from rapida_twisted.tools.ctl_http import Server
-from tests.tools.test_ctl import CtlTestCase
-from tests.tools.test_ctl_calls import CTL, ServerTestCase
+from rapida_twisted.tools.ctl.doctor import _Doctor
+from rapida_twisted.tools.ctl.server_client import Server
+from tests.tools.ctl.test_calls import CTL, ServerTestCase
+from tests.tools.ctl.test_main import CtlTestCase
 
 
 class KeyTests(CtlTestCase):

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from twisted.internet.task import LoopingCall
 
-from rapida_twisted.tools.phone_call import PhoneCall
+from rapida_twisted.tools.phone.call import PhoneCall
 
 __all__ = ["LiveLine", "live_text"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.settings import read_env_file
 from rapida_twisted.tools import ctl_calls, ctl_dial, ctl_dialplan, ctl_doctor, ctl_key, ctl_vault
-from rapida_twisted.tools.ctl_options import GroupedHelp, UsageError
+from rapida_twisted.tools.ctl.options import GroupedHelp, UsageError
 
 __all__ = ["main", "make_parser"]
 

@@ -22,7 +22,7 @@ from rapida_twisted.bridge.registration_request import register_call
 from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
 from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
-from rapida_twisted.tools.ctl_calls import call_text, calls_text
+from rapida_twisted.tools.ctl.calls import call_text, calls_text
 
 CTL = Path(sys.executable).with_name("rapida-media-ctl")
 API_KEY = "rpd-of-the-control-tests"

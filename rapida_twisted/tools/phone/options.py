@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from rapida_twisted.audio.formats import ULAW, AudioFormat
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.net.http_client import read_ca
-from rapida_twisted.tools.keys import find_api_key
-from rapida_twisted.tools.phone_call import CallPlan, TimedDigit
-from rapida_twisted.tools.phone_sound import MuteSound, Sound, ToneSound, read_wav, silence
+from rapida_twisted.tools.api_key import find_api_key
+from rapida_twisted.tools.phone.call import CallPlan, TimedDigit
+from rapida_twisted.tools.phone.sound import MuteSound, Sound, ToneSound, read_wav, silence
 from rapida_twisted.wire.audiosocket import DIGITS
 from rapida_twisted.wire.chan_websocket import ControlForm
 

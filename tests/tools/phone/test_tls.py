@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred
 
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.net.http_client import read_ca
-from rapida_twisted.tools.phone_call import SetUpFailed
-from rapida_twisted.tools.phone_options import parse_options
-from rapida_twisted.tools.phone_websocket import WebSocketLine, WebSocketServer
+from rapida_twisted.tools.phone.call import SetUpFailed
+from rapida_twisted.tools.phone.options import parse_options
+from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
 from tests.tools.echo_server import API_KEY
 from tests.tools.media_server import Heard, TestCA, free_port
-from tests.tools.test_phone_websocket import NoCall, OptionsTestCase, WebSocketTestCase
+from tests.tools.phone.test_websocket_line import NoCall, OptionsTestCase, WebSocketTestCase
 
 
 class TlsTests(WebSocketTestCase):

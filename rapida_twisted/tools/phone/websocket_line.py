@@ -23,10 +23,10 @@ from rapida_twisted.audio.convert import converter
 from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
-from rapida_twisted.tools.phone_call import PhoneCall, SetUpFailed
-from rapida_twisted.tools.phone_figures import FRAME_S
-from rapida_twisted.tools.phone_queue import QueueFigures, QueueWatch
-from rapida_twisted.tools.phone_tls import tls_problem
+from rapida_twisted.tools.phone.call import PhoneCall, SetUpFailed
+from rapida_twisted.tools.phone.figures import FRAME_S
+from rapida_twisted.tools.phone.queue import QueueFigures, QueueWatch
+from rapida_twisted.tools.phone.tls import tls_problem
 from rapida_twisted.wire.chan_websocket import Command, ControlForm, Event
 
 __all__ = ["WebSocketLine", "WebSocketServer"]

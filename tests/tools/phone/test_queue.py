@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.tools.phone_queue import PAUSE_TICKS, QueueWatch
+from rapida_twisted.tools.phone.queue import PAUSE_TICKS, QueueWatch
 from rapida_twisted.wire.chan_websocket import (
     FlushMedia,
     MarkMedia,
