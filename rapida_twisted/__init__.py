@@ -3,11 +3,10 @@
 The public names; the modules they come from say more.
 """
 
-from rapida_twisted._version import __version__
 from rapida_twisted.context import CallContext, ContextStatus, Direction, EndReason
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.interfaces import (
-    AssistantHouse,
+    AssistantEnvironment,
     IAssistant,
     IAssistantFactory,
     ICall,
@@ -15,13 +14,15 @@ from rapida_twisted.interfaces import (
     IMediaChannel,
     IMediaSink,
     IReception,
-    Spoken,
+    PlayOutcome,
 )
 from rapida_twisted.media.assistant import Assistant
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Assistant",
-    "AssistantHouse",
+    "AssistantEnvironment",
     "CallContext",
     "ContextStatus",
     "Direction",
@@ -33,7 +34,7 @@ __all__ = [
     "IMediaChannel",
     "IMediaSink",
     "IReception",
+    "PlayOutcome",
     "RapidaError",
-    "Spoken",
     "__version__",
 ]

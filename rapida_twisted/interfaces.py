@@ -20,7 +20,7 @@ from rapida_twisted.settings import Settings
 
 __all__ = [
     "Adopted",
-    "AssistantHouse",
+    "AssistantEnvironment",
     "IAssistant",
     "IAssistantFactory",
     "IAssistantMaker",
@@ -31,20 +31,20 @@ __all__ = [
     "IMediaChannel",
     "IMediaSink",
     "IOutbound",
-    "IReading",
+    "IPolledReader",
     "IReception",
     "Notice",
     "OutboundCall",
-    "Sayable",
-    "Spoken",
+    "PlayOutcome",
+    "Playable",
     "Swept",
 ]
 
-Sayable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
+Playable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
 """What a call can say: samples (s16le mono), a WAV file's path, or the samples in parts as they are made."""
 
 
-class Spoken(Enum):
+class PlayOutcome(Enum):
     """What became of something said."""
 
     PLAYED = "played"
@@ -69,7 +69,7 @@ class IMediaChannel(Interface):
         "Whether the peer times the playing itself. If not, send_audio() is called with one frame each 20 ms;"
         " if so, with several frames ahead of time, and marks tell what was heard."
     )
-    reading: IReading | None = Attribute(
+    reading: IPolledReader | None = Attribute(
         "How the media clock may read the connection itself; None, or not there at all, where only the reactor can."
     )
 
@@ -85,14 +85,14 @@ class IMediaChannel(Interface):
     def mark(reached: Callable[[], None]) -> None:
         """Call back when all that was sent so far was played. After a flush it is not called."""
 
-    def hangup() -> None:
+    def hang_up() -> None:
         """End the connection in the protocol's own orderly way, after what was sent."""
 
     def abort() -> None:
         """End the connection at once."""
 
 
-class IReading(Interface):
+class IPolledReader(Interface):
     """A connection that the media clock may read itself, in place of the reactor.
 
     All that is read goes to the same protocol, in the same order, whoever reads. Whoever calls :meth:`poll` must expect
@@ -157,7 +157,7 @@ class ICall(Interface):
     ended: EndReason | None = Attribute("Why the call ended; None while it lasts.")
     reactor: Any = Attribute("The reactor, for timers and whatever else an assistant needs.")
 
-    def say(audio: Sayable, rate_hz: int | None = None) -> Deferred[Spoken]:
+    def play(audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
         """Queue something to be heard after what was queued before.
 
         :param audio: samples (s16le mono) at ``rate_hz``, a WAV file's path, or an iterable or async iterable of
@@ -213,7 +213,7 @@ class ICall(Interface):
             :class:`~rapida_twisted.errors.TransferRefused` or ``StoreUnavailable``.
         """
 
-    def hangup() -> Deferred[None]:
+    def hang_up() -> Deferred[None]:
         """End the call. Fires when it is over; what was queued is not waited for."""
 
 
@@ -236,7 +236,7 @@ class IAssistant(Interface):
 
 
 @dataclass(frozen=True)
-class AssistantHouse:
+class AssistantEnvironment:
     """What the server offers to the assistants' factories."""
 
     reactor: Any
@@ -279,7 +279,7 @@ class IAssistantFactory(Interface):
     name: str = Attribute("Its name: letters, digits and dashes.")
     usage: str = Attribute("One line for --help, such as 'play:FILE  plays a WAV file, then hangs up'.")
 
-    def configure(argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+    def configure(argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """Called once, at the start of the server, with what stands after the colon (or nothing).
 
         :return: what makes the assistant of one call; it may provide :class:`IAssistantMaker`.
@@ -307,7 +307,7 @@ class IFarEnd(Interface):
     def take() -> bytes | None:
         """20 ms are due: the next frame that the caller is to hear, or None."""
 
-    def hangup() -> None:
+    def hang_up() -> None:
         """The caller is gone: end the connection as Asterisk does. Nothing is told of it any more."""
 
     def abort() -> None:

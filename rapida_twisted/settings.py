@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
 
-__all__ = ["SettingWord", "Settings", "default_state_dir", "read_env_file", "setting_words", "unknown_names"]
+__all__ = ["SettingInfo", "Settings", "all_settings", "default_state_dir", "read_env_file", "unknown_names"]
 
 
 def default_state_dir() -> Path:
@@ -170,7 +170,7 @@ def _list(word: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class SettingWord:
+class SettingInfo:
     """How one setting is named and explained."""
 
     attribute: str
@@ -198,7 +198,7 @@ def _setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the program was told. Made by :meth:`from_words`; every field has a default."""
+    """What the program was told. Made by :meth:`from_mapping`; every field has a default."""
 
     audiosocket_host: str = _setting("AUDIOSOCKET__HOST", _text, "127.0.0.1", "address that AudioSocket listens on")
     audiosocket_port: int = _setting("AUDIOSOCKET__PORT", _port, "4573", "TCP port of AudioSocket")
@@ -379,13 +379,13 @@ class Settings:
     keep_s: float = _setting("KEEP_S", _seconds, "604800", "seconds that the records of ended calls are kept")
 
     @classmethod
-    def from_words(cls, *sources: Mapping[str, str]) -> Settings:
+    def from_mapping(cls, *sources: Mapping[str, str]) -> Settings:
         """Make the settings from words by their environment names; an earlier source wins. Empty words do not count.
 
         :raises SettingsError: a word that can't be used; the text names the setting and is one sentence.
         """
         values: dict[str, Any] = {}
-        for setting in setting_words():
+        for setting in all_settings():
             word = next((source[setting.env] for source in sources if source.get(setting.env)), None)
             if word is None:
                 continue
@@ -400,7 +400,7 @@ class Settings:
         return settings
 
     @property
-    def vault_words(self) -> dict[str, str]:
+    def vault_key_settings(self) -> dict[str, str]:
         """What says where the vault's master key is, by the names that it has in the environment."""
         return {"VAULT__MASTER_KEY": self.vault_master_key, "VAULT__MASTER_KEY_FILE": self.vault_master_key_file}
 
@@ -408,7 +408,7 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """All words that nobody may see, in a log for instance."""
         words: list[str] = [urlsplit(self.store_url).password or ""]
-        for setting in setting_words():
+        for setting in all_settings():
             if setting.secret:
                 value = getattr(self, setting.attribute)
                 words.extend([value] if isinstance(value, str) else value)
@@ -443,10 +443,10 @@ class Settings:
             raise SettingsError("ARI__TIMEOUT_S can't be used: it is a number of seconds from 0.1 to 120")
 
 
-def setting_words() -> list[SettingWord]:
+def all_settings() -> list[SettingInfo]:
     """All settings, in the order in which help shows them."""
     return [
-        SettingWord(
+        SettingInfo(
             attribute=item.name,
             env=item.metadata["env"],
             parse=item.metadata["parse"],
@@ -460,7 +460,7 @@ def setting_words() -> list[SettingWord]:
 
 def unknown_names(names: Iterable[str]) -> list[str]:
     """A sentence for each name that is no setting."""
-    known = [setting.env for setting in setting_words()]
+    known = [setting.env for setting in all_settings()]
     found = []
     for name in names:
         if name not in known:

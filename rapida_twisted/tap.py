@@ -18,9 +18,9 @@ from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.twistd_logging import take_over
 from rapida_twisted.server.build import RapidaMedia
-from rapida_twisted.server.monotonic import steady
-from rapida_twisted.server.workers.supervisor import Workers
-from rapida_twisted.settings import Settings, read_env_file, setting_words, unknown_names
+from rapida_twisted.server.monotonic import use_monotonic_time
+from rapida_twisted.server.workers.supervisor import WorkerSupervisor
+from rapida_twisted.settings import Settings, all_settings, read_env_file, unknown_names
 
 __all__ = ["Options", "makeService"]
 
@@ -42,7 +42,7 @@ class Options(usage.Options):
         ["env-file", None, None, "file of NAME=value lines to read settings from"],
         *(
             [setting.option, None, None, _help(setting)]
-            for setting in setting_words()
+            for setting in all_settings()
             if not setting.secret and setting.attribute != "assistant"
         ),
     ]
@@ -81,7 +81,7 @@ class Options(usage.Options):
         """Make the settings of the words."""
         words = {
             setting.env: self[setting.option]
-            for setting in setting_words()
+            for setting in all_settings()
             if setting.option in self and self[setting.option] is not None
         }
         if "@" in words.get("STORE__URL", ""):
@@ -89,7 +89,7 @@ class Options(usage.Options):
         try:
             env_file = read_env_file(self["env-file"]) if self["env-file"] else {}
             _tell_unknown(env_file)
-            settings = Settings.from_words(words, os.environ, env_file)
+            settings = Settings.from_mapping(words, os.environ, env_file)
             # Those of the command line are a list already: a comma may be part of an argument.
             self.settings = replace(settings, assistant=tuple(self._assistants)) if self._assistants else settings
         except SettingsError as error:
@@ -101,7 +101,7 @@ class Options(usage.Options):
 
 def _tell_unknown(env_file: Mapping[str, str]) -> None:
     """Names that look like settings, and are none: nothing else would tell."""
-    groups = {setting.env.partition("__")[0] for setting in setting_words() if "__" in setting.env}
+    groups = {setting.env.partition("__")[0] for setting in all_settings() if "__" in setting.env}
     ours = [name for name in os.environ if "__" in name and name.partition("__")[0] in groups]
     for problem in unknown_names([*env_file, *ours]):
         print(f"rapida-media: {problem}", file=sys.stderr)  # noqa: T201
@@ -140,7 +140,7 @@ class _Process(Service):
     die of the signal after all is done, so that a supervisor sees a failure.
     """
 
-    def __init__(self, service: RapidaMedia | Workers) -> None:
+    def __init__(self, service: RapidaMedia | WorkerSupervisor) -> None:
         self._service = service
         self._stopping = False
 
@@ -175,11 +175,11 @@ def makeService(options: Options) -> IService:
     """The service of these options; called by twistd."""
     from twisted.internet import reactor
 
-    steady(reactor)
+    use_monotonic_time(reactor)
     # Until it means something, it shall not end the program.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        kind = Workers if options.settings.workers > 1 else RapidaMedia
+        kind = WorkerSupervisor if options.settings.workers > 1 else RapidaMedia
         service = kind(options.settings, reactor, announce=_announce)
     except SettingsError as error:
         sys.exit(f"rapida-media: {masked(str(error))}")

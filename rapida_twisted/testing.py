@@ -52,7 +52,7 @@ class FakeChannel:
         """What was sent was heard."""
         reached()
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """Remember it."""
         self.closed = True
 

@@ -9,7 +9,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.settings import Settings, default_state_dir, read_env_file, setting_words
+from rapida_twisted.settings import Settings, all_settings, default_state_dir, read_env_file
 from rapida_twisted.tap import Options
 
 KEY = "a-key-of-the-test"
@@ -20,7 +20,7 @@ class NamesTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """The option is the environment's name in lower case with dashes."""
-        options = {setting.env: setting.option for setting in setting_words()}
+        options = {setting.env: setting.option for setting in all_settings()}
         self.assertEqual(options["AUDIOSOCKET__PORT"], "audiosocket-port")
         self.assertEqual(options["PUBLIC_ASSISTANT_HOST"], "public-assistant-host")
         self.assertEqual(options["RAPIDA_API_KEY"], "rapida-api-key")
@@ -28,7 +28,7 @@ class NamesTests(SynchronousTestCase):
 
     def test_names_of_the_issue(self) -> None:
         """The names that a deployment may rely on are all there."""
-        names = {setting.env for setting in setting_words()}
+        names = {setting.env for setting in all_settings()}
         promised = (
             "AUDIOSOCKET__HOST AUDIOSOCKET__PORT PUBLIC_ASSISTANT_HOST HTTP__HOST HTTP__PORT RAPIDA_API_KEY"
             " STATE_DIR STORE__URL ASSISTANT DRAIN_S CONTEXT_TTL_S"
@@ -38,7 +38,7 @@ class NamesTests(SynchronousTestCase):
     def test_every_setting_is_explained(self) -> None:
         """Each has a line for --help, and those that are no secret have an option."""
         known = Options()
-        for setting in setting_words():
+        for setting in all_settings():
             self.assertTrue(setting.help)
             self.assertTrue(setting.secret or setting.option in known or setting.attribute == "assistant")
 
@@ -48,7 +48,7 @@ class DefaultsTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """AudioSocket on 4573 and HTTP on 8080, both on this machine alone; the greeter answers everybody."""
-        settings = Settings.from_words()
+        settings = Settings.from_mapping()
         self.assertEqual((settings.audiosocket_host, settings.audiosocket_port), ("127.0.0.1", 4573))
         self.assertEqual((settings.http_host, settings.http_port), ("127.0.0.1", 8080))
         self.assertEqual((settings.assistant, settings.api_keys), (("*=greeter",), ()))
@@ -58,7 +58,7 @@ class DefaultsTests(SynchronousTestCase):
     def test_defaults_as_told(self) -> None:
         """The defaults that --help shows are those that hold."""
         settings = Settings()
-        for setting in setting_words():
+        for setting in all_settings():
             if setting.attribute != "state_dir":
                 self.assertEqual(getattr(settings, setting.attribute), setting.parse(setting.default))
 
@@ -84,7 +84,7 @@ class PrecedenceTests(SynchronousTestCase):
 
     def test_sources(self) -> None:
         """The earlier source wins; empty words do not count; names that are no setting are left alone."""
-        settings = Settings.from_words(
+        settings = Settings.from_mapping(
             {"HTTP__PORT": "1"},
             {"HTTP__PORT": "2", "AUDIOSOCKET__PORT": "2", "PATH": "/bin"},
             {"HTTP__PORT": "3", "AUDIOSOCKET__PORT": "3", "DRAIN_S": "3", "HTTP__HOST": ""},
@@ -125,7 +125,7 @@ class GoodWordsTests(SynchronousTestCase):
 
     def test_lists(self) -> None:
         """Several keys, or assistants, with commas; blanks around them do not count."""
-        settings = Settings.from_words({"RAPIDA_API_KEY": f" {KEY}, {KEY}-2 ,", "ASSISTANT": "1=echo, *=greeter"})
+        settings = Settings.from_mapping({"RAPIDA_API_KEY": f" {KEY}, {KEY}-2 ,", "ASSISTANT": "1=echo, *=greeter"})
         self.assertEqual(settings.api_keys, (KEY, f"{KEY}-2"))
         self.assertEqual(settings.assistant, ("1=echo", "*=greeter"))
 
@@ -142,8 +142,8 @@ class GoodWordsTests(SynchronousTestCase):
             ("WEBSOCKET__LEAD_MS", "20", 20.0),
             ("WEBSOCKET__LEAD_MS", "10000", 10_000.0),
         ):
-            settings = Settings.from_words({env: word})
-            attribute = next(setting.attribute for setting in setting_words() if setting.env == env)
+            settings = Settings.from_mapping({env: word})
+            attribute = next(setting.attribute for setting in all_settings() if setting.env == env)
             self.assertEqual(getattr(settings, attribute), value)
 
     def test_state_dir(self) -> None:
@@ -155,7 +155,7 @@ class GoodWordsTests(SynchronousTestCase):
             (str(here / "new"), (here / "new").absolute()),
             ("~/state", Path.home() / "state"),
         ):
-            self.assertEqual(Settings.from_words({"STATE_DIR": word}).state_dir, path)
+            self.assertEqual(Settings.from_mapping({"STATE_DIR": word}).state_dir, path)
 
     def test_public_host(self) -> None:
         """The dialplan's host is the one that is told, else the one that is listened on, else this machine."""
@@ -167,7 +167,7 @@ class GoodWordsTests(SynchronousTestCase):
             ({"AUDIOSOCKET__HOST": "2001:db8::1"}, "[2001:db8::1]"),
             ({"AUDIOSOCKET__HOST": "0.0.0.0", "PUBLIC_ASSISTANT_HOST": "pbx.example"}, "pbx.example"),
         ):
-            settings = Settings.from_words(words)
+            settings = Settings.from_mapping(words)
             self.assertEqual(settings.public_host(settings.audiosocket_host), host)
 
     def test_password_in_a_url(self) -> None:
@@ -175,14 +175,14 @@ class GoodWordsTests(SynchronousTestCase):
         for env in ("UPSTREAM__URL", "STATUS_WEBHOOK__URL", "STORE__URL"):
             word = {env: "htp://someone:very-secret@example.com/"}
             try:
-                Settings.from_words(word)
+                Settings.from_mapping(word)
             except SettingsError as error:
                 self.assertIn(env, str(error))
                 self.assertNotIn("very-secret", str(error))
 
     def test_public_host_is_a_host(self) -> None:
         """What would break the dialplan's line is refused."""
-        self.assertRaises(SettingsError, Settings.from_words, {"PUBLIC_ASSISTANT_HOST": "pbx example;x"})
+        self.assertRaises(SettingsError, Settings.from_mapping, {"PUBLIC_ASSISTANT_HOST": "pbx example;x"})
 
     def test_frozen(self) -> None:
         """What was checked stays as it is."""
@@ -194,7 +194,7 @@ class BadWordsTests(SynchronousTestCase):
 
     def assert_refused(self, env: str, option: str, word: str, why: str) -> None:
         """This word is refused in these words."""
-        error = self.assertRaises(SettingsError, Settings.from_words, {env: word})
+        error = self.assertRaises(SettingsError, Settings.from_mapping, {env: word})
         self.assertEqual(str(error), f"{env} (--{option}) {word!r} can't be used: {why}")
 
     def test_ports(self) -> None:
@@ -220,14 +220,14 @@ class BadWordsTests(SynchronousTestCase):
 
     def test_networks(self) -> None:
         """Networks are networks: without bits behind the mask, and no names."""
-        settings = Settings.from_words({"AUDIOSOCKET__ALLOW": "192.0.2.0/24, 2001:db8::/32,198.51.100.7"})
+        settings = Settings.from_mapping({"AUDIOSOCKET__ALLOW": "192.0.2.0/24, 2001:db8::/32,198.51.100.7"})
         self.assertEqual(
             [str(network) for network in settings.audiosocket_allow],
             ["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32"],
         )
         for env in ("AUDIOSOCKET__ALLOW", "PROXY__ALLOW"):
             for word in ("pbx", "192.0.2.1/24", "192.0.2.0/33", "192.0.2.0-192.0.2.9", "192.0.2.0/24;10.0.0.0/8"):
-                error = self.assertRaises(SettingsError, Settings.from_words, {env: word})
+                error = self.assertRaises(SettingsError, Settings.from_mapping, {env: word})
                 self.assertIn(f"{word!r} can't be used: networks", str(error))
 
     def test_sizes_and_speeds(self) -> None:
@@ -240,7 +240,7 @@ class BadWordsTests(SynchronousTestCase):
             why = "it is a number a second from 1 to 100000"
             self.assert_refused("CONNECTIONS__RATE", "connections-rate", word, why)
         for env, word in (("AUDIOSOCKET__UUID_S", "0"), ("AUDIOSOCKET__UUID_S", "61"), ("HTTP__REQUEST_S", "0.5")):
-            self.assertIn(env, str(self.assertRaises(SettingsError, Settings.from_words, {env: word})))
+            self.assertIn(env, str(self.assertRaises(SettingsError, Settings.from_mapping, {env: word})))
 
     def test_lead(self) -> None:
         """How far ahead is sent lies between one frame and ten seconds."""
@@ -259,7 +259,7 @@ class BadWordsTests(SynchronousTestCase):
     def test_keys(self) -> None:
         """A key that is short, or can't stand in a header or an address, is refused without being shown."""
         for word in ("secret", "a secret with blanks", "geheimschl\u00fcssel", "secret\x7fsecret", f"{KEY},secret"):
-            error = self.assertRaises(SettingsError, Settings.from_words, {"RAPIDA_API_KEY": word})
+            error = self.assertRaises(SettingsError, Settings.from_mapping, {"RAPIDA_API_KEY": word})
             self.assertEqual(
                 str(error), "RAPIDA_API_KEY can't be used: a key has 8 or more printable characters, no spaces"
             )
@@ -279,7 +279,7 @@ class SecretsTests(SynchronousTestCase):
 
     def test_repr(self) -> None:
         """The keys are in no text that shows the settings."""
-        settings = Settings.from_words({"RAPIDA_API_KEY": KEY})
+        settings = Settings.from_mapping({"RAPIDA_API_KEY": KEY})
         self.assertEqual(settings.api_keys, (KEY,))
         self.assertNotIn(KEY, f"{settings} {settings!r}")
 
@@ -355,11 +355,11 @@ class OutboundSettingsTests(SynchronousTestCase):
 
     def refused(self, **words: str) -> str:
         """The sentence about a word that can't be used."""
-        return str(self.assertRaises(SettingsError, Settings.from_words, words))
+        return str(self.assertRaises(SettingsError, Settings.from_mapping, words))
 
     def test_good(self) -> None:
         """Words of each kind."""
-        settings = Settings.from_words(
+        settings = Settings.from_mapping(
             {
                 "OUTBOUND__CONTEXT": "rapida-outbound-ws", "OUTBOUND__RATE": "0.5", "OUTBOUND__LONGEST_S": "0",
                 "STATUS_WEBHOOK__URL": "https://example.com/calls?x=1", "STATUS_WEBHOOK__SECRET": "s" * 16,
@@ -367,7 +367,7 @@ class OutboundSettingsTests(SynchronousTestCase):
             }
         )  # fmt: skip
         self.assertEqual((settings.outbound_context, settings.outbound_rate), ("rapida-outbound-ws", 0.5))
-        self.assertEqual(settings.vault_words, {"VAULT__MASTER_KEY": "", "VAULT__MASTER_KEY_FILE": "/run/key"})
+        self.assertEqual(settings.vault_key_settings, {"VAULT__MASTER_KEY": "", "VAULT__MASTER_KEY_FILE": "/run/key"})
         self.assertNotIn("s" * 16, repr(settings))
 
     def test_bad(self) -> None:

@@ -27,7 +27,7 @@ class Parrot:
 
     def digit_received(self, digit: str) -> None:
         if digit == "#":
-            self.channel.hangup()
+            self.channel.hang_up()
             print("hung up")
 
     def format_changed(self) -> None:

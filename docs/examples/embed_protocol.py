@@ -24,7 +24,7 @@ class Parrot:
 
     def digit_received(self, digit: str) -> None:
         if digit == "#":
-            self.channel.hangup()
+            self.channel.hang_up()
 
     def format_changed(self) -> None:
         pass

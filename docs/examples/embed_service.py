@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 
-settings = Settings.from_words(
+settings = Settings.from_mapping(
     {"ASSISTANT": "*=support_bot:Support", "STORE__URL": "memory:", "AUDIOSOCKET__PORT": "0", "HTTP__PORT": "0"}
 )
 application = Application("my-telephone")

@@ -8,10 +8,10 @@ class Support(Assistant):
     rate_hz = 16000
 
     async def answer(self, call):
-        await call.say(tone(880, 300, self.rate_hz))
+        await call.play(tone(880, 300, self.rate_hz))
         digits = await call.digits(4, timeout_s=5)
         if digits != "1234":
-            await call.hangup()
+            await call.hang_up()
 
     def audio_received(self, call, samples):
         call.write(samples)

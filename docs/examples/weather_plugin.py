@@ -5,7 +5,7 @@ from collections.abc import Callable
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from rapida_twisted import Assistant, AssistantHouse, CallContext, IAssistantFactory
+from rapida_twisted import Assistant, AssistantEnvironment, CallContext, IAssistantFactory
 from rapida_twisted.audio.tones import tone
 from rapida_twisted.errors import SettingsError
 
@@ -17,8 +17,8 @@ class Weather(Assistant):
         self.city = city
 
     async def answer(self, call):
-        await call.say(tone(440 if self.city == "Berlin" else 220, 500, self.rate_hz))
-        await call.hangup()
+        await call.play(tone(440 if self.city == "Berlin" else 220, 500, self.rate_hz))
+        await call.hang_up()
 
 
 @implementer(IPlugin, IAssistantFactory)
@@ -26,7 +26,7 @@ class WeatherFactory:
     name = "weather"
     usage = "weather:CITY  says the weather of a city, as a tone"
 
-    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], Assistant]:
+    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], Assistant]:
         if not argument:
             raise SettingsError("weather needs a city, as in weather:Berlin")
         return lambda context: Weather(argument)

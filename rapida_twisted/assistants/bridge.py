@@ -19,7 +19,7 @@ from rapida_twisted.bridge.routes import Route, route_of
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError, TransferRefused, UpstreamFailed
 from rapida_twisted.interfaces import (
-    AssistantHouse,
+    AssistantEnvironment,
     IAssistant,
     IAssistantFactory,
     IAssistantMaker,
@@ -126,7 +126,7 @@ class BridgeFactory:
         " UPSTREAM__URL, or a program that speaks chan_websocket or AudioSocket"
     )
 
-    def configure(self, argument: str, house: AssistantHouse) -> BridgeMaker:
+    def configure(self, argument: str, house: AssistantEnvironment) -> BridgeMaker:
         """The argument is empty, or the address of a program.
 
         :raises SettingsError: it can't be used, or a setting is missing.
@@ -141,7 +141,7 @@ class BridgeFactory:
         return BridgeMaker(route, fallback, CircuitBreaker(route.name), pool, house.metrics)
 
 
-def fallback_of(words: str, house: AssistantHouse) -> Fallback:
+def fallback_of(words: str, house: AssistantEnvironment) -> Fallback:
     """The fallback that ``UPSTREAM__FALLBACK`` names.
 
     :raises SettingsError: it can't be used.

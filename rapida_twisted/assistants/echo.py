@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, ICall
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Echo", "EchoFactory"]
@@ -30,7 +30,7 @@ class EchoFactory:
     name = "echo"
     usage = "echo  says what it hears"
 
-    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """It takes no argument."""
         if argument:
             raise SettingsError(f"echo takes no argument, and got {argument!r}")

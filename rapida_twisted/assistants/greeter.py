@@ -13,7 +13,7 @@ from zope.interface import implementer
 from rapida_twisted.audio.tones import dtmf
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, ICall
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["WELCOME", "Greeter", "GreeterFactory"]
@@ -38,7 +38,7 @@ class Greeter(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """Say the welcome."""
-        await call.say(WELCOME)
+        await call.play(WELCOME)
 
     def audio_received(self, call: ICall, samples: bytes) -> None:
         """Put it into a line that is a second long, and say what comes out at its other end."""
@@ -60,10 +60,10 @@ class Greeter(Assistant):
     def digit_received(self, call: ICall, digit: str) -> None:
         """A key interrupts whatever is said, and is answered with its own tone; ``#`` hangs up."""
         if digit == "#":
-            call.hangup()
+            call.hang_up()
             return
         call.flush()
-        call.say(dtmf(digit, DIGIT_MS, 8000))
+        call.play(dtmf(digit, DIGIT_MS, 8000))
 
     def call_ended(self, call: ICall, reason: EndReason) -> None:
         """Forget what was heard last."""
@@ -75,7 +75,7 @@ class Greeter(Assistant):
         self._late.clear()
         self._late_bytes = 0
         if call.ended is None:
-            call.say(rest)
+            call.play(rest)
 
 
 @implementer(IPlugin, IAssistantFactory)
@@ -85,7 +85,7 @@ class GreeterFactory:
     name = "greeter"
     usage = "greeter  says a welcome, then all it hears a second later; # hangs up"
 
-    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """It takes no argument."""
         if argument:
             raise SettingsError(f"greeter takes no argument, and got {argument!r}")

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from rapida_twisted.audio.wav import WavReader
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, ICall
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Play", "PlayFactory"]
@@ -28,8 +28,8 @@ class Play(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """Play it, and hang up."""
-        await call.say(self._path)
-        await call.hangup()
+        await call.play(self._path)
+        await call.hang_up()
 
 
 @implementer(IPlugin, IAssistantFactory)
@@ -39,7 +39,7 @@ class PlayFactory:
     name = "play"
     usage = "play:FILE  plays a WAV file, then hangs up"
 
-    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """The argument is the file, which must be there and be sound.
 
         :raises SettingsError: it is not.

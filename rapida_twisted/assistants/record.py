@@ -17,7 +17,7 @@ from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, IAssistantMaker, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, IAssistantMaker, ICall
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Beep", "Record", "RecordFactory", "Recorder"]
@@ -141,7 +141,7 @@ class Beep(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """One beep."""
-        await call.say(tone(1000, 200, 8000))
+        await call.play(tone(1000, 200, 8000))
 
 
 @implementer(IPlugin, IAssistantFactory)
@@ -151,7 +151,7 @@ class RecordFactory:
     name = "record"
     usage = "record[:ASSISTANT]  records the call, answered by a beep or by another assistant, in the state directory"
 
-    def configure(self, argument: str, house: AssistantHouse) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """The argument is another assistant, as on the command line.
 
         :raises SettingsError: it is not known.

@@ -13,7 +13,7 @@ from twisted.plugin import getPlugins
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory, IAssistantMaker
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, IAssistantMaker
 
 __all__ = ["Assistants", "MakeAssistant", "known_factories", "parse_assistant", "parse_rules"]
 
@@ -80,7 +80,7 @@ def known_factories() -> dict[str, IAssistantFactory]:
     return {factory.name: factory for factory in getPlugins(IAssistantFactory)}
 
 
-def parse_rules(rules: str | Iterable[str], house: AssistantHouse) -> Assistants:
+def parse_rules(rules: str | Iterable[str], house: AssistantEnvironment) -> Assistants:
     """Read ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``: a list of them, or one text with commas between.
 
     :raises SettingsError: one of them can't be used; the text is one sentence.
@@ -98,7 +98,7 @@ def parse_rules(rules: str | Iterable[str], house: AssistantHouse) -> Assistants
     return Assistants(makers)
 
 
-def parse_assistant(words: str, house: AssistantHouse) -> MakeAssistant:
+def parse_assistant(words: str, house: AssistantEnvironment) -> MakeAssistant:
     """Read ``NAME``, ``NAME:ARGUMENT`` or ``module:Class``.
 
     :raises SettingsError: it is not known, or can't be used so.

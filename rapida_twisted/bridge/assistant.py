@@ -105,7 +105,7 @@ class Bridge(Assistant):
         """The call is over, and so it is there."""
         far_end = self._detach()
         if far_end is not None:
-            far_end.hangup()
+            far_end.hang_up()
 
     # What the far end says (IFarEndUser)
 
@@ -118,7 +118,7 @@ class Bridge(Assistant):
         """The assistant there hung up."""
         self._detach()
         if self._call is not None:
-            self._call.hangup()
+            self._call.hang_up()
 
     def far_end_failed(self, failure: UpstreamFailed) -> None:
         """The connection there is lost."""

@@ -76,10 +76,10 @@ class AudioSocketFarEnd(FarEnd):
             self._drop()
         return None
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """The caller is gone: close, as Asterisk does."""
         self._forget()
-        self.line.hangup()
+        self.line.hang_up()
 
     @property
     def _transport(self) -> Any:

@@ -71,10 +71,10 @@ class WebSocketFarEnd(FarEnd):
         """The frame that is due, or None."""
         return self.channel.tick()
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """The caller is gone: close, as Asterisk does."""
         self._forget()
-        self.channel.hangup()
+        self.channel.hang_up()
 
     @property
     def _transport(self) -> Any:

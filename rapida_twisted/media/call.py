@@ -22,11 +22,11 @@ from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, IReading, Sayable, Spoken
+from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, IPolledReader, Playable, PlayOutcome
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
-from rapida_twisted.media.pacer import LEAD_MS, make_outlet
+from rapida_twisted.media.pacer import LEAD_MS, make_pacer
 from rapida_twisted.media.speech import Speech
 from rapida_twisted.observe.interface import CallFigures
 
@@ -99,7 +99,7 @@ class Call:
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
         self._speech = Speech(self._playout, self._assistant_failed, reactor)
-        self._outlet = make_outlet(self._playout, channel, self._speech.played, lead_ms)
+        self._pacer = make_pacer(self._playout, channel, self._speech.played, lead_ms)
         self._digits = Digits(reactor)
         self._hears = _hears(assistant)
         self._heard_tap: Callable[[bytes], None] | None = None
@@ -131,7 +131,7 @@ class Call:
         await assistant.answer(self)
 
     @property
-    def reading(self) -> IReading | None:
+    def reading(self) -> IPolledReader | None:
         """How the clock may read the connection."""
         return getattr(self._channel, "reading", None)
 
@@ -153,20 +153,20 @@ class Call:
     @property
     def audio_out_s(self) -> float:
         """Audio said to the caller so far, the silence that keeps the line alive not counted (s)."""
-        return self._outlet.frames_out * FRAME_MS / 1000
+        return self._pacer.frames_out * FRAME_MS / 1000
 
     @property
     def silent_frames(self) -> int:
         """Frames of silence that were sent to keep the line alive."""
-        return self._outlet.silent_frames
+        return self._pacer.silent_frames
 
     @property
     def figures(self) -> CallFigures:
         """What was counted so far."""
         return CallFigures(
             frames_in=self.audio_in_s * 1000 / FRAME_MS,
-            frames_out=self._outlet.frames_out,
-            silent_frames=self._outlet.silent_frames,
+            frames_out=self._pacer.frames_out,
+            silent_frames=self._pacer.silent_frames,
             underruns=self._playout.underruns,
             dropped_s=self._playout.live_dropped_ms / 1000,
         )
@@ -183,7 +183,7 @@ class Call:
         """How much of what was said has not left yet, as far as known (ms)."""
         return self._playout.queued_ms
 
-    def say(self, audio: Sayable, rate_hz: int | None = None) -> Deferred[Spoken]:
+    def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
         """Queue something to be heard after what was queued before: see :class:`ICall`."""
         if self.ended is not None:
             return fail(self._too_late("say something"))
@@ -192,7 +192,7 @@ class Call:
                 f"call {self.context.context_id}: {self._playout.sources} things wait to be heard already, over"
                 f" {self._playout.queued_ms / 1000:.0f} s of speech; wait for what was said before"
             )
-        return self._speech.say(audio, rate_hz or self.rate_hz)
+        return self._speech.play(audio, rate_hz or self.rate_hz)
 
     def write(self, samples: bytes) -> None:
         """Live audio, heard as soon as nothing said is waiting: see :class:`ICall`."""
@@ -237,7 +237,7 @@ class Call:
         """Drop all that waits to be heard; how much that was (ms)."""
         began_s = time.perf_counter()
         if self.ended is None:
-            self._outlet.flush()
+            self._pacer.flush()
         cut_ms = self._speech.flush()
         self._flushed(self, time.perf_counter() - began_s, cut_ms / 1000)
         return cut_ms
@@ -246,7 +246,7 @@ class Call:
         """Collect digits: see :class:`ICall`. Only one may collect at a time."""
         return self._digits.collect(count, timeout_s, terminator)
 
-    def hangup(self) -> Deferred[None]:
+    def hang_up(self) -> Deferred[None]:
         """End the call; fires when it is over. What was queued is not waited for."""
         return self._leave(EndReason.ASSISTANT_HANGUP)
 
@@ -303,7 +303,7 @@ class Call:
 
     def sending_paused(self, paused: bool) -> None:
         """The peer wants no more audio for now, or again. Said by paced channels only."""
-        self._outlet.pause(paused)
+        self._pacer.pause(paused)
 
     def media_ended(self, reason: EndReason, detail: str = "") -> None:
         """The connection is gone, or closes by itself."""
@@ -314,7 +314,7 @@ class Call:
     def tick(self) -> None:
         """A packet time is over: send what is due."""
         try:
-            frame = self._outlet.tick()
+            frame = self._pacer.tick()
             if self._said_tap is not None and self.ended is None:
                 self._said_tap(frame if self._tapped is None else self._tapped(frame))
         except ASSISTANT_ERRORS:
@@ -327,7 +327,7 @@ class Call:
         """End the call from our side, in the protocol's orderly way; whether it had not ended before."""
         first = self._mark_end(reason, detail)
         if first:
-            self._channel.hangup()
+            self._channel.hang_up()
         return first
 
     def _leave(self, reason: EndReason) -> Deferred[None]:
@@ -342,7 +342,7 @@ class Call:
         if self.ended is not None:
             return False
         self.ended, self.end_detail = reason, detail
-        self._outlet.close()
+        self._pacer.close()
         self._clock.remove(self)
         self.reactor.callLater(0, self._wind_up)
         return True

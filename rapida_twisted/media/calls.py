@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from rapida_twisted.errors import TooManyCalls
 from rapida_twisted.media.call import Call
-from rapida_twisted.net.limits import Tally
+from rapida_twisted.net.limits import SharedCounter
 
 __all__ = ["Calls"]
 
@@ -20,9 +20,9 @@ class Calls:
     :param tally: knows how many are up in other processes that share the limit.
     """
 
-    def __init__(self, limit: int, tally: Tally | None = None) -> None:
+    def __init__(self, limit: int, tally: SharedCounter | None = None) -> None:
         self.limit = limit
-        self._tally = tally if tally is not None else Tally()
+        self._tally = tally if tally is not None else SharedCounter()
         self.total = 0
         """Calls that ever were up."""
         self._calls: dict[str, Call] = {}

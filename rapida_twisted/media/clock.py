@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from rapida_twisted.interfaces import IReading
+from rapida_twisted.interfaces import IPolledReader
 from rapida_twisted.media.lateness import Lateness
 from rapida_twisted.media.phase import Phase
 
@@ -36,9 +36,11 @@ MAX_DEBT_FRAMES = 5
 
 
 class Ticking(Protocol):
-    """Whoever is in the clock: a call. It may have an attribute ``reading`` (:class:`IReading`), for the clock to read
-    its connection; one ``idle``, whether nothing waits to be said; and one ``ready``, how many whole frames of what the
-    caller said wait to be said to him."""
+    """What the clock ticks: a call.
+
+    Optional attributes: ``reading`` (:class:`IPolledReader`) lets the clock read the connection, ``idle`` tells whether
+    the playout queue is empty, ``ready`` is the number of whole live frames that wait in it.
+    """
 
     def tick(self) -> None:
         """Send one frame now. Called once a period, or twice in a row to make up for a late tick."""
@@ -57,7 +59,7 @@ class _Seat:
         self.slot: _Slot | None = slot
         """None: it has left."""
         self.tick = member.tick
-        self.reading: IReading | None = getattr(member, "reading", None)
+        self.reading: IPolledReader | None = getattr(member, "reading", None)
         self.poll: Callable[[], bool] | None = None
         """What reads the connection, while the clock does."""
         self.phase = Phase(slots, slot.number)

@@ -14,12 +14,12 @@ from rapida_twisted.audio.formats import FRAME_MS
 from rapida_twisted.audio.playout import Playout, Source
 from rapida_twisted.interfaces import IMediaChannel
 
-__all__ = ["LEAD_MS", "LeadingOutlet", "Outlet", "SteadyOutlet", "make_outlet"]
+__all__ = ["LEAD_MS", "AheadPacer", "Pacer", "RealtimePacer", "make_pacer"]
 
 LEAD_MS = 200.0
 
 
-class Outlet:
+class Pacer:
     """From one call's playout to its channel.
 
     :param played: called with each source when all of it was heard.
@@ -50,7 +50,7 @@ class Outlet:
         self._closed = True
 
 
-class SteadyOutlet(Outlet):
+class RealtimePacer(Pacer):
     """One frame with each tick, always."""
 
     def tick(self) -> bytes:
@@ -71,7 +71,7 @@ class SteadyOutlet(Outlet):
         return frame
 
 
-class LeadingOutlet(Outlet):
+class AheadPacer(Pacer):
     """Several frames ahead of what is heard, and no silence: the peer's own clock makes it.
 
     :param lead_ms: how far ahead at the most. What is said is sent when half of it is left; live audio at once.
@@ -135,10 +135,10 @@ class LeadingOutlet(Outlet):
         self._channel.mark(reached)
 
 
-def make_outlet(
+def make_pacer(
     playout: Playout, channel: IMediaChannel, played: Callable[[Source], None], lead_ms: float = LEAD_MS
-) -> Outlet:
+) -> Pacer:
     """The outlet that suits the channel."""
     if channel.paced:
-        return LeadingOutlet(playout, channel, played, lead_ms)
-    return SteadyOutlet(playout, channel, played)
+        return AheadPacer(playout, channel, played, lead_ms)
+    return RealtimePacer(playout, channel, played)

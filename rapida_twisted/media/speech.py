@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.audio.playout import PartsSource, PipeSource, Playout, Source
 from rapida_twisted.audio.wav import WavReader
-from rapida_twisted.interfaces import Sayable, Spoken
+from rapida_twisted.interfaces import Playable, PlayOutcome
 
 __all__ = ["Speech"]
 
@@ -34,33 +34,33 @@ class Speech:
         self._playout = playout
         self._reactor = reactor
         self._failed = failed
-        self._waiting: dict[Source, Deferred[Spoken]] = {}
+        self._waiting: dict[Source, Deferred[PlayOutcome]] = {}
         self._pumps: dict[Source, Deferred[None]] = {}
 
-    def say(self, audio: Sayable, rate_hz: int) -> Deferred[Spoken]:
+    def play(self, audio: Playable, rate_hz: int) -> Deferred[PlayOutcome]:
         """Queue something; fires with what became of it. Cancelling stops this one thing.
 
         :param rate_hz: the rate of samples; a WAV file tells its own.
         """
         source = self._source(audio, rate_hz)
-        spoken: Deferred[Spoken] = Deferred(lambda _: self._withdraw(source))
+        spoken: Deferred[PlayOutcome] = Deferred(lambda _: self._withdraw(source))
         self._waiting[source] = spoken
         self._playout.put(source)
         return spoken
 
     def played(self, source: Source) -> None:
         """All of this source was heard."""
-        self._settle(source, Spoken.PLAYED)
+        self._settle(source, PlayOutcome.PLAYED)
 
     def flush(self) -> float:
         """Drop everything that waits; how much that was (ms)."""
         dropped_ms = self._playout.flush()
         # Also those that were taken, but are not known to be heard yet.
         for source in list(self._waiting):
-            self._settle(source, Spoken.FLUSHED)
+            self._settle(source, PlayOutcome.FLUSHED)
         return dropped_ms
 
-    def _settle(self, source: Source, spoken: Spoken) -> None:
+    def _settle(self, source: Source, spoken: PlayOutcome) -> None:
         self._stop_pump(source)
         waiting = self._waiting.pop(source, None)
         if waiting is not None:
@@ -71,7 +71,7 @@ class Speech:
         self._stop_pump(source)
         self._playout.discard(source)
 
-    def _source(self, audio: Sayable, rate_hz: int) -> Source:
+    def _source(self, audio: Playable, rate_hz: int) -> Source:
         wire = self._playout.format
         if isinstance(audio, str | Path):
             reader = WavReader(Path(audio), PART_MS)

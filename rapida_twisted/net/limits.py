@@ -6,7 +6,7 @@ from collections import Counter
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
 
-__all__ = ["Address", "Network", "Refused", "Tally", "TokenBucket", "address_of", "group_of", "kind_of"]
+__all__ = ["Address", "Network", "Refused", "SharedCounter", "TokenBucket", "address_of", "group_of", "kind_of"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -18,7 +18,7 @@ _GROUP_BITS = 64
 """Whoever has one IPv6 address has all of its /64."""
 
 
-class Tally:
+class SharedCounter:
     """How many there are of something that is limited: told by this process, and asked for of others, where they share
     the limit. This one shares it with nobody."""
 

@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from rapida_twisted._version import __version__
+from rapida_twisted import __version__
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.observe.interface import CallFigures, Instant, MetricsPageMaker
 

@@ -19,7 +19,7 @@ from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import ContextError, Draining, StoreUnavailable, TooManyCalls
 from rapida_twisted.observe.interface import CallFigures, CallWatch, Instant, Metrics, WatchedCall
 
-__all__ = ["Watch", "WatchedClock"]
+__all__ = ["SampledClock", "Sampler"]
 
 EVERY_S = 1.0
 CALLS_EVERY = 5
@@ -39,14 +39,14 @@ class _Lateness(Protocol):
     STEP_S: float
 
 
-class WatchedClock(Protocol):
+class SampledClock(Protocol):
     """The media clock, as far as it is watched."""
 
     lateness: Any
     forgiven: int
 
 
-class Watch(CallWatch):
+class Sampler(CallWatch):
     """Tells the metrics what the clock, the calls and the process have counted.
 
     :param clock: the media clock.
@@ -63,7 +63,7 @@ class Watch(CallWatch):
         self,
         metrics: Metrics,
         *,
-        clock: WatchedClock,
+        clock: SampledClock,
         calls: Callable[[], Iterable[WatchedCall]],
         look: Callable[[], Instant],
         refused: Callable[[], Mapping[str, int]] = dict,

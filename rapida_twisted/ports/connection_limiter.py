@@ -10,10 +10,10 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from rapida_twisted.net.limits import Address, Network, Tally, TokenBucket, address_of, group_of
-from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.net.limits import Address, Network, SharedCounter, TokenBucket, address_of, group_of
+from rapida_twisted.ports.rejection_log import RejectionLog
 
-__all__ = ["Door", "DoorRules"]
+__all__ = ["ConnectionLimiter", "ConnectionLimits"]
 
 MANY = 1_000_000_000
 KNOWN_ADDRESSES = 4096
@@ -21,7 +21,7 @@ KNOWN_ADDRESSES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoorRules:
+class ConnectionLimits:
     """Who is let in. By default everybody."""
 
     networks: Sequence[Network] = ()
@@ -38,7 +38,7 @@ class DoorRules:
     """New connections a second from one address."""
 
 
-class Door:
+class ConnectionLimiter:
     """Counts who is in, and refuses who may not come in.
 
     A connection comes in by :meth:`enter` and :meth:`identify`, and goes by :meth:`forget` and :meth:`leave`. Where the
@@ -55,12 +55,12 @@ class Door:
     def __init__(
         self,
         name: str,
-        rules: DoorRules = DoorRules(),
-        refusals: Refusals | None = None,
+        rules: ConnectionLimits = ConnectionLimits(),
+        rejections: RejectionLog | None = None,
         seconds: Callable[[], float] = time.monotonic,
         *,
         proxied: bool = False,
-        tally: Tally | None = None,
+        tally: SharedCounter | None = None,
     ) -> None:
         self.name = name
         self.proxied = proxied
@@ -68,8 +68,8 @@ class Door:
         self.inside = 0
         """Connections now."""
         self._rules = rules
-        self._tally = tally if tally is not None else Tally()
-        self._refusals = refusals if refusals is not None else Refusals()
+        self._tally = tally if tally is not None else SharedCounter()
+        self._rejections = rejections if rejections is not None else RejectionLog()
         self._seconds = seconds
         self._bucket = TokenBucket(rules.rate, seconds())
         self._buckets: OrderedDict[int, TokenBucket] = OrderedDict()
@@ -135,7 +135,7 @@ class Door:
 
     def refuse(self, why: str, peer: Any, reason: str) -> bool:
         """Somebody is not let in, or sent away: count it, tell it; always False."""
-        self._refusals.add(
+        self._rejections.add(
             f"{self.name.lower()}.{why}", peer, self._log, "{name}: {peer} refused: {reason}",
             name=self.name, peer=_text(peer), reason=reason,
         )  # fmt: skip

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.errors import StartError
-from rapida_twisted.ports.connection_limiter import Door
-from rapida_twisted.ports.proxy_protocol import porter, vestibule
+from rapida_twisted.ports.connection_limiter import ConnectionLimiter
+from rapida_twisted.ports.proxy_protocol import peer_check, proxy_header_guard
 
 __all__ = ["BACKLOG", "Listener", "adopt_unix", "bind", "is_proxied", "outcome_of", "tcp_endpoint"]
 
@@ -47,13 +47,13 @@ class Listener:
         description: str,
         factory: Any,
         reactor: Any,
-        door: Door | None = None,
+        door: ConnectionLimiter | None = None,
         inherited: socket.socket | None = None,
     ) -> None:
         self.what = what
         self.description = description
-        self.door = door or Door(what, proxied=is_proxied(description))
-        self._factory = porter(factory, self.door) if self.door.proxied else factory
+        self.door = door or ConnectionLimiter(what, proxied=is_proxied(description))
+        self._factory = peer_check(factory, self.door) if self.door.proxied else factory
         self._reactor = reactor
         self._port: IListeningPort | None = None
         self._ports = _Ports(reactor, self.door, inherited)
@@ -99,7 +99,7 @@ class _SteadyPort(tcp.Port):
     meanwhile: a storm of connections made frames 60 ms late, and 2 ms with this."""
 
     numberAccepts = property(lambda self: ACCEPTS_A_TURN, lambda self, count: None)  # noqa: N815
-    door: Door
+    door: ConnectionLimiter
     _waiting: IDelayedCall | None = None
 
     def doRead(self) -> None:  # noqa: N802
@@ -144,9 +144,9 @@ class _Guarded(Factory):
 
     noisy = False
 
-    def __init__(self, factory: Any, door: Door) -> None:
+    def __init__(self, factory: Any, door: ConnectionLimiter) -> None:
         self._factory = factory
-        self._door = door
+        self._limiter = door
 
     def logPrefix(self) -> str:  # noqa: N802
         """As of the factory itself."""
@@ -160,15 +160,15 @@ class _Guarded(Factory):
         self._factory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if not self._door.enter(addr):
+        if not self._limiter.enter(addr):
             return None
         try:
             protocol = self._factory.buildProtocol(addr)
         except BaseException:
-            self._door.leave(addr)
+            self._limiter.leave(addr)
             raise
         if protocol is None:
-            self._door.leave(addr)
+            self._limiter.leave(addr)
         return protocol
 
 
@@ -176,9 +176,9 @@ class _Guarded(Factory):
 class _Ports:
     """Stands between an endpoint and the reactor: ports are steady, and a certificate can be exchanged."""
 
-    def __init__(self, reactor: Any, door: Door, inherited: socket.socket | None) -> None:
+    def __init__(self, reactor: Any, door: ConnectionLimiter, inherited: socket.socket | None) -> None:
         self._reactor = reactor
-        self._door = door
+        self._limiter = door
         self._inherited = inherited
         self._current: Any = None
         self._port: IListeningPort | None = None
@@ -206,10 +206,10 @@ class _Ports:
         return adopted
 
     def _guarded(self, factory: Any) -> _Guarded:
-        return _Guarded(vestibule(factory, self._door) if self._door.proxied else factory, self._door)
+        return _Guarded(proxy_header_guard(factory, self._limiter) if self._limiter.proxied else factory, self._limiter)
 
     def _started(self, listening: _SteadyPort) -> IListeningPort:
-        listening.door = self._door
+        listening.door = self._limiter
         listening.startListening()
         return listening
 
@@ -258,7 +258,7 @@ def bind(what: str, description: str) -> socket.socket:
     :param what: what listens, for error texts.
     :raises StartError: that can't be, or the endpoint is not of TCP; the text is one sentence.
     """
-    binder = _Binder()
+    binder = SocketBinder()
     outcome_of(_endpoint(what, description, binder).listen(_Nobody()), f"{what} can't listen")
     assert binder.bound is not None
     return binder.bound
@@ -275,7 +275,7 @@ class _Nobody(Factory):
     noisy = False
 
 
-class _Binder:
+class SocketBinder:
     """Stands in the place of a reactor: what an endpoint would listen on is only bound."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Behind the PROXY protocol: Twisted reads the header, and these two stand before and behind it.
 
-:class:`Vestibule` is next to the socket: it sees what is no header. :class:`Porter` is next to the server: it gets the
-first byte behind the header, and so is the first to know who is there.
+:class:`ProxyHeaderGuard` stands next to the socket and rejects what is no header. :class:`PeerCheck` stands next to the
+server: it gets the first byte after the header, when the peer's address is known.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
-from rapida_twisted.ports.connection_limiter import Door
+from rapida_twisted.ports.connection_limiter import ConnectionLimiter
 
-__all__ = ["porter", "vestibule"]
+__all__ = ["peer_check", "proxy_header_guard"]
 
 _UNKNOWN = b"PROXY UNKNOWN\r\n"
 
 
-class Porter(ProtocolWrapper):
+class PeerCheck(ProtocolWrapper):
     """Asks the door when it is known who is there, before the server gets a byte of theirs."""
 
-    factory: _Porters
+    factory: _PeerCheckFactory
     wrappedProtocol: Any  # noqa: N815
     known = False
     """Whether the header is read."""
@@ -48,32 +48,32 @@ class Porter(ProtocolWrapper):
         super().connectionLost(reason)
 
 
-class _Porters(WrappingFactory[Porter]):
-    protocol = Porter
+class _PeerCheckFactory(WrappingFactory[PeerCheck]):
+    protocol = PeerCheck
     noisy = False
 
-    def __init__(self, factory: Any, door: Door) -> None:
+    def __init__(self, factory: Any, door: ConnectionLimiter) -> None:
         super().__init__(factory)
         self.door = door
 
 
-class Vestibule(ProtocolWrapper):
+class ProxyHeaderGuard(ProtocolWrapper):
     """Closes on whoever sends no PROXY header. What Twisted makes of a broken one may be an exception."""
 
-    factory: _Vestibules
-    _porter: Porter | None = None
+    factory: _ProxyHeaderGuardFactory
+    _peer_check: PeerCheck | None = None
     _told = False
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802
         behind: Any = self.wrappedProtocol
-        while not isinstance(behind, Porter):
+        while not isinstance(behind, PeerCheck):
             behind = behind.wrappedProtocol
-        self._porter = behind
+        self._peer_check = behind
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
-        porter = self._porter
-        if porter is None or porter.known:
+        peer_check = self._peer_check
+        if peer_check is None or peer_check.known:
             super().dataReceived(data)
             return
         if data.startswith(_UNKNOWN):
@@ -82,20 +82,20 @@ class Vestibule(ProtocolWrapper):
         try:
             super().dataReceived(data)
         except ValueError:
-            if porter.known:
+            if peer_check.known:
                 raise
             self._no_header()
             self.abortConnection()
 
     def loseConnection(self) -> None:  # noqa: N802
         """Called from behind; without a header, by Twisted, which found none, or by a server out of patience."""
-        if self._porter is not None and not self._porter.known:
+        if self._peer_check is not None and not self._peer_check.known:
             self._no_header()
         super().loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        self._porter = None
+        self._peer_check = None
 
     def _no_header(self) -> None:
         if not self._told:
@@ -103,20 +103,20 @@ class Vestibule(ProtocolWrapper):
             self.factory.door.refuse("no_proxy_header", self.getPeer(), "it sent no PROXY header")
 
 
-class _Vestibules(WrappingFactory[Vestibule]):
-    protocol = Vestibule
+class _ProxyHeaderGuardFactory(WrappingFactory[ProxyHeaderGuard]):
+    protocol = ProxyHeaderGuard
     noisy = False
 
-    def __init__(self, factory: Any, door: Door) -> None:
+    def __init__(self, factory: Any, door: ConnectionLimiter) -> None:
         super().__init__(factory)
         self.door = door
 
 
-def porter(factory: Any, door: Door) -> Any:
+def peer_check(factory: Any, door: ConnectionLimiter) -> Any:
     """The factory of a server, to be given to an endpoint ``haproxy:...``."""
-    return _Porters(factory, door)
+    return _PeerCheckFactory(factory, door)
 
 
-def vestibule(factory: Any, door: Door) -> Any:
+def proxy_header_guard(factory: Any, door: ConnectionLimiter) -> Any:
     """What such an endpoint gives to a port to listen with, to be given to the port."""
-    return _Vestibules(factory, door)
+    return _ProxyHeaderGuardFactory(factory, door)

@@ -16,7 +16,7 @@ from twisted.logger import Logger, LogLevel
 
 from rapida_twisted.net.limits import Refused, address_of, kind_of
 
-__all__ = ["Refusals"]
+__all__ = ["RejectionLog"]
 
 PAUSE_S = 1.0
 
@@ -29,7 +29,7 @@ class _Kind:
     log: Logger
 
 
-class Refusals:
+class RejectionLog:
     """Counts and tells. One for a whole server, whatever its ports.
 
     :param seconds: a clock that never goes back.

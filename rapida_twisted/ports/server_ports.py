@@ -9,13 +9,13 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from rapida_twisted.errors import StartError
-from rapida_twisted.ports.connection_limiter import Door, DoorRules
+from rapida_twisted.ports.connection_limiter import ConnectionLimiter, ConnectionLimits
 from rapida_twisted.ports.listening_port import Listener, adopt_unix, is_proxied, tcp_endpoint
-from rapida_twisted.ports.rejection_log import Refusals
-from rapida_twisted.server.role import ARI, OPEN, Part
+from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.server.role import ARI, OPEN, ProcessRole
 from rapida_twisted.settings import Settings
 
-__all__ = ["AUDIOSOCKET", "HTTP", "HTTPS", "Entrance", "endpoints"]
+__all__ = ["AUDIOSOCKET", "HTTP", "HTTPS", "ServerPorts", "endpoints"]
 
 HTTP = "HTTP"
 HTTPS = "HTTPS"
@@ -32,19 +32,19 @@ def endpoints(settings: Settings) -> dict[str, str]:
     return found | ({HTTPS: settings.https_endpoint} if settings.https_endpoint else {})
 
 
-class Entrance:
+class ServerPorts:
     """The ports of a process.
 
-    :param refusals: told of those whom a door does not let in.
-    :param part: of which server the process is; it may have sockets that listen already.
+    :param rejections: told of those whom a door does not let in.
+    :param role: of which server the process is; it may have sockets that listen already.
     """
 
     _log = Logger()
 
-    def __init__(self, settings: Settings, refusals: Refusals, part: Part, reactor: Any) -> None:
+    def __init__(self, settings: Settings, rejections: RejectionLog, role: ProcessRole, reactor: Any) -> None:
         self._settings = settings
-        self._refusals = refusals
-        self._part = part
+        self._rejections = rejections
+        self._role = role
         self._reactor = reactor
         self._listeners: dict[str, Listener] = {}
         self._ari_port: IListeningPort | None = None
@@ -56,9 +56,9 @@ class Entrance:
         :param audiosocket: that of AudioSocket's.
         :raises StartError: that can't be; the text is one sentence, and nothing stays open.
         """
-        if ARI in self._part.sockets:
-            self._ari_port = adopt_unix(self._part.sockets[ARI], site, self._reactor)
-        if not self._part.media:
+        if ARI in self._role.sockets:
+            self._ari_port = adopt_unix(self._role.sockets[ARI], site, self._reactor)
+        if not self._role.media:
             return
         for what, description in endpoints(self._settings).items():
             factory = audiosocket if what == AUDIOSOCKET else site
@@ -69,16 +69,16 @@ class Entrance:
         except StartError:
             self.close()
             raise
-        self._part.tally(OPEN).tell(1)
+        self._role.tally(OPEN).tell(1)
         self._compare_limits()
 
     def _listener(self, what: str, description: str, factory: Any) -> Listener:
-        door = self._door(what, description)
-        return Listener(what, description, factory, self._reactor, door, self._part.sockets.get(what))
+        door = self._limiter(what, description)
+        return Listener(what, description, factory, self._reactor, door, self._role.sockets.get(what))
 
-    def _door(self, what: str, description: str) -> Door:
+    def _limiter(self, what: str, description: str) -> ConnectionLimiter:
         settings = self._settings
-        rules = DoorRules(
+        rules = ConnectionLimits(
             networks=settings.audiosocket_allow if what == AUDIOSOCKET else (),
             proxies=settings.proxy_allow,
             connections=settings.connections,
@@ -86,7 +86,9 @@ class Entrance:
             rate=settings.connections_rate,
             address_rate=settings.connections_address_rate,
         )
-        return Door(what, rules, self._refusals, proxied=is_proxied(description), tally=self._part.tally(what))
+        return ConnectionLimiter(
+            what, rules, self._rejections, proxied=is_proxied(description), tally=self._role.tally(what)
+        )
 
     def _compare_limits(self) -> None:
         """One Asterisk may bring all the calls there may be, if there may be as many connections."""
@@ -101,8 +103,8 @@ class Entrance:
     def port_of(self, what: str) -> int:
         """The port that is listened on, once opened, or that another process listens on; of a socket without one what
         the settings say, or 0."""
-        if what in self._part.ports:
-            return self._part.ports[what]
+        if what in self._role.ports:
+            return self._role.ports[what]
         unknown = {HTTP: self._settings.http_port, AUDIOSOCKET: self._settings.audiosocket_port}.get(what, 0)
         listener = self._listeners.get(what)
         return listener.port_number(unknown) if listener is not None else unknown
@@ -114,7 +116,7 @@ class Entrance:
 
     def close(self) -> Deferred[Any]:
         """Listen no more; connections stay. Called again, it does nothing."""
-        self._part.tally(OPEN).tell(0)
+        self._role.tally(OPEN).tell(0)
         closing = [listener.close() for listener in self._listeners.values()]
         port, self._ari_port = self._ari_port, None
         if port is not None:

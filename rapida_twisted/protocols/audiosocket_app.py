@@ -22,11 +22,11 @@ from zope.interface import implementer
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
-from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
+from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IPolledReader, IReception
 from rapida_twisted.net.address_text import address_text
-from rapida_twisted.ports.rejection_log import Refusals
-from rapida_twisted.protocols.frame_writer import Outbox, make_outbox, tune_socket
-from rapida_twisted.protocols.polled_reader import make_reading
+from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
+from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.wire.audiosocket import (
     HANGUP_BYTES,
     AsteriskCodec,
@@ -69,7 +69,7 @@ class AudioSocketProtocol(Protocol):
     :param reactor: provides IReactorTime.
     :param uuid_timeout_s: how long the UUID frame may take (s).
     :param settled: called once, when the connection has said which call it is, or is gone.
-    :param refusals: told of those who are sent away.
+    :param rejections: told of those who are sent away.
     """
 
     _log = Logger()
@@ -84,11 +84,11 @@ class AudioSocketProtocol(Protocol):
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
         settled: Callable[[AudioSocketProtocol], None] = lambda protocol: None,
-        refusals: Refusals | None = None,
+        rejections: RejectionLog | None = None,
     ) -> None:
         self.format: AudioFormat = SLIN
         self.peer = ""
-        self.reading: IReading | None = None
+        self.reading: IPolledReader | None = None
         self.context_id = ""
         """Of the call that the peer says it is."""
         self.unknown_frames = 0
@@ -97,10 +97,10 @@ class AudioSocketProtocol(Protocol):
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
         self._settled: Callable[[AudioSocketProtocol], None] | None = settled
-        self._refusals = refusals if refusals is not None else Refusals()
+        self._rejections = rejections if rejections is not None else RejectionLog()
         self._codec = ServerCodec()
         self._state = _State.WAITING
-        self._outbox: Outbox
+        self._writer: FrameWriter
         self._sink: IMediaSink | None = None
         self._early: list[Frame] = []
         self._early_end: tuple[EndReason, str] | None = None
@@ -113,8 +113,8 @@ class AudioSocketProtocol(Protocol):
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
-        self._outbox = make_outbox(self.transport)
-        self.reading = make_reading(self.transport, self.dataReceived)
+        self._writer = make_frame_writer(self.transport)
+        self.reading = make_polled_reader(self.transport, self.dataReceived)
         self._set_deadline(self._uuid_timeout_s, self._uuid_overdue)
 
     def dataReceived(self, data: bytes) -> None:
@@ -134,7 +134,7 @@ class AudioSocketProtocol(Protocol):
         self._state = _State.CLOSING
         # A caller who hangs up while a frame of ours lies unread in Asterisk's socket makes a reset of its close. A
         # line that breaks is another thing: it takes nothing any more for a while before.
-        if reason.check(ConnectionDone, ConnectionLost) and self._outbox.dropped_in_row < LOST_FRAMES:
+        if reason.check(ConnectionDone, ConnectionLost) and self._writer.dropped_in_row < LOST_FRAMES:
             self._tell_end(EndReason.CALLER_HANGUP)
         else:
             self._tell_end(EndReason.CONNECTION_LOST, reason.getErrorMessage())
@@ -147,9 +147,9 @@ class AudioSocketProtocol(Protocol):
             return
         if len(payload) != self._header_bytes:
             self._header_bytes, self._header = len(payload), audio_header(len(payload), self.format.rate_hz)
-        outbox = self._outbox
-        if not outbox.send(self._header + payload) and outbox.dropped_in_row >= STALLED_FRAMES:
-            self._tell_end(EndReason.PEER_STALLED, f"{outbox.dropped_in_row} frames in a row could not be sent")
+        writer = self._writer
+        if not writer.send(self._header + payload) and writer.dropped_in_row >= STALLED_FRAMES:
+            self._tell_end(EndReason.PEER_STALLED, f"{writer.dropped_in_row} frames in a row could not be sent")
             self.abort()
 
     def flush(self) -> None:
@@ -159,23 +159,23 @@ class AudioSocketProtocol(Protocol):
         """What was sent is being heard."""
         reached()
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """Send a hangup frame. Asterisk closes then, and goes on in its dialplan; who does not is cut off."""
         if self._state is _State.CLOSING:
             return
         self._state = _State.CLOSING
         self._sink = None
-        # Reading may have stopped for the claim, and the peer's close must be seen.
+        # PolledReader may have stopped for the claim, and the peer's close must be seen.
         self.transport.resumeProducing()
-        self._outbox.send_control(HANGUP_BYTES)
+        self._writer.send_control(HANGUP_BYTES)
         # We do not close first: with unread audio in the socket that would send a reset, ahead of the hangup frame.
-        self._set_deadline(CLOSE_TIMEOUT_S, self._outbox.abort)
+        self._set_deadline(CLOSE_TIMEOUT_S, self._writer.abort)
 
     def abort(self) -> None:
         """Close at once, whatever is queued."""
         self._state = _State.CLOSING
         self._sink = None
-        self._outbox.abort()
+        self._writer.abort()
 
     # Frames
 
@@ -262,13 +262,13 @@ class AudioSocketProtocol(Protocol):
         failure.trap(RapidaError)
         word = getattr(failure.value, "word", "refused")
         self._refuse(f"call_{word}", "AudioSocket {peer} refused: {reason}", reason=failure.getErrorMessage())
-        self.hangup()
+        self.hang_up()
 
     def _claim_broke(self, failure: Failure) -> None:
         self._log.failure(
             "AudioSocket {peer}: its call could not be started", failure, peer=self.peer, id=self.context_id
         )
-        self.hangup()
+        self.hang_up()
 
     # The end
 
@@ -281,11 +281,11 @@ class AudioSocketProtocol(Protocol):
     def _protocol_broken(self, error: RemoteProtocolError) -> None:
         self._refuse("garbage", "AudioSocket {peer} broke the protocol: {error}", error=str(error))
         self._tell_end(EndReason.PROTOCOL_ERROR, str(error))
-        self.hangup()
+        self.hang_up()
 
     def _refuse(self, why: str, text: str, **values: Any) -> None:
         peer = self.transport.getPeer()
-        self._refusals.add(
+        self._rejections.add(
             f"audiosocket.{why}",
             peer,
             self._log,
@@ -298,8 +298,8 @@ class AudioSocketProtocol(Protocol):
     def _close(self) -> None:
         """Close from our side, after a peer that said it is done."""
         self._state = _State.CLOSING
-        self._set_deadline(CLOSE_TIMEOUT_S, self._outbox.abort)
-        self._outbox.close()
+        self._set_deadline(CLOSE_TIMEOUT_S, self._writer.abort)
+        self._writer.close()
 
     def _tell_end(self, reason: EndReason, detail: str = "") -> None:
         """Tell the call, once, that its media is over; one that is not there yet, when it is claimed."""
@@ -328,7 +328,7 @@ class AudioSocketFactory(ServerFactory):
 
     :param max_waiting: connections that may be open at once without saying which call they are; for a further one, the
         oldest of them is closed.
-    :param refusals: told of those who are sent away.
+    :param rejections: told of those who are sent away.
     """
 
     _log = Logger()
@@ -340,7 +340,7 @@ class AudioSocketFactory(ServerFactory):
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
         max_waiting: int = MAX_WAITING,
-        refusals: Refusals | None = None,
+        rejections: RejectionLog | None = None,
     ) -> None:
         self.refused = 0
         """Connections that were closed because too many had not said which call they are."""
@@ -348,7 +348,7 @@ class AudioSocketFactory(ServerFactory):
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
         self._max_waiting = max_waiting
-        self.refusals = refusals if refusals is not None else Refusals()
+        self.rejections = rejections if rejections is not None else RejectionLog()
         self._waiting: dict[AudioSocketProtocol, None] = {}
 
     @property
@@ -360,7 +360,7 @@ class AudioSocketFactory(ServerFactory):
         if len(self._waiting) >= self._max_waiting:
             self._close_oldest()
         protocol = AudioSocketProtocol(
-            self._reception, self._reactor, self._uuid_timeout_s, self._settled, self.refusals
+            self._reception, self._reactor, self._uuid_timeout_s, self._settled, self.rejections
         )
         protocol.factory = self
         self._waiting[protocol] = None
@@ -371,7 +371,7 @@ class AudioSocketFactory(ServerFactory):
         oldest = next(iter(self._waiting))
         self.refused += 1
         peer = oldest.transport.getPeer() if oldest.transport is not None else None
-        self.refusals.add(
+        self.rejections.add(
             "audiosocket.waiting", peer, self._log,
             "AudioSocket: {waiting} connections have not said which call they are, so the oldest is closed"
             " ({refused} closed so far)",
@@ -396,7 +396,7 @@ class AsteriskProtocol(Protocol):
     def __init__(self, call: UUID) -> None:
         self.call = call
         self._codec = AsteriskCodec()
-        self._outbox: Outbox | None = None
+        self._writer: FrameWriter | None = None
         """Where frames go, while the call is up."""
         self.problem = ""
         """The rule that the server broke, if it did."""
@@ -422,48 +422,48 @@ class AsteriskProtocol(Protocol):
 
     def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
         """Send one frame of s16le mono; whether the server kept up, else it was dropped."""
-        return self._outbox is not None and self._outbox.send(self._codec.send(AudioFrame(samples, rate_hz)))
+        return self._writer is not None and self._writer.send(self._codec.send(AudioFrame(samples, rate_hz)))
 
     def send_digit(self, digit: str) -> None:
         """Send a key that was pressed."""
-        if self._outbox is not None:
-            self._outbox.send_control(self._codec.send(DtmfFrame(digit)))
+        if self._writer is not None:
+            self._writer.send_control(self._codec.send(DtmfFrame(digit)))
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """Hang up as Asterisk does: close, without a frame. A server that is behind with reading is not waited for."""
-        outbox, self._outbox = self._outbox, None
-        if outbox is None:
+        writer, self._writer = self._writer, None
+        if writer is None:
             return
-        if outbox.full:
-            outbox.abort()
+        if writer.full:
+            writer.abort()
         else:
-            outbox.close()
+            writer.close()
 
     # What the transport says
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
-        self._outbox = make_outbox(self.transport)
-        self._outbox.send_control(self._codec.send(UuidFrame(self.call)))
+        self._writer = make_frame_writer(self.transport)
+        self._writer.send_control(self._codec.send(UuidFrame(self.call)))
         self.call_started()
 
     def dataReceived(self, data: bytes) -> None:
         try:
             for frame in self._codec.receive_data(data):
-                if self._outbox is None:
+                if self._writer is None:
                     return
                 if type(frame) is AudioFrame:
                     self.audio_received(frame.samples, frame.rate_hz)
                 elif type(frame) is HangupFrame:
-                    self.hangup()
+                    self.hang_up()
                     self.hangup_received()
                 elif type(frame) is ErrorFrame:
                     self.error_received(frame.code)
         except RemoteProtocolError as error:
-            if self._outbox is not None:
+            if self._writer is not None:
                 self.problem = str(error)
-                self._outbox.abort()
+                self._writer.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._outbox = None
+        self._writer = None
         self.call_ended(self.problem or ("" if reason.check(ConnectionDone) else reason.getErrorMessage()))

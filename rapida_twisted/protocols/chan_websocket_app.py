@@ -33,10 +33,10 @@ from rapida_twisted.errors import (
     RapidaError,
     RemoteProtocolError,
 )
-from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReading, IReception
+from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IPolledReader, IReception
 from rapida_twisted.net.address_text import address_text
-from rapida_twisted.ports.rejection_log import Refusals
-from rapida_twisted.protocols.polled_reader import make_reading
+from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
 from rapida_twisted.wire.audiosocket import DIGITS
 from rapida_twisted.wire.chan_websocket import (
@@ -89,7 +89,7 @@ class _MediaChannel(QuickWebSocket):
     def __init__(self, reception: IReception, reactor: Any) -> None:
         super().__init__()
         self.peer: str = ""
-        self.reading: IReading | None = None
+        self.reading: IPolledReader | None = None
         self.format = AudioFormat("slin", 8000)
         self.context_id = ""
         """Of the call that the handshake named."""
@@ -114,7 +114,7 @@ class _MediaChannel(QuickWebSocket):
         step = MAX_SENT_BYTES // self.format.frame_bytes * self.format.frame_bytes
         messages = [payload] if len(payload) <= step else _slices(payload, step)
         self.send_binary(*messages)
-        if self.outbox.full:
+        if self.writer.full:
             self._tell_paused()
 
     def flush(self) -> None:
@@ -129,7 +129,7 @@ class _MediaChannel(QuickWebSocket):
         self._marks[name] = reached
         self._command(MarkMedia(name))
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """Tell Asterisk to hang the channel up, and close."""
         self._sink = None
         self._command(Hangup())
@@ -138,7 +138,7 @@ class _MediaChannel(QuickWebSocket):
     def abort(self) -> None:
         """Close at once, whatever is queued."""
         self._sink = None
-        self.outbox.abort()
+        self.writer.abort()
 
     # What Asterisk says
 
@@ -162,8 +162,8 @@ class _MediaChannel(QuickWebSocket):
     def onOpen(self) -> None:
         """The handshake is done: MEDIA_START must come now."""
         self._set_deadline(START_TIMEOUT_S, self._start_overdue)
-        self.outbox.drained = self._tell_paused
-        self.reading = make_reading(self.transport, self.dataReceived)
+        self.writer.drained = self._tell_paused
+        self.reading = make_polled_reader(self.transport, self.dataReceived)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
         """The connection is gone, or was never open."""
@@ -196,7 +196,7 @@ class _MediaChannel(QuickWebSocket):
         except ValueError as error:
             self._refuse("bad_format", "WebSocket {peer} refused: {error}", error=str(error))
             self._abandon(EndReason.PROTOCOL_ERROR, str(error))
-            self.hangup()
+            self.hang_up()
             return
         self.channel, self.peer = event.channel, self._peer_text()
         context, self._context = self._context, None
@@ -232,11 +232,11 @@ class _MediaChannel(QuickWebSocket):
         """Tell the call to pause, or to go on: Asterisk's queue is full, or what was sent is still on its way there."""
         if self._sink is None:
             return
-        if not self.outbox.full:
+        if not self.writer.full:
             self._set_deadline(None)
         elif self._deadline is None:
             self._set_deadline(STALLED_S, self._stalled)
-        paused = self._xoff or self.outbox.full
+        paused = self._xoff or self.writer.full
         if paused != self._paused:
             self._paused = paused
             self._sink.sending_paused(paused)
@@ -277,7 +277,7 @@ class _MediaChannel(QuickWebSocket):
 
     def _refuse(self, why: str, text: str, **values: Any) -> None:
         peer = self.transport.getPeer()
-        self.factory.refusals.add(
+        self.factory.rejections.add(
             f"websocket.{why}", peer, self._log, text, peer=address_text(peer), id=self.context_id, **values
         )
 
@@ -360,7 +360,7 @@ class MediaServerFactory(WebSocketServerFactory):
     """Makes a :class:`MediaServerProtocol` for each connection. Serve it alone, or under a Site by WebSocketResource.
 
     :param door: looks at a handshake first: None lets it in, (status, reason) refuses it. For API keys.
-    :param refusals: told of those who are sent away.
+    :param rejections: told of those who are sent away.
     :param message_bytes: what a message may have.
     """
 
@@ -371,12 +371,12 @@ class MediaServerFactory(WebSocketServerFactory):
         reception: IReception,
         reactor: Any,
         door: Callable[[ConnectionRequest], tuple[int, str] | None] = lambda request: None,
-        refusals: Refusals | None = None,
+        rejections: RejectionLog | None = None,
         message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(protocols=[SUBPROTOCOL], server="", reactor=reactor)
         self.door = door
-        self.refusals = refusals if refusals is not None else Refusals()
+        self.rejections = rejections if rejections is not None else RejectionLog()
         self._reception = reception
         self._reactor = reactor
         tune_factory(self)
@@ -407,7 +407,7 @@ class MediaClientFactory(WebSocketClientFactory):
         self._reception = reception
         self._reactor = reactor
         self._context = context
-        self.refusals = Refusals()
+        self.rejections = RejectionLog()
         tune_factory(self)
         self.setProtocolOptions(openHandshakeTimeout=START_TIMEOUT_S)
 

@@ -117,7 +117,7 @@ class AsteriskChannel(QuickWebSocket):
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_event(event, self.form).encode("utf-8"))
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """The caller hung up: close."""
         self.sendClose(1000)
 

@@ -18,7 +18,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-__all__ = ["Outbox", "make_outbox", "tune_socket"]
+__all__ = ["FrameWriter", "make_frame_writer", "tune_socket"]
 
 READ_BYTES = 4096
 """What one read takes at the most, and what may be queued in user space: 13 frames of 320 bytes."""
@@ -29,7 +29,7 @@ KERNEL_SEND_BYTES = 16384
 UNACKNOWLEDGED_MS = 10_000
 
 
-class Outbox:
+class FrameWriter:
     """Where one connection's frames go."""
 
     def __init__(self, transport: Any) -> None:
@@ -72,7 +72,7 @@ class Outbox:
 
 
 @implementer(IPushProducer)
-class _BufferedOutbox(Outbox):
+class _BufferedWriter(FrameWriter):
     """Any transport: it tells us when its buffer is full and when it is empty again."""
 
     def __init__(self, transport: Any) -> None:
@@ -96,7 +96,7 @@ class _BufferedOutbox(Outbox):
         self.full = True
 
 
-class _RecordOutbox(_BufferedOutbox):
+class _RecordWriter(_BufferedWriter):
     """TLS: each message in a record of its own.
 
     Twisted would put those of one turn into one record. Asterisk reads one message whenever its socket has something
@@ -119,7 +119,7 @@ class _RecordOutbox(_BufferedOutbox):
 
 
 @implementer(IPullProducer)
-class _DirectOutbox(Outbox):
+class _DirectWriter(FrameWriter):
     """A bare socket: ``send()`` now, and ``transport.write`` only for what the kernel did not take."""
 
     def __init__(self, transport: Any) -> None:
@@ -183,13 +183,13 @@ def tune_socket(transport: Any) -> None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
 
-def make_outbox(transport: Any, *, records: bool = False) -> Outbox:
-    """The outbox that suits the transport; to be called once, in ``connectionMade``.
+def make_frame_writer(transport: Any, *, records: bool = False) -> FrameWriter:
+    """The writer that suits the transport; to be called once, in ``connectionMade``.
 
     :param records: whether each message leaves in a TLS record of its own, if there is TLS.
     """
     if isinstance(transport, tcp.Connection) and not transport.TLS:
-        return _DirectOutbox(transport)
+        return _DirectWriter(transport)
     if records and isinstance(transport, TLSMemoryBIOProtocol):
-        return _RecordOutbox(transport)
-    return _BufferedOutbox(transport)
+        return _RecordWriter(transport)
+    return _BufferedWriter(transport)

@@ -16,17 +16,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.interfaces import IReading
+from rapida_twisted.interfaces import IPolledReader
 from rapida_twisted.protocols.frame_writer import READ_BYTES
 
-__all__ = ["MAX_READS", "Reading", "make_reading"]
+__all__ = ["MAX_READS", "PolledReader", "make_polled_reader"]
 
 MAX_READS = 4
 """What a poll reads at the most, in times of READ_BYTES: 1 s of slin at 8 kHz. More than that waits in the socket."""
 
 
-@implementer(IReading)
-class Reading:
+@implementer(IPolledReader)
+class PolledReader:
     """One TCP or UNIX connection without TLS.
 
     :param transport: a Twisted transport that has a socket.
@@ -100,8 +100,8 @@ class Reading:
         self._transport.connectionLost(failure)
 
 
-def make_reading(transport: Any, received: Callable[[bytes], None]) -> Reading | None:
+def make_polled_reader(transport: Any, received: Callable[[bytes], None]) -> PolledReader | None:
     """What lets the clock read this transport; None where only the reactor can (TLS, the PROXY protocol)."""
     if isinstance(transport, tcp.Connection) and not transport.TLS:
-        return Reading(transport, received)
+        return PolledReader(transport, received)
     return None

@@ -17,7 +17,7 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from rapida_twisted.protocols.frame_writer import Outbox, make_outbox, tune_socket
+from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 
 __all__ = ["MAX_CONTROL_BYTES", "QuickWebSocket"]
 
@@ -43,7 +43,7 @@ class QuickWebSocket(_Autobahn):
     factory: Any
     state: int
     data: bytes
-    outbox: Outbox
+    writer: FrameWriter
     _control_bytes = 0
 
     def binary_received(self, payload: bytes) -> None:
@@ -59,9 +59,9 @@ class QuickWebSocket(_Autobahn):
         if self.state != WebSocketProtocol.STATE_OPEN:
             return False
         if len(payloads) == 1:
-            sent = self.outbox.send(self._binary_message(payloads[0]))
+            sent = self.writer.send(self._binary_message(payloads[0]))
         else:
-            sent = self.outbox.send(*map(self._binary_message, payloads))
+            sent = self.writer.send(*map(self._binary_message, payloads))
         if sent:
             self._control_bytes = 0
         return sent
@@ -87,7 +87,7 @@ class QuickWebSocket(_Autobahn):
         # Behind a Site the HTTP channel is still registered as the transport's producer.
         self.transport.unregisterProducer()
         tune_socket(self.transport)
-        self.outbox = make_outbox(self.transport, records=True)
+        self.writer = make_frame_writer(self.transport, records=True)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -105,14 +105,14 @@ class QuickWebSocket(_Autobahn):
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
         # All that is written must go one way, or a direct send would land in the middle of a queued frame.
-        self.outbox.send_control(data)
-        if not self.outbox.full:
+        self.writer.send_control(data)
+        if not self.writer.full:
             self._control_bytes = 0
             return
         # Whoever sends pings and does not read the answers costs his connection, not our memory.
         self._control_bytes += len(data)
         if self._control_bytes > MAX_CONTROL_BYTES:
-            self.outbox.abort()
+            self.writer.abort()
 
     def onMessageEnd(self) -> None:  # noqa: N802
         # As Autobahn's, without the Deferred that it makes for listeners that we do not have.

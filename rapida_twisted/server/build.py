@@ -25,15 +25,15 @@ from rapida_twisted.asterisk.ari.client import AriClient
 from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.replies import AriChannel
 from rapida_twisted.asterisk.outbound.calls import OutboundCalls
-from rapida_twisted.asterisk.outbound.progress_writer import CallNotes
-from rapida_twisted.asterisk.outbound.trunk import Line, LineRules
+from rapida_twisted.asterisk.outbound.progress_writer import ProgressWriter
+from rapida_twisted.asterisk.outbound.trunk import Trunk, TrunkLimits
 from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
-from rapida_twisted.interfaces import AssistantHouse, ICallStore, Swept
+from rapida_twisted.interfaces import AssistantEnvironment, ICallStore, Swept
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
@@ -42,17 +42,17 @@ from rapida_twisted.net.http_client import causes_of, make_client, tls_options
 from rapida_twisted.observe.counted_client import CountedClient
 from rapida_twisted.observe.interface import Instant
 from rapida_twisted.observe.multiprocess import open_metrics
-from rapida_twisted.observe.sampler import Watch
+from rapida_twisted.observe.sampler import Sampler
 from rapida_twisted.ports.listening_port import outcome_of
-from rapida_twisted.ports.rejection_log import Refusals
-from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, Entrance
+from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, ServerPorts
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.server.banner import dialplan_values, welcome_text
 from rapida_twisted.server.lease import Lease, owner_name
 from rapida_twisted.server.preflight import check_start
 from rapida_twisted.server.reception import Reception
-from rapida_twisted.server.role import WHOLE, Part
+from rapida_twisted.server.role import STANDALONE, ProcessRole
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
 from rapida_twisted.store.memory import MemoryStore
@@ -66,7 +66,7 @@ from rapida_twisted.web.parameters import CallParameters
 from rapida_twisted.web.proxy import ForwardedOutbound
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
-from rapida_twisted.web.websocket import handshake_door, websocket_page
+from rapida_twisted.web.websocket import handshake_gate, websocket_page
 from rapida_twisted.webhook.status import StatusWebhook
 
 __all__ = ["RapidaMedia"]
@@ -86,7 +86,7 @@ class RapidaMedia(Service):
     :param settings: what it was told.
     :param reactor: listens, and provides the time.
     :param announce: called once when all is listening, with what a person needs next. It may hold the API key.
-    :param part: what of it this process is.
+    :param role: what of it this process is.
     :raises SettingsError: an assistant or the store named in the settings can't be used.
     """
 
@@ -98,27 +98,27 @@ class RapidaMedia(Service):
         settings: Settings,
         reactor: Any,
         announce: Callable[[str], None] = lambda text: None,
-        part: Part = WHOLE,
+        role: ProcessRole = STANDALONE,
     ) -> None:
         self.settings = settings
-        self._part = part
+        self._role = role
         keep_out_of_logs(*settings.secrets)
         self.reactor = reactor
         self.draining = False
         transfers = TransferRules(settings.transfer_allow)
         self.metrics = open_metrics(reactor)
-        house = AssistantHouse(reactor, settings.state_dir, settings, transfers.check, self.metrics)
+        house = AssistantEnvironment(reactor, settings.state_dir, settings, transfers.check, self.metrics)
         self.assistants: Assistants = parse_rules(settings.assistant, house)
         self.metrics.set_rules(self.assistants.ids)
         self.store: ICallStore = observed(self._make_store(), self.metrics)
         self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.governor = Governor(self.clock, settings.polling, reactor)
-        self.calls = Calls(settings.max_calls, part.tally("calls"))
-        self.refusals = Refusals()
-        """What was refused, by name: ``refusals.counts``."""
+        self.calls = Calls(settings.max_calls, role.tally("calls"))
+        self.rejections = RejectionLog()
+        """What was refused, by name: ``rejections.counts``."""
         self._idle_watch = IdleWatch(self.calls, settings.idle_s, lambda: self._count("call.idle"))
-        self._watch = Watch(
+        self._watch = Sampler(
             self.metrics, clock=self.clock, calls=lambda: self.calls, look=self._instant, refused=self._refused,
             reactor=reactor,
         )  # fmt: skip
@@ -135,7 +135,7 @@ class RapidaMedia(Service):
             self._http_client, self._http_pool = make_client(reactor, settings.tls_ca_file)
         except ValueError as error:
             raise SettingsError(f"TLS__CA_FILE: {error}") from None
-        self.vault = open_vault(settings.state_dir, settings.vault_words)
+        self.vault = open_vault(settings.state_dir, settings.vault_key_settings)
         self.webhook = StatusWebhook(
             self.store, settings.status_webhook_url, settings.status_webhook_secret,
             treq_client=CountedClient(self._http_client, self.metrics.webhook, _never_sent), reactor=reactor,
@@ -143,7 +143,7 @@ class RapidaMedia(Service):
         self.outbound = self._make_outbound()
         self._audiosocket: AudioSocketFactory | None = None
         self._site_open: RapidaSite | None = None
-        self._entrance = Entrance(settings, self.refusals, part, reactor)
+        self._ports = ServerPorts(settings, self.rejections, role, reactor)
         self._announce = announce
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = reactor
@@ -163,9 +163,9 @@ class RapidaMedia(Service):
         return OutboundCalls(
             vault=self.vault,
             store=self.store,
-            notes=CallNotes(self.store, notify=notify, noted=self.webhook.wake, reactor=self.reactor),
-            make_line=self._make_line,
-            rules=LineRules(
+            notes=ProgressWriter(self.store, notify=notify, noted=self.webhook.wake, reactor=self.reactor),
+            make_trunk=self._make_trunk,
+            rules=TrunkLimits(
                 context=settings.outbound_context,
                 app=settings.ari_app,
                 calls=settings.outbound_calls,
@@ -182,11 +182,11 @@ class RapidaMedia(Service):
             now=time.time,
         )
 
-    def _make_line(self, credential: AriCredential, rules: LineRules, **words: Any) -> Line:
+    def _make_trunk(self, credential: AriCredential, rules: TrunkLimits, **words: Any) -> Trunk:
         client = CountedClient(
             self._http_client, lambda outcome: self.metrics.ari(credential.name, outcome), _never_sent
         )
-        return Line(
+        return Trunk(
             credential, rules, treq_client=client, make_stasis=self._make_stasis, reactor=self.reactor,
             tls_options=lambda host: tls_options(host, self.settings.tls_ca_file), now=time.time, **words,
         )  # fmt: skip
@@ -223,7 +223,7 @@ class RapidaMedia(Service):
         self.governor.start()
         self._watch.start()
         super().startService()
-        if self._part.ari:
+        if self._role.ari:
             if self.settings.status_webhook_url:
                 self.webhook.start()
             Deferred.fromCoroutine(self.outbound.start()).addErrback(self._outbound_broke)
@@ -231,9 +231,9 @@ class RapidaMedia(Service):
             "listening: HTTP on port {http}, AudioSocket on port {audiosocket}; state in {state_dir}",
             http=self.http_port, audiosocket=self.audiosocket_port, state_dir=self.settings.state_dir,
         )  # fmt: skip
-        values = dialplan_values(self.settings, keys.plain[0], self._entrance.port_of, self.assistants.ids)
+        values = dialplan_values(self.settings, keys.plain[0], self._ports.port_of, self.assistants.ids)
         text = welcome_text(self.settings, values, keys.is_new)
-        ready = succeed(None) if self._part.media else Deferred.fromCoroutine(self.outbound.connected(CONNECT_S))
+        ready = succeed(None) if self._role.media else Deferred.fromCoroutine(self.outbound.connected(CONNECT_S))
         ready.addCallback(lambda _: self.reactor.callWhenRunning(self._announce, text))
 
     def _keys_broke(self, problem: str) -> None:
@@ -245,25 +245,25 @@ class RapidaMedia(Service):
     @property
     def http_port(self) -> int:
         """The port that HTTP listens on, once started."""
-        return self._entrance.port_of(HTTP)
+        return self._ports.port_of(HTTP)
 
     @property
     def audiosocket_port(self) -> int:
         """The port that AudioSocket listens on, once started."""
-        return self._entrance.port_of(AUDIOSOCKET)
+        return self._ports.port_of(AUDIOSOCKET)
 
     @property
     def https_port(self) -> int:
         """The port with TLS, once started; 0 without one."""
-        return self._entrance.port_of(HTTPS)
+        return self._ports.port_of(HTTPS)
 
     def _open_entrance(self, keys: ApiKeys) -> None:
         settings, site = self.settings, self._site(keys)
         site.resource.putChild(b"metrics", MetricsPage(self.metrics, keys, public=settings.metrics_public))
         self._audiosocket = AudioSocketFactory(
-            self.reception, self.reactor, settings.audiosocket_uuid_s, settings.audiosocket_waiting, self.refusals
+            self.reception, self.reactor, settings.audiosocket_uuid_s, settings.audiosocket_waiting, self.rejections
         )
-        self._entrance.open(site, self._audiosocket)
+        self._ports.open(site, self._audiosocket)
         self._site_open = site
 
     def _refuses_calls(self) -> bool:
@@ -272,7 +272,7 @@ class RapidaMedia(Service):
         return self.draining and not self._handing_over
 
     def _count(self, name: str) -> None:
-        self.refusals.counts[name] += 1
+        self.rejections.counts[name] += 1
 
     def _site(self, keys: ApiKeys) -> RapidaSite:
         return make_site(
@@ -280,12 +280,12 @@ class RapidaMedia(Service):
             keys=keys,
             registrar=self.registrar,
             outbound=self.outbound,
-            hangup=self.hang_up,
+            hang_up=self.hang_up,
             draining=lambda: self.draining,
             assistants=self.assistants.health,
             extra=self._pages(keys),
             reactor=self.reactor,
-            refusals=self.refusals,
+            rejections=self.rejections,
             max_body_bytes=self.settings.http_body_bytes,
             request_timeout_s=self.settings.http_request_s,
         )
@@ -295,13 +295,13 @@ class RapidaMedia(Service):
             b"clock": ClockPage(self.clock, keys),
             b"talk/asterisk/ctx": ContextPages(self.store, keys, websocket_page(self._websockets(keys))),
         }
-        if self._part.ari_socket:
-            pages[b"talk/asterisk/outbound"] = ForwardedOutbound(keys, self._part.ari_socket, self.reactor)
+        if self._role.ari_socket:
+            pages[b"talk/asterisk/outbound"] = ForwardedOutbound(keys, self._role.ari_socket, self.reactor)
         return pages
 
     def _websockets(self, keys: ApiKeys) -> MediaServerFactory:
         return MediaServerFactory(
-            self.reception, self.reactor, handshake_door(keys), self.refusals, self.settings.message_bytes
+            self.reception, self.reactor, handshake_gate(keys), self.rejections, self.settings.message_bytes
         )
 
     # While running
@@ -326,7 +326,7 @@ class RapidaMedia(Service):
 
     def _refused(self) -> dict[str, int]:
         """What limits have refused so far, by their names."""
-        return dict(self.refusals.counts)
+        return dict(self.rejections.counts)
 
     def _obey(self, words: Mapping[str, str]) -> None:
         """An order of another process that shares the store."""
@@ -337,17 +337,17 @@ class RapidaMedia(Service):
             self._log.info("call {id}: another server wants it hung up, and it is not up here", id=context_id)
 
     def _keep_house(self) -> Deferred[Any]:
-        self._entrance.renew_certificates()
-        if self._part.ari:
+        self._ports.renew_certificates()
+        if self._role.ari:
             self.outbound.refresh()
-        self.refusals.flush()
+        self.rejections.flush()
         self._idle_watch.look()
         return Deferred.fromCoroutine(self._sweep()).addErrback(self._not_swept)
 
     async def _sweep(self) -> None:
         now, presume = time.time(), self.lease.may_judge()
         self._swept(await self.store.sweep(now=now, forget_before=now - self.settings.keep_s, presume=presume))
-        if self._part.ari and await self.outbound.adopt(presume):
+        if self._role.ari and await self.outbound.adopt(presume):
             self.webhook.look_back()
 
     def _swept(self, swept: Swept) -> None:
@@ -377,7 +377,7 @@ class RapidaMedia(Service):
 
     def leave_ports(self) -> None:
         """Before :meth:`stopService`, where others listen on the same ports: accept nothing more at once."""
-        self._entrance.close()
+        self._ports.close()
 
     def hand_over(self) -> None:
         """Before :meth:`stopService`, where another process takes this one's place: leave the ports to it, and the
@@ -385,7 +385,7 @@ class RapidaMedia(Service):
         self._handing_over = True
         if self._site_open is not None:
             self._site_open.leaving = True
-        self._entrance.close()
+        self._ports.close()
 
     def hurry(self) -> None:
         """Cut the drain time short: the calls that are left get their hangup frame now."""
@@ -405,7 +405,7 @@ class RapidaMedia(Service):
             await self._drain()
         await self._close_the_door()
         await (self.outbound.leave() if self._handing_over else self.outbound.stop())
-        await self._entrance.close()
+        await self._ports.close()
         self.governor.stop()
         if self._housekeeping.running:
             self._housekeeping.stop()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-__all__ = ["steady"]
+__all__ = ["use_monotonic_time"]
 
 
-def steady(reactor: Any) -> None:
+def use_monotonic_time(reactor: Any) -> None:
     """Have a reactor's timers follow the monotonic clock. To be called once, early, by whoever owns the process.
 
     Twisted's reactors reckon with the wall clock (:func:`time.time`). When that is set back by an hour, all that was to

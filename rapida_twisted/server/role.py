@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rapida_twisted.net.limits import Tally
+from rapida_twisted.net.limits import SharedCounter
 
-__all__ = ["ARI", "OPEN", "WHOLE", "Part"]
+__all__ = ["ARI", "OPEN", "STANDALONE", "ProcessRole"]
 
 ARI = "ARI"
 """What the socket is called at which the process that speaks with Asterisk's ARI takes requests for outbound calls."""
@@ -18,7 +18,7 @@ OPEN = "open"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ProcessRole:
     """What this process does. By default everything, with ports of its own.
 
     Asterisk lets one client connect to a Stasis application at a time, so of several processes one speaks ARI. It takes
@@ -35,9 +35,9 @@ class Part:
     """Sockets that listen already and that others accept from, too, by what listens on them, such as ``HTTP``."""
     ports: Mapping[str, int] = field(default_factory=dict)
     """Where other processes listen, likewise by name."""
-    tally: Callable[[str], Tally] = field(default=lambda name: Tally())
+    tally: Callable[[str], SharedCounter] = field(default=lambda name: SharedCounter())
     """Makes the count of something that is limited for all processes together."""
 
 
-WHOLE = Part()
+STANDALONE = ProcessRole()
 """A process that does everything."""

@@ -26,17 +26,17 @@ class CallsPage(KeyedResource):
 
     :param store: where the calls are.
     :param keys: who may see them.
-    :param hangup: hangs a call up that is up here; whether there was one.
+    :param hang_up: hangs a call up that is up here; whether there was one.
     """
 
-    def __init__(self, store: ICallStore, keys: ApiKeys, hangup: Callable[[str], bool]) -> None:
+    def __init__(self, store: ICallStore, keys: ApiKeys, hang_up: Callable[[str], bool]) -> None:
         super().__init__(keys)
         self._store = store
-        self._hangup = hangup
+        self._hang_up = hang_up
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         """The page of one call."""
-        return CallPage(self._store, self.keys, self._hangup, path.decode("utf-8", "surrogateescape"))
+        return CallPage(self._store, self.keys, self._hang_up, path.decode("utf-8", "surrogateescape"))
 
     async def respond(self, request: Request) -> Answer:
         """Newest first; ``limit`` and ``status`` narrow it down."""
@@ -49,30 +49,30 @@ class CallPage(KeyedResource):
 
     methods = (b"GET", b"HEAD", b"DELETE")
 
-    def __init__(self, store: ICallStore, keys: ApiKeys, hangup: Callable[[str], bool], context_id: str) -> None:
+    def __init__(self, store: ICallStore, keys: ApiKeys, hang_up: Callable[[str], bool], context_id: str) -> None:
         super().__init__(keys)
         self._store = store
-        self._hangup = hangup
+        self._hang_up = hang_up
         self._context_id = context_id
 
     async def respond(self, request: Request) -> Answer:
         """The record; or 202 when the hang-up is under way."""
         if request.method == b"DELETE":
-            return await self._hang_up()
+            return await self._hang_up_call()
         return json_answer(record_of(await self._store.get(self._context_id)))
 
-    async def _hang_up(self) -> Answer:
+    async def _hang_up_call(self) -> Answer:
         """Hang it up, or leave an order for those who have it, among the processes that share the store."""
         try:
             context = await self._store.get(self._context_id)
         except (UnknownContext, StoreUnavailable) as error:
-            if self._hangup(self._context_id):
+            if self._hang_up(self._context_id):
                 return Answer(202)
             if isinstance(error, UnknownContext):
                 raise Refusal(404, "no such call is up") from None
             raise
         mine, media = self._store.owner, context.owner if context.status is ContextStatus.CLAIMED else ""
-        if media in ("", mine) and self._hangup(self._context_id):
+        if media in ("", mine) and self._hang_up(self._context_id):
             return Answer(202)
         is_followed = context.call_status is not None and not context.call_status.over
         have_it = {media, context.follower if is_followed else ""} - {""}

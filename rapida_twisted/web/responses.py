@@ -1,4 +1,4 @@
-"""What the HTTP face answers: texts, JSON, and refusals that a dialplan can't mistake for a contextId.
+"""What the HTTP face answers: texts, JSON, and rejections that a dialplan can't mistake for a contextId.
 
 Asterisk's ``CURL()`` gives the body whatever the status is, and the dialplan takes any text for a contextId. So an
 error has an empty body, and its reason in the ``X-Rapida-Error`` header; only a client that asks for JSON gets JSON.

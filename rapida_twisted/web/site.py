@@ -17,7 +17,7 @@ from twisted.web.server import Request, Site
 
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.interfaces import ICallStore, IOutbound
-from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.web.calls import CallsPage
 from rapida_twisted.web.health import HealthPage, ReadyPage
 from rapida_twisted.web.outbound import OutboundPages
@@ -55,14 +55,14 @@ def make_root(
     store: ICallStore,
     keys: ApiKeys,
     registrar: Registrar,
-    hangup: Callable[[str], bool],
+    hang_up: Callable[[str], bool],
     draining: Callable[[], bool],
     extra: Mapping[bytes, IResource] | None = None,
     outbound: IOutbound | None = None,
     assistants: Callable[[], Mapping[str, Any]] = dict,
 ) -> Branch:
     """The tree of resources: see :func:`make_site` for the parameters."""
-    v1 = Branch({b"calls": CallsPage(store, keys, hangup)})
+    v1 = Branch({b"calls": CallsPage(store, keys, hang_up)})
     talk = {b"call": RegistrationsPage(registrar, keys), b"outbound": OutboundPages(registrar, keys, outbound)}
     v1.putChild(b"talk", Branch({b"asterisk": Branch(talk)}))
     for path, resource in (extra or {}).items():
@@ -75,13 +75,13 @@ def make_site(
     store: ICallStore,
     keys: ApiKeys,
     registrar: Registrar,
-    hangup: Callable[[str], bool],
+    hang_up: Callable[[str], bool],
     draining: Callable[[], bool],
     reactor: Any,
     extra: Mapping[bytes, IResource] | None = None,
     outbound: IOutbound | None = None,
     assistants: Callable[[], Mapping[str, Any]] = dict,
-    refusals: Refusals | None = None,
+    rejections: RejectionLog | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> RapidaSite:
@@ -90,21 +90,21 @@ def make_site(
     :param store: where call contexts are kept.
     :param keys: the API keys that are accepted.
     :param registrar: registers calls.
-    :param hangup: hangs the call of a contextId up; whether it was up.
+    :param hang_up: hangs the call of a contextId up; whether it was up.
     :param draining: whether the server is about to stop.
     :param reactor: provides IReactorTime.
     :param extra: further resources by their paths below ``/v1``, such as ``b"talk/asterisk/ctx"``.
     :param outbound: places calls; None: this server places none.
     :param assistants: how those assistants are that have something to tell, for ``/readyz``.
-    :param refusals: told of strangers who are refused.
+    :param rejections: told of strangers who are refused.
     :param max_body_bytes: what a request's body may have.
     :param request_timeout_s: how long a connection may take until its next request is there completely.
     """
     root = make_root(
-        store=store, keys=keys, registrar=registrar, hangup=hangup, draining=draining, extra=extra, outbound=outbound,
+        store=store, keys=keys, registrar=registrar, hang_up=hang_up, draining=draining, extra=extra, outbound=outbound,
         assistants=assistants,
     )  # fmt: skip
-    return RapidaSite(root, reactor, request_timeout_s, max_body_bytes, refusals)
+    return RapidaSite(root, reactor, request_timeout_s, max_body_bytes, rejections)
 
 
 def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:
@@ -164,7 +164,7 @@ class RapidaRequest(Request):
 
     def _refuse_body(self) -> None:
         self._refused = True
-        self.channel.site.refusals.add(
+        self.channel.site.rejections.add(
             "http.body_too_long", self.client, self._log, "{peer} sent a body of more than {limit} bytes",
             peer=_host(self.client), limit=self._max_body_bytes,
         )  # fmt: skip
@@ -212,19 +212,19 @@ class RapidaChannel(HTTPChannel):
     def timeoutConnection(self) -> None:  # noqa: N802
         """The time is over. Between two requests that is how a connection ends; within one it is a refusal."""
         if self.requests or self.clearLineBuffer():
-            self.site.refusals.add(
+            self.site.rejections.add(
                 "http.overdue", self.getPeer(), self._log, "{peer} did not send a whole request in time: closed",
                 peer=_host(self.getPeer()),
             )  # fmt: skip
         else:
-            self.site.refusals.counts["http.idle"] += 1
+            self.site.rejections.counts["http.idle"] += 1
         # Twisted has a line for each of them.
         self._log = _NO_LOG
         super().timeoutConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
         """What came is no HTTP. Twisted says nothing of it in the log; whoever writes a dialplan needs to know."""
-        self.site.refusals.add(
+        self.site.rejections.add(
             "http.garbage", self.getPeer(), self._log,
             "{peer} sent what is no HTTP request, or too long a one: 400. Is a parameter not URI-encoded?",
             peer=_host(self.getPeer()),
@@ -239,7 +239,7 @@ class RapidaSite(Site):
     :param reactor: provides IReactorTime.
     :param timeout_s: how long a connection may take until its next request is there completely.
     :param max_body_bytes: what a request's body may have.
-    :param refusals: told of strangers who are refused.
+    :param rejections: told of strangers who are refused.
     """
 
     _log = Logger()
@@ -252,12 +252,12 @@ class RapidaSite(Site):
         reactor: Any,
         timeout_s: float = REQUEST_TIMEOUT_S,
         max_body_bytes: int = MAX_BODY_BYTES,
-        refusals: Refusals | None = None,
+        rejections: RejectionLog | None = None,
     ) -> None:
         self.leaving = False
         """Whether this process leaves its port to others: its answers are the last ones of their connections."""
         self.max_body_bytes = max_body_bytes
-        self.refusals = refusals if refusals is not None else Refusals()
+        self.rejections = rejections if rejections is not None else RejectionLog()
         super().__init__(root, RapidaRequest, timeout=timeout_s, reactor=reactor, parsePOSTFormSubmission=False)
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
@@ -283,7 +283,7 @@ class RapidaSite(Site):
         }
         if request.code in _REFUSALS and getattr(request, "grant", None) is None:
             name = f"http.{request.code}"
-            self.refusals.add(name, request.client, self._log, text, level=LogLevel.info, **values)
+            self.rejections.add(name, request.client, self._log, text, level=LogLevel.info, **values)
         else:
             self._log.emit(LogLevel.debug if quiet else LogLevel.info, text, **values)
 

@@ -10,7 +10,7 @@ from autobahn.twisted.resource import WebSocketResource
 
 from rapida_twisted.credentials.api_keys import KEY_NAME, ApiKeys, Scope
 
-__all__ = ["Handshake", "handshake_door", "websocket_page"]
+__all__ = ["Handshake", "handshake_gate", "websocket_page"]
 
 
 class Handshake(Protocol):
@@ -22,7 +22,7 @@ class Handshake(Protocol):
     """The query."""
 
 
-def handshake_door(keys: ApiKeys) -> Callable[[Handshake], tuple[int, str] | None]:
+def handshake_gate(keys: ApiKeys) -> Callable[[Handshake], tuple[int, str] | None]:
     """A door that opens to whoever has a key for the media of calls: in the query, as ``x-api-key`` header, as a bearer
     token, or as the password of HTTP basic auth (what ``username`` and ``password`` of websocket_client.conf send)."""
 

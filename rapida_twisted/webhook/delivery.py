@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from rapida_twisted._version import __version__
+from rapida_twisted import __version__
 from rapida_twisted.net.http_client import causes_of, was_cancelled
 
 __all__ = ["Answer", "Receiver", "sign"]

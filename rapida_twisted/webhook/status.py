@@ -1,6 +1,6 @@
 """The signed status webhook: each change of an outbound call's status, POSTed to the address in the settings.
 
-What is to be told is kept in the store's outbox until it was taken. So a notice may come twice (its answer was lost, or
+What is to be told is kept in the store's writer until it was taken. So a notice may come twice (its answer was lost, or
 the server was started anew), and none is left out unless it was given up, which the log says.
 """
 
@@ -37,7 +37,7 @@ PAGE = 100
 MOST_CALLS = 10_000
 """Calls whose notices wait here. Those of further calls stay in the store until one of these is done."""
 LOOK_S = 60.0
-"""The outbox is looked into so often unasked: a change may have been noted by a write that seemed to fail."""
+"""The writer is looked into so often unasked: a change may have been noted by a write that seemed to fail."""
 GONE = 410
 
 
@@ -85,7 +85,7 @@ class StatusWebhook:
         self._failed_looks = 0
         self._next_look: IDelayedCall | None = None
         self._receiver_health = _Health("the status webhook", self._receiver.where, self._log)
-        self._store_health = _Health("the outbox of the status webhook", "the store", self._log)
+        self._store_health = _Health("the writer of the status webhook", "the store", self._log)
 
     def __repr__(self) -> str:
         return f"<StatusWebhook {self._receiver.where}>"
@@ -98,7 +98,7 @@ class StatusWebhook:
         self.wake()
 
     def wake(self) -> None:
-        """Look into the outbox: a change was noted. May be called at any time, and never blocks."""
+        """Look into the writer: a change was noted. May be called at any time, and never blocks."""
         if not self._running:
             return
         self._look_again = True
@@ -108,7 +108,7 @@ class StatusWebhook:
             self._run(self._look())
 
     def look_back(self) -> None:
-        """Look into the whole outbox: older notices than those known have come, from a process that is gone."""
+        """Look into the whole writer: older notices than those known have come, from a process that is gone."""
         self._seen = 0
         self.wake()
 
@@ -142,7 +142,7 @@ class StatusWebhook:
         if not failure.check(CancelledError):
             self._log.failure("the status webhook broke", failure)
 
-    # Reading the outbox
+    # PolledReader the writer
 
     async def _look(self) -> None:
         try:

@@ -388,7 +388,7 @@ class PlacedCallTests(ChainTestCase):
         self.far_side(register=says(500))
         phone = await self.place(upstream_fallback="echo")
         await until(lambda: max(array("h", phone.heard or b"\0\0")) > 3000)
-        phone.hangup()
+        phone.hang_up()
         record = await self.ended(phone)
         self.assertEqual((record["status"], record["reason"]), ("completed", "caller_hangup"))
         self.assertIn("500", record["detail"])
@@ -430,7 +430,7 @@ class ConnectionTests(ChainTestCase):
         self.near_server(upstream_url=f"HTTPS://{HOST}:{self.far_port}/")
         phone = await self.call(LOUD)
         await until(lambda: self.side.bots.made and self.side.bots.made[0].audio)
-        phone.hangup()
+        phone.hang_up()
         self.assertEqual((await self.ended(phone))["reason"], "caller_hangup")
 
     async def test_dialplan_goes_away(self) -> None:

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from rapida_twisted.assistants.record import Record, _RecordMaker
 from rapida_twisted.assistants.registry import Assistants, parse_rules
 from rapida_twisted.context import CallContext
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantMaker
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantMaker
 from rapida_twisted.media.assistant import Assistant
 from tests.assistants.calls import CONTEXT
 
@@ -85,7 +85,7 @@ class MakersTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """What ships and has nothing to prepare, prepares nothing."""
-        house = AssistantHouse(Clock(), Path("state"))
+        house = AssistantEnvironment(Clock(), Path("state"))
         assistants = parse_rules("*=echo,1=record:echo", house)
         self.assertEqual((self.prepared(assistants, "1"), self.prepared(assistants, "2")), ("", ""))
         self.assertEqual(assistants.health(), {})

@@ -13,7 +13,7 @@ from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse
+from rapida_twisted.interfaces import AssistantEnvironment
 from rapida_twisted.testing import FakeCall
 from tests.assistants.calls import CONTEXT
 from tests.audio.signals import measure
@@ -22,7 +22,7 @@ from tests.audio.signals import measure
 class PlayTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp()).absolute()
-        self.house = AssistantHouse(Clock(), Path(self.mktemp()))
+        self.house = AssistantEnvironment(Clock(), Path(self.mktemp()))
 
     def write_tone(self, rate_hz: int) -> bytes:
         """A second of 1 kHz in the file."""

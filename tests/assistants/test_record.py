@@ -18,7 +18,7 @@ from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, ICall
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.testing import FakeCall
 from tests.assistants.calls import CONTEXT, talk
@@ -29,7 +29,7 @@ BEEP_S = 0.2
 
 class RecordTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.house = AssistantHouse(Clock(), Path(self.mktemp()).absolute())
+        self.house = AssistantEnvironment(Clock(), Path(self.mktemp()).absolute())
 
     def answered(self, argument: str = "", rate_hz: int = 8000) -> FakeCall:
         """A call that is recorded."""
@@ -167,7 +167,7 @@ class InnerTests(RecordTestCase):
         class Inner(Assistant):
             async def answer(self, call: ICall) -> None:
                 told.append(await call.digits(2))
-                await call.hangup()
+                await call.hang_up()
 
             def audio_received(self, call: ICall, samples: bytes) -> None:
                 told.append(len(samples))

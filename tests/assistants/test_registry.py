@@ -21,7 +21,7 @@ from rapida_twisted.assistants.record import Record
 from rapida_twisted.assistants.registry import Assistants, known_factories, parse_assistant, parse_rules
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse, IAssistant, IAssistantFactory
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory
 from rapida_twisted.media.assistant import Assistant
 from tests.assistants.calls import CONTEXT
 
@@ -74,7 +74,7 @@ class WeatherFactory:
     usage = "weather:CITY  says the weather"
 
     def __init__(self) -> None:
-        self.configured: list[tuple[str, AssistantHouse]] = []
+        self.configured: list[tuple[str, AssistantEnvironment]] = []
 
     def configure(self, argument, house):  # type: ignore[no-untyped-def]
         self.configured.append((argument, house))
@@ -83,7 +83,7 @@ class WeatherFactory:
 
 class RegistryTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.house = AssistantHouse(Clock(), Path(self.mktemp()))
+        self.house = AssistantEnvironment(Clock(), Path(self.mktemp()))
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
         here = os.getcwd()

@@ -175,9 +175,7 @@ class ModelTests(SynchronousTestCase):
 
     def test_like_a_list(self) -> None:
         """Every byte said comes out once, in order, without gaps or mixing, in frames of exactly 20 ms."""
-        run_state_machine_as_test(
-            PlayoutMachine, settings=settings(max_examples=150, stateful_step_count=40)
-        )
+        run_state_machine_as_test(PlayoutMachine, settings=settings(max_examples=150, stateful_step_count=40))
 
 
 class SourceTests(SynchronousTestCase):
@@ -280,7 +278,6 @@ class SourceTests(SynchronousTestCase):
         self.assertEqual(self.playout.queued_ms, 200.0)
         self.assertEqual(self.playout.live_dropped_ms, 1000.0)
         self.assertEqual(self.playout.take(), b"\2\0" * 160)
-
 
     def test_live_audio_is_not_cut_up(self) -> None:
         """Live audio leaves in whole frames: less than one waits for its rest."""

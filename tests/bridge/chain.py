@@ -245,7 +245,7 @@ class ChainTestCase(TestCase):
         return phone
 
     def _hang_up(self, phone: Phone) -> Deferred[str]:
-        phone.hangup()
+        phone.hang_up()
         return phone.over
 
     async def ended(self, phone: Phone) -> Any:

@@ -52,7 +52,7 @@ class FakeFarEnd:
         """What is due."""
         return self.due.pop(0) if self.due else None
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """Count it."""
         self.hangups += 1
 

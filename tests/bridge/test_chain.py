@@ -117,7 +117,7 @@ class WholeTests(ChainTestCase):
         await self.hears(phone, has(FRAME))
         phone.send_digit("9")
         await until(lambda: Heard.made[0].digits == "9")
-        phone.hangup()
+        phone.hang_up()
         await until(lambda: Heard.made[0].ended)
         self.assertEqual((await self.ended(phone))["reason"], "caller_hangup")
 
@@ -194,7 +194,7 @@ class BeforeTheCallTests(ChainTestCase):
         phone = await self.call(FRAME)
         await until(lambda: self.side.bots.made and self.side.bots.made[0].audio)
         self.assertEqual(self.side.bots.made[0].path, f"/v1/talk/asterisk/ctx/{FAR_ID}?x-api-key={FAR_KEY}")
-        phone.hangup()
+        phone.hang_up()
         await until(lambda: self.side.bots.made[0].lost)
 
     async def test_no_answer(self) -> None:
@@ -229,7 +229,7 @@ class BeforeTheCallTests(ChainTestCase):
         self.near_server(upstream_fallback="echo")
         phone = await self.call(FRAME)
         await self.hears(phone, has(FRAME))
-        phone.hangup()
+        phone.hang_up()
         record = await self.ended(phone)
         self.assertEqual((record["status"], record["reason"]), ("completed", "caller_hangup"))
         self.assertIn("500", record["detail"])
@@ -272,7 +272,7 @@ class InTheCallTests(ChainTestCase):
             phone = other
             if fallback:
                 await self.hears(phone, has(FRAME))
-                phone.hangup()
+                phone.hang_up()
             record = await self.ended(phone)
             expected = ("completed", "caller_hangup") if fallback else ("failed", "upstream_failed")
             self.assertEqual((record["status"], record["reason"]), expected, record)
@@ -343,7 +343,7 @@ class InTheCallTests(ChainTestCase):
         self.near_server()
         phone = await self.call(FRAME)
         await until(lambda: self.side.bots.made)
-        phone.hangup()
+        phone.hang_up()
         record = await self.ended(phone)
         self.assertEqual((record["reason"], record["detail"]), ("caller_hangup", ""))
         await until(lambda: self.side.bots.made[0].lost)

@@ -119,7 +119,7 @@ class SocketsTests(FarEndTestCase):
     async def test_our_hangup(self) -> None:
         """We hang up by closing, as Asterisk does, and are told nothing of it; audio goes nowhere after."""
         far_end = await self.connect(Peers(Peer))
-        far_end.hangup()
+        far_end.hang_up()
         await until(lambda: self.peer.lost)
         self.assertEqual(self.peer.received, SAID_UUID)
         self.assertFalse(far_end.send_audio(FRAME))
@@ -130,7 +130,7 @@ class SocketsTests(FarEndTestCase):
         """What was about to be told when we hung up is not told any more."""
         far_end = await self.connect(Peers(Peer))
         far_end.hung_up()
-        far_end.hangup()
+        far_end.hang_up()
         await until(lambda: self.peer.lost)
         self.assertEqual(self.user.told, [])
 

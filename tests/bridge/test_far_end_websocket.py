@@ -229,7 +229,7 @@ class UpTests(WebSocketFarEndTestCase):
     async def test_our_hangup(self) -> None:
         """We hang up with a close, as Asterisk does, and nothing is told of it."""
         far_end = await self.connect()
-        far_end.hangup()
+        far_end.hang_up()
         await until(lambda: self.bot.lost)
         self.assertEqual(self.bot.closes, [(True, 1000)])
         self.assertFalse(far_end.send_audio(FRAME))
@@ -403,7 +403,7 @@ class TlsTests(WebSocketFarEndTestCase):
         bot.play(OTHER)
         await until(lambda: far_end.queued_ms == 20)
         self.assertEqual(far_end.take(), OTHER)
-        far_end.hangup()
+        far_end.hang_up()
         await until(lambda: bot.lost)
 
     async def test_unknown_authority(self) -> None:

@@ -301,7 +301,7 @@ class RegisteredTests(ClientCase):
             store, "7".__eq__, now=time.time, context_ttl_s=300.0, max_pending=1, draining=lambda: False
         )
         site = make_site(
-            store=store, keys=ApiKeys((KEY,)), registrar=registrar, hangup=lambda context_id: False,
+            store=store, keys=ApiKeys((KEY,)), registrar=registrar, hang_up=lambda context_id: False,
             draining=lambda: False, reactor=reactor,
         )  # fmt: skip
         url = await self.listen(site)

@@ -170,7 +170,7 @@ class LoopbackTests(TestCase):
             store=self.store,
             keys=ApiKeys((KEY,)),
             registrar=registrar,
-            hangup=lambda context_id: False,
+            hang_up=lambda context_id: False,
             draining=lambda: False,
             reactor=reactor,
         )

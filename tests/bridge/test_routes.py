@@ -14,7 +14,7 @@ from rapida_twisted.assistants.bridge import BridgeFactory
 from rapida_twisted.bridge import routes
 from rapida_twisted.bridge.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantHouse
+from rapida_twisted.interfaces import AssistantEnvironment
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
@@ -169,7 +169,9 @@ class FactoryTests(SynchronousTestCase):
     def configure(self, argument: str = "", **words: Any) -> Any:
         """Read them."""
         settings = Settings(**{**HOSTED, **words})
-        house = AssistantHouse(Clock(), Path(self.mktemp()), settings, TransferRules(settings.transfer_allow).check)
+        house = AssistantEnvironment(
+            Clock(), Path(self.mktemp()), settings, TransferRules(settings.transfer_allow).check
+        )
         return BridgeFactory().configure(argument, house)
 
     def refused(self, argument: str = "", **words: Any) -> str:

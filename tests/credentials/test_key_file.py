@@ -109,9 +109,7 @@ class TroubleTests(KeyFileTestCase):
     def test_empty(self) -> None:
         """An empty file is no key; the sentence says what helps."""
         self.path.write_text(" \n")
-        self.assertEqual(
-            self.refusal(), f"the API key file {self.path} is empty; remove it, and a new key is made"
-        )
+        self.assertEqual(self.refusal(), f"the API key file {self.path} is empty; remove it, and a new key is made")
 
     def test_no_text(self) -> None:
         """Neither is a file of other bytes, which are not shown."""

@@ -8,7 +8,7 @@ import shlex
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import CallStatus, EndReason
-from rapida_twisted.settings import setting_words
+from rapida_twisted.settings import all_settings
 from rapida_twisted.tools.ctl.main import make_parser
 from tests.docs.blocks import DOCS, named_blocks
 from tests.web.in_memory import Face
@@ -55,7 +55,7 @@ class CallsPageTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """The limits' defaults are those of the settings."""
-        defaults = {setting.env: setting.default for setting in setting_words()}
+        defaults = {setting.env: setting.default for setting in all_settings()}
         rows = re.findall(r"^``(\w+__\w+)`` +(\d+) ", self.page, re.MULTILINE)
         self.assertEqual(len(rows), 7)
         self.assertEqual(dict(rows), {name: defaults[name] for name, _ in rows})

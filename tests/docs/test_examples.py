@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from rapida_twisted import AssistantHouse, CallContext, IAssistantFactory
+from rapida_twisted import AssistantEnvironment, CallContext, IAssistantFactory
 from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
 from rapida_twisted.testing import FakeCall
 from rapida_twisted.wire.audiosocket import AsteriskCodec, AudioFrame, DtmfFrame, UuidFrame
@@ -83,7 +83,7 @@ class PluginExampleTests(SynchronousTestCase):
         """The docs' plugin says the weather and hangs up."""
         factory = example("weather_plugin").weather
         self.assertTrue(IAssistantFactory.providedBy(factory))
-        make = factory.configure("Berlin", AssistantHouse(reactor, Path(".")))
+        make = factory.configure("Berlin", AssistantEnvironment(reactor, Path(".")))
         call = FakeCall(make(CallContext(context_id="x", assistant_id="1", created_at=0, expires_at=1)))
         call.start()
         call.advance(1.0)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.settings import Settings, read_env_file, setting_words
+from rapida_twisted.settings import Settings, all_settings, read_env_file
 from tests.observe.test_prometheus import filled
 from tests.observe.turns import TurningClock
 
@@ -119,9 +119,9 @@ class UnitTests(SynchronousTestCase):
         words = read_env_file(str(DOCS / "operate" / "rapida-media.env"))
         (given,) = re.findall(r"^Environment=(.*)", self.unit, re.MULTILINE)
         words |= dict(word.split("=", 1) for word in given.split())
-        known = {setting.env for setting in setting_words()} | {"PYTHONUNBUFFERED"}
+        known = {setting.env for setting in all_settings()} | {"PYTHONUNBUFFERED"}
         self.assertLessEqual(set(words), known)
-        self.settings = Settings.from_words({}, words, {})
+        self.settings = Settings.from_mapping({}, words, {})
 
     def test_settings(self) -> None:
         """They are ones that the server knows and takes, and its calls have their time to end."""

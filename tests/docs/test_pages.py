@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
-from rapida_twisted.settings import setting_words
+from rapida_twisted.settings import all_settings
 from rapida_twisted.tap import Options
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ class SettingsPageTests(SynchronousTestCase):
     def test_every_setting_is_there(self) -> None:
         """The page names every setting in both forms, with its default."""
         page = (ROOT / "docs" / "settings.rst").read_text()
-        for setting in setting_words():
+        for setting in all_settings():
             self.assertIn(f"``{setting.env}``", page)
             if not setting.secret:
                 self.assertIn(f"``--{setting.option}``", page)
@@ -41,7 +41,7 @@ class SettingsPageTests(SynchronousTestCase):
     def test_every_setting_is_in_help(self) -> None:
         """--help names every setting with its environment name."""
         text = " ".join(str(Options()).split())
-        for setting in setting_words():
+        for setting in all_settings():
             if not setting.secret:
                 self.assertIn(f"--{setting.option}", text)
             self.assertIn(f"{setting.env}", text.replace(" ", "") if setting.env not in text else text)

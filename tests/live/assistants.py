@@ -28,8 +28,8 @@ class Interrupted(Assistant):
     async def answer(self, call: ICall) -> None:
         """Say it."""
         # The first part's end and the second's beginning leave together.
-        call.say(pcm(Recording.tone(SPEECH_HZ, 1.03)))
-        await call.say(pcm(Recording.tone(SPEECH_HZ, SPEECH_S - 1.03)))
+        call.play(pcm(Recording.tone(SPEECH_HZ, 1.03)))
+        await call.play(pcm(Recording.tone(SPEECH_HZ, SPEECH_S - 1.03)))
 
     def digit_received(self, call: ICall, digit: str) -> None:
         """Be quiet."""
@@ -46,8 +46,8 @@ class LongSpeech(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """Say it."""
-        await call.say(pcm(noise(self._seconds)))
-        await call.hangup()
+        await call.play(pcm(noise(self._seconds)))
+        await call.hang_up()
 
 
 class Mover(Assistant):
@@ -66,7 +66,7 @@ class HangsUp(Assistant):
 
     def digit_received(self, call: ICall, digit: str) -> None:
         """Hang up."""
-        call.hangup()
+        call.hang_up()
 
 
 class HearsItself(Assistant):
@@ -82,7 +82,7 @@ class HearsItself(Assistant):
         """Say it, once all is calm."""
         await deferLater(call.reactor, 1.0)
         self._said_at = time.monotonic()
-        await call.say(pcm(Recording.tone(SPEECH_HZ, 0.2)))
+        await call.play(pcm(Recording.tone(SPEECH_HZ, 0.2)))
         await deferLater(call.reactor, 2.0)
 
     def audio_received(self, call: ICall, samples: bytes) -> None:
@@ -90,7 +90,7 @@ class HearsItself(Assistant):
         if self._said_at and max(memoryview(samples).cast("h")) > 1000:
             self._log.info("heard itself after {ms:.0f} ms", ms=1000 * (time.monotonic() - self._said_at))
             self._said_at = 0.0
-            call.hangup()
+            call.hang_up()
 
 
 class EchoUntilDigit(HangsUp):

@@ -54,7 +54,7 @@ class FarAhead:
 
     def _played(self) -> None:
         self._tell("played")
-        self._channel.hangup()
+        self._channel.hang_up()
 
     def _tell(self, what: str) -> None:
         left_ms = self._channel.format.ms(len(self._waiting))

@@ -81,7 +81,7 @@ class FakeChannel:
         else:
             reached()
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """Count it."""
         self.hangups += 1
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from rapida_twisted.interfaces import IReading
+from rapida_twisted.interfaces import IPolledReader
 from rapida_twisted.media.clock import MediaClock
 
 STEP_S = 0.0005
 
 
-@implementer(IReading)
+@implementer(IPolledReader)
 class Line:
     """A connection on which packets arrive.
 

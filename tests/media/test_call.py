@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull
-from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, Spoken
+from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, PlayOutcome
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from tests.media.fakes import CallOnFakes, FakeAssistant, FakeChannel, KeptLog, counted, write_wav
@@ -106,9 +106,9 @@ class LineTests(CallTestCase):
         """What is said is sent frame by frame, with silence before and after it; only it counts as said."""
         fakes = self.up()
         fakes.tick()
-        spoken = fakes.call.say(counted(3))
+        spoken = fakes.call.play(counted(3))
         self.assertEqual(b"".join(fakes.tick(5)), counted(3) + 2 * SILENCE)
-        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
         self.assertEqual((fakes.call.audio_out_s, fakes.call.silent_frames), (0.06, 3))
 
     def test_other_calls_go_on(self) -> None:
@@ -128,7 +128,7 @@ class SayTests(CallTestCase):
 
     def test_one_after_the_other(self) -> None:
         """An answer says one thing after the other, each when the one before it was heard."""
-        told: list[Spoken] = []
+        told: list[PlayOutcome] = []
         wav = write_wav(self.mktemp(), counted(2, first=10))
 
         async def stream() -> AsyncIterator[bytes]:
@@ -136,11 +136,11 @@ class SayTests(CallTestCase):
 
         async def answer(call: ICall) -> None:
             for audio in (counted(2), wav, [counted(1, first=30)], stream()):
-                told.append(await call.say(audio))
+                told.append(await call.play(audio))
 
         fakes = self.up(answer)
         fakes.tick(20)
-        self.assertEqual(told, [Spoken.PLAYED] * 4)
+        self.assertEqual(told, [PlayOutcome.PLAYED] * 4)
         self.assertEqual(
             fakes.channel.voiced,
             counted(2) + counted(2, first=10) + counted(1, first=30) + counted(2, first=20),
@@ -150,52 +150,52 @@ class SayTests(CallTestCase):
         """Samples are at the assistant's rate if nothing else is said."""
         fakes = self.up(rate_hz=16000)
         self.assertEqual(fakes.call.rate_hz, 16000)
-        fakes.call.say(b"\0\x10" * 16000)
+        fakes.call.play(b"\0\x10" * 16000)
         fakes.tick(80)
         self.assertApproximates(fakes.call.audio_out_s, 1.0, 0.03)
-        fakes.call.say(b"\0\x10" * 24000, rate_hz=24000)
+        fakes.call.play(b"\0\x10" * 24000, rate_hz=24000)
         fakes.tick(80)
         self.assertApproximates(fakes.call.audio_out_s, 2.0, 0.06)
 
     def test_flush_in_the_middle(self) -> None:
         """A barge-in tells how much was not heard, the channel drops what it has, and silence follows at once."""
         fakes = self.up()
-        spoken = fakes.call.say(counted(50))
+        spoken = fakes.call.play(counted(50))
         fakes.tick(20)
         self.assertApproximates(fakes.call.queued_ms, 600, 0.1)
         self.assertApproximates(fakes.call.flush(), 600, 0.1)
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         self.assertEqual(fakes.tick(2), [SILENCE] * 2)
         self.assertEqual(fakes.call.queued_ms, 0)
 
     def test_queue_limit(self) -> None:
         """Once more than the limit waits, nothing more can be said until some of it was heard."""
         fakes = self.up(queue_limit_ms=1000)
-        said = [fakes.call.say(counted(30)) for _ in range(2)]
-        self.assertRaises(PlayoutFull, fakes.call.say, counted(1))
+        said = [fakes.call.play(counted(30)) for _ in range(2)]
+        self.assertRaises(PlayoutFull, fakes.call.play, counted(1))
         fakes.tick(15)
-        said.append(fakes.call.say(counted(1)))
+        said.append(fakes.call.play(counted(1)))
         fakes.tick(60)
-        self.assertEqual([self.successResultOf(spoken) for spoken in said], [Spoken.PLAYED] * 3)
+        self.assertEqual([self.successResultOf(spoken) for spoken in said], [PlayOutcome.PLAYED] * 3)
 
     def test_cancel(self) -> None:
         """Cancelling one thing said goes on with the next."""
         fakes = self.up()
-        first, second = fakes.call.say(counted(9)), fakes.call.say(counted(1, first=50))
+        first, second = fakes.call.play(counted(9)), fakes.call.play(counted(1, first=50))
         fakes.tick(2)
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertEqual(fakes.tick(2), [counted(1, first=50), SILENCE])
-        self.assertIs(self.successResultOf(second), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(second), PlayOutcome.PLAYED)
 
     def test_barge_in_from_the_callback(self) -> None:
         """The caller's audio may flush what is being said, from the callback that tells of it."""
         fakes = self.up()
         self.assistant.on_audio = lambda call: call.flush()
-        spoken = fakes.call.say(counted(50))
+        spoken = fakes.call.play(counted(50))
         fakes.tick(3)
         fakes.call.audio_received(counted(1))
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         self.assertEqual(fakes.tick(1), [SILENCE])
 
     def test_from_what_is_being_said(self) -> None:
@@ -203,14 +203,14 @@ class SayTests(CallTestCase):
 
         def parts() -> Iterator[bytes]:
             yield counted(1)
-            fakes.call.say(counted(1, first=9))
+            fakes.call.play(counted(1, first=9))
             fakes.call.flush()
-            fakes.call.say(counted(1, first=7))
+            fakes.call.play(counted(1, first=7))
 
         fakes = self.up()
-        spoken = fakes.call.say(parts())
+        spoken = fakes.call.play(parts())
         self.assertEqual(fakes.tick(3), [counted(1), counted(1, first=7), SILENCE])
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
 
 
 class PacedTests(CallTestCase):
@@ -228,7 +228,7 @@ class PacedTests(CallTestCase):
 
     def test_ahead(self) -> None:
         """What is said is sent ahead of its time, several frames at once, in order, and never further than the lead."""
-        self.fakes.call.say(counted(50))
+        self.fakes.call.play(counted(50))
         for heard in range(1, 51):
             self.fakes.tick()
             self.assertLessEqual(len(b"".join(self.channel.sent)), (heard + 10) * SLIN.frame_bytes)
@@ -239,26 +239,26 @@ class PacedTests(CallTestCase):
         """Something said is played when the peer says so, also when it ends with a frame or has none at all."""
         for samples in (counted(5), counted(5)[:-10], b""):
             self.channel.marks.clear()
-            spoken = self.fakes.call.say(samples)
+            spoken = self.fakes.call.play(samples)
             self.fakes.tick(20)
             self.assertNoResult(spoken)
             [reached] = self.channel.marks
             reached()
-            self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+            self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
 
     def test_flush(self) -> None:
         """A barge-in flushes what the peer has too, and a mark that comes yet changes nothing."""
-        spoken = self.fakes.call.say(counted(5))
+        spoken = self.fakes.call.play(counted(5))
         self.fakes.tick(2)
         self.fakes.call.flush()
         self.assertEqual(self.channel.flushes, 1)
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         for reached in self.channel.marks:
             reached()
 
     def test_paused(self) -> None:
         """While the peer takes no more nothing is sent; after that it goes on where it was."""
-        self.fakes.call.say(counted(50))
+        self.fakes.call.play(counted(50))
         self.fakes.tick(2)
         self.fakes.call.sending_paused(True)
         self.assertEqual(self.fakes.tick(20), [])
@@ -268,11 +268,11 @@ class PacedTests(CallTestCase):
 
     def test_end(self) -> None:
         """The end flushes what was said and was not heard yet."""
-        spoken = self.fakes.call.say(counted(5))
+        spoken = self.fakes.call.play(counted(5))
         self.fakes.tick(2)
         self.fakes.call.media_ended(EndReason.CALLER_HANGUP)
         self.assert_over(self.fakes, EndReason.CALLER_HANGUP)
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
 
 
 class LiveTests(CallTestCase):
@@ -354,14 +354,14 @@ class HearingTests(CallTestCase):
         """When the wire's rate changes in the middle, both ways follow, what waits too, and the times add up."""
         fakes = self.up(rate_hz=8000)
         fakes.call.audio_received(counted(50))
-        spoken = fakes.call.say(b"\0\x10" * 8000)
+        spoken = fakes.call.play(b"\0\x10" * 8000)
         fakes.tick(10)
         fakes.channel.format = SLIN16
         fakes.call.format_changed()
         frames = fakes.tick(50)
         self.assertEqual({len(frame) for frame in frames}, {SLIN16.frame_bytes})
         self.assertApproximates(fakes.call.audio_out_s, 1.0, 0.05)
-        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
         self.assistant.heard.clear()
         for _ in range(50):
             fakes.call.audio_received(b"\0\x10" * 320)
@@ -378,7 +378,7 @@ class HearingTests(CallTestCase):
         said: list[bytes] = []
         fakes = self.up()
         fakes.call.tap(heard.append, said.append)
-        fakes.call.say(counted(1))
+        fakes.call.play(counted(1))
         fakes.call.audio_received(counted(2, first=5))
         fakes.tick(2)
         fakes.call.tap(None, None)
@@ -438,7 +438,7 @@ class DigitsTests(CallTestCase):
 
         async def answer(call: ICall) -> None:
             await call.digits(1)
-            await call.hangup()
+            await call.hang_up()
 
         fakes = self.up(answer)
         fakes.call.digit_received("1")
@@ -464,13 +464,13 @@ class EndTests(CallTestCase):
         """The answer is cancelled, what was said is flushed, and the channel is not hung up on again."""
         ends: list[str] = []
         fakes = self.up(self.waiting_for_ever(ends))
-        spoken = fakes.call.say(counted(50))
+        spoken = fakes.call.play(counted(50))
         fakes.tick(2)
         fakes.call.media_ended(EndReason.CALLER_HANGUP, "as told")
         self.assertEqual((ends, self.assistant.ended), ([], []))
         self.assert_over(fakes, EndReason.CALLER_HANGUP)
         self.assertEqual(ends, ["CancelledError"])
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         self.assertEqual((fakes.channel.hangups, fakes.call.end_detail), (0, "as told"))
 
     def test_only_the_first_reason_counts(self) -> None:
@@ -490,13 +490,13 @@ class EndTests(CallTestCase):
 
         async def at_once(call: ICall) -> None:
             try:
-                await call.hangup()
+                await call.hang_up()
             except CancelledError:
                 ends.append("cancelled")
                 raise
 
         async def later(call: ICall) -> None:
-            await call.say(counted(2))
+            await call.play(counted(2))
             await at_once(call)
 
         for answer in (at_once, later):
@@ -509,25 +509,25 @@ class EndTests(CallTestCase):
     def test_hangup_from_callbacks(self) -> None:
         """Every callback may hang up; what comes after it in the same turn disturbs nothing."""
         fakes = self.up()
-        self.assistant.on_audio = lambda call: call.hangup()
+        self.assistant.on_audio = lambda call: call.hang_up()
         fakes.call.audio_received(counted(1))
         fakes.call.audio_received(counted(1))
         self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
         self.assertEqual(len(self.assistant.heard), 1)
 
         fakes = self.up()
-        self.assistant.on_digit = lambda call: call.hangup()
+        self.assistant.on_digit = lambda call: call.hang_up()
         fakes.call.digit_received("1")
         self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
 
         fakes = self.up()
-        fakes.call.say(counted(1)).addCallback(lambda _: fakes.call.hangup())
-        fakes.call.say(counted(1))
+        fakes.call.play(counted(1)).addCallback(lambda _: fakes.call.hang_up())
+        fakes.call.play(counted(1))
         fakes.tick(5)
         self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
 
         fakes = self.up()
-        fakes.call.tap(None, lambda samples: void(fakes.call.hangup()))
+        fakes.call.tap(None, lambda samples: void(fakes.call.hang_up()))
         fakes.reactor.advance(0.1)
         self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
         self.assertEqual(len(fakes.channel.sent), 1)
@@ -537,34 +537,34 @@ class EndTests(CallTestCase):
 
         def parts() -> Iterator[bytes]:
             yield counted(1)
-            fakes.call.hangup()
+            fakes.call.hang_up()
             yield counted(1)
 
         async def stream() -> AsyncIterator[bytes]:
             for part in range(60):
                 if part == 55:
-                    fakes.call.hangup()
+                    fakes.call.hang_up()
                 yield counted(1)
 
         for audio in (parts(), stream()):
             fakes = self.up()
-            spoken = fakes.call.say(audio)
+            spoken = fakes.call.play(audio)
             fakes.tick(20)
             self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
-            self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+            self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
 
     def test_hangup_while_ending(self) -> None:
         """Hanging up a call that is ending, or over, fires when it is over."""
         fakes = self.up()
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
-        during = fakes.call.hangup()
+        during = fakes.call.hang_up()
         self.assertNoResult(during)
         inside: list[Deferred[None]] = []
-        self.assistant.on_ended = lambda call: inside.append(call.hangup())
+        self.assistant.on_ended = lambda call: inside.append(call.hang_up())
         self.assert_over(fakes, EndReason.CALLER_HANGUP)
         self.successResultOf(during)
         self.successResultOf(inside[0])
-        after = fakes.call.hangup()
+        after = fakes.call.hang_up()
         fakes.turn()
         self.successResultOf(after)
         self.assertEqual(fakes.channel.hangups, 0)
@@ -573,7 +573,7 @@ class EndTests(CallTestCase):
         """A channel that says from within send_audio() that it is gone gets no second frame, even when one is owed."""
         fakes = self.up()
         fakes.channel.on_send = lambda: fakes.call.media_ended(EndReason.PEER_STALLED, "it took nothing")
-        fakes.call.say(counted(9))
+        fakes.call.play(counted(9))
         fakes.reactor.advance(0.1)
         self.assert_over(fakes, EndReason.PEER_STALLED)
         self.assertEqual(len(fakes.channel.sent), 1)
@@ -585,15 +585,15 @@ class EndTests(CallTestCase):
         def hang_up() -> None:
             fakes.call.media_ended(EndReason.CONNECTION_LOST)
 
-        self.patch(fakes.channel, "hangup", hang_up)
-        fakes.call.hangup()
+        self.patch(fakes.channel, "hang_up", hang_up)
+        fakes.call.hang_up()
         self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
 
     def test_too_late(self) -> None:
         """After the end nothing can be said, and the error tells which call and why."""
         fakes = self.up()
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
-        error = self.failureResultOf(fakes.call.say(counted(1)), CallEnded)
+        error = self.failureResultOf(fakes.call.play(counted(1)), CallEnded)
         self.assertIn(fakes.call.context.context_id, error.getErrorMessage())
         self.assertIn("caller_hangup", error.getErrorMessage())
         self.assert_over(fakes, EndReason.CALLER_HANGUP)
@@ -608,7 +608,7 @@ class EndTests(CallTestCase):
 
             async def answer(call: ICall, gate: Deferred[None] = gate) -> None:
                 await gate
-                await call.say(counted(1))
+                await call.play(counted(1))
 
             fakes = self.up(answer)
             fakes.call.media_ended(reason)
@@ -635,7 +635,7 @@ class EndTests(CallTestCase):
                 raise
 
         async def answer(call: ICall) -> None:
-            await call.say(stream())
+            await call.play(stream())
 
         fakes = self.up(answer)
         fakes.tick(2)
@@ -652,11 +652,11 @@ class EndTests(CallTestCase):
             await Deferred[None]()
 
         waits: list[Callable[[ICall], Awaitable[object]]] = [
-            lambda call: call.say(counted(500)),
-            lambda call: call.say(stream()),
+            lambda call: call.play(counted(500)),
+            lambda call: call.play(stream()),
             lambda call: call.digits(4),
             lambda call: deferLater(call.reactor, 60.0),
-            lambda call: call.hangup(),
+            lambda call: call.hang_up(),
         ]
         for wait in waits:
 
@@ -690,7 +690,7 @@ class FailureTests(CallTestCase):
             self.failing()
 
         async def later(call: ICall) -> None:
-            await call.say(counted(1))
+            await call.play(counted(1))
             self.failing()
 
         for answer in (at_once, later):
@@ -704,7 +704,7 @@ class FailureTests(CallTestCase):
 
         class Plain(Assistant):
             def answer(self, call: ICall) -> None:  # type: ignore[override]
-                call.say(counted(1))
+                call.play(counted(1))
 
         class Raising(Assistant):
             def answer(self, call: ICall) -> None:  # type: ignore[override]
@@ -756,7 +756,7 @@ class FailureTests(CallTestCase):
         """A failure in call_ended() is logged with the contextId; the end is told on, with its own reason."""
         fakes = self.up()
         self.assistant.on_ended = self.failing
-        over = fakes.call.hangup()
+        over = fakes.call.hang_up()
         self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
         self.successResultOf(over)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -777,10 +777,10 @@ class FailureTests(CallTestCase):
         for audio in (parts(), stream()):
             self.logged.events.clear()
             fakes = self.up()
-            spoken = fakes.call.say(audio)
+            spoken = fakes.call.play(audio)
             fakes.tick(10)
             self.assert_failed(fakes, ZeroDivisionError)
-            self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+            self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
 
     def test_other_calls_go_on(self) -> None:
         """The calls beside one that fails are not disturbed."""
@@ -792,10 +792,10 @@ class FailureTests(CallTestCase):
             self.failing()
             yield b""
 
-        calls[2].call.say(parts())
-        said = [fakes.call.say(counted(5)) for fakes in calls if fakes is not calls[2]]
+        calls[2].call.play(parts())
+        said = [fakes.call.play(counted(5)) for fakes in calls if fakes is not calls[2]]
         reactor.pump([0.005] * 40)
         self.assertIs(calls[2].call.ended, EndReason.ASSISTANT_FAILED)
-        self.assertEqual([self.successResultOf(spoken) for spoken in said], [Spoken.PLAYED] * 5)
+        self.assertEqual([self.successResultOf(spoken) for spoken in said], [PlayOutcome.PLAYED] * 5)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(len(clock), 5)

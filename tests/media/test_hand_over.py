@@ -99,7 +99,7 @@ class HandOverTests(SynchronousTestCase):
     def test_what_was_said_is_still_heard(self) -> None:
         """The former one's last words are not cut."""
         fakes = CallOnFakes()
-        spoken = fakes.call.say(FRAME * 2)
+        spoken = fakes.call.play(FRAME * 2)
         fakes.call.hand_over(FakeAssistant())
         self.assertEqual(fakes.tick(3), [FRAME, FRAME, SILENCE])
         self.successResultOf(spoken)
@@ -143,7 +143,7 @@ class FetchTests(SynchronousTestCase):
         asked: list[int] = []
         fakes = CallOnFakes()
         fakes.call.fetch(lambda: asked.append(1))
-        fakes.call.say(FRAME)
+        fakes.call.play(FRAME)
         self.assertEqual(fakes.tick(), [FRAME])
         self.assertEqual(asked, [])
         fakes.tick()

@@ -13,7 +13,7 @@ from rapida_twisted.audio import playout as playout_module
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.audio.playout import Playout
-from rapida_twisted.interfaces import Sayable, Spoken
+from rapida_twisted.interfaces import Playable, PlayOutcome
 from rapida_twisted.media.speech import AHEAD_MS, PART_MS, Speech
 from tests.media.fakes import counted, ramp, write_wav
 
@@ -30,9 +30,9 @@ class SpeechTestCase(SynchronousTestCase):
         self.failures: list[Failure] = []
         self.speech = Speech(self.playout, self.failures.append, self.reactor)
 
-    def say(self, audio: Sayable, rate_hz: int = 8000) -> Deferred[Spoken]:
+    def play(self, audio: Playable, rate_hz: int = 8000) -> Deferred[PlayOutcome]:
         """Say something."""
-        return self.speech.say(audio, rate_hz)
+        return self.speech.play(audio, rate_hz)
 
     def hear(self, frames: int) -> list[bytes | None]:
         """Let so many frames be heard."""
@@ -94,18 +94,18 @@ class KindsTests(SpeechTestCase):
     def test_samples(self) -> None:
         """Samples in memory are heard as they are, and are played once the frame after their last one is due."""
         samples = counted(5)
-        spoken = self.say(samples)
+        spoken = self.play(samples)
         self.assertEqual(b"".join(frame or b"" for frame in self.hear(5)), samples)
         self.assertNoResult(spoken)
         self.assertEqual(self.hear(1), [None])
-        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
 
     def test_every_kind_sounds_the_same(self) -> None:
         """Bytes, a bytearray, a memoryview, a file's name, an iterable and an async iterable sound the same."""
         samples = ramp(8000)
         wav = write_wav(self.mktemp(), samples)
         cuts = [samples[begin : begin + 777] for begin in range(0, len(samples), 777)]
-        kinds: dict[str, Sayable] = {
+        kinds: dict[str, Playable] = {
             "bytes": samples,
             "file": wav,
             "list": cuts,
@@ -113,11 +113,11 @@ class KindsTests(SpeechTestCase):
             "stream": Stream(cuts).parts(),
         }
         for name, audio in kinds.items():
-            spoken = self.say(audio)
+            spoken = self.play(audio)
             self.assertEqual(self.hear_all()[: len(samples)], samples, name)
-            self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+            self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
         for raw in (bytearray(samples), memoryview(samples)):
-            self.say(raw)  # type: ignore[arg-type]
+            self.play(raw)  # type: ignore[arg-type]
             self.assertEqual(self.hear_all()[: len(samples)], samples)
 
     def test_other_rates(self) -> None:
@@ -125,35 +125,35 @@ class KindsTests(SpeechTestCase):
         for rate_hz in (16000, 24000, 48000):
             tone = b"\0\x10" * rate_hz
             for audio in (tone, [tone], Stream([tone]).parts(), write_wav(self.mktemp(), tone, rate_hz)):
-                spoken = self.say(audio, 8000 if isinstance(audio, str) else rate_hz)
+                spoken = self.play(audio, 8000 if isinstance(audio, str) else rate_hz)
                 self.assertApproximates(SLIN.ms(len(self.hear_all())), 1000, 30)
-                self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+                self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
 
     def test_nothing(self) -> None:
         """Saying nothing at all is played with the next frame."""
         for nothing in (b"", [], [b"", b""], Stream([]).parts()):
-            spoken = self.say(nothing)
+            spoken = self.play(nothing)
             self.assertEqual(self.hear(1), [None])
-            self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+            self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
 
     def test_cut_in_the_middle_of_a_sample(self) -> None:
         """Parts may be cut anywhere: half a sample waits for its other half."""
         samples = ramp(400)
         cuts = [samples[:1], samples[1:2], samples[2:101], samples[101:]]
         for audio in (cuts, Stream(cuts).parts()):
-            self.say(audio)
+            self.play(audio)
             self.assertEqual(self.hear_all()[: len(samples)], samples)
 
     def test_in_order_without_gaps(self) -> None:
         """What is said follows what was said before, in the same frame if need be."""
         samples = ramp(1000)
         for begin in range(0, 2000, 250):
-            self.say(samples[begin : begin + 250])
+            self.play(samples[begin : begin + 250])
         self.assertEqual(self.hear_all()[:2000], samples)
 
     def test_no_audio(self) -> None:
         """What is no audio is refused at once, and nothing is queued."""
-        self.assertRaises(TypeError, self.say, 17)
+        self.assertRaises(TypeError, self.play, 17)
         self.assertRaises(FileNotFoundError, self.say, "no/such/file.wav")
         self.assertEqual(self.hear(1), [None])
 
@@ -170,7 +170,7 @@ class KindsTests(SpeechTestCase):
         tone = b"\0\x10" * 16000
         for audio in (tone, [tone], Stream([tone]).parts()):
             converted.clear()
-            self.say(audio, 16000)
+            self.play(audio, 16000)
             self.hear_all()
             self.assertEqual(sum(converted), len(tone))
             self.assertLessEqual(max(converted), AudioFormat("slin", 16000).bytes_for(PART_MS))
@@ -181,36 +181,36 @@ class FlushTests(SpeechTestCase):
 
     def test_flush_in_the_middle(self) -> None:
         """A flush in the middle tells how much was not heard, of samples to the millisecond; all is flushed."""
-        first, second = self.say(counted(50)), self.say(counted(25))
+        first, second = self.play(counted(50)), self.play(counted(25))
         self.hear(20)
         self.assertApproximates(self.speech.flush(), 1000 + 500 - 400, 0.1)
-        self.assertIs(self.successResultOf(first), Spoken.FLUSHED)
-        self.assertIs(self.successResultOf(second), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(first), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(second), PlayOutcome.FLUSHED)
         self.assertEqual(self.hear(1), [None])
         self.assertEqual(self.speech.flush(), 0.0)
 
     def test_said_in_answer_to_a_flush(self) -> None:
         """What is said when a flush is told is not flushed with the rest."""
-        again: list[Deferred[Spoken]] = []
-        self.say(counted(5)).addCallback(lambda _: again.append(self.say(counted(1, first=99))))
-        self.say(counted(5))
+        again: list[Deferred[PlayOutcome]] = []
+        self.play(counted(5)).addCallback(lambda _: again.append(self.play(counted(1, first=99))))
+        self.play(counted(5))
         self.speech.flush()
         self.assertEqual(self.hear(2), [counted(1, first=99), None])
-        self.assertIs(self.successResultOf(again[0]), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(again[0]), PlayOutcome.PLAYED)
 
     def test_flush_in_answer_to_a_flush(self) -> None:
         """A flush while a flush is told changes nothing for those that it is told to."""
-        told: list[Spoken] = []
-        self.say(counted(5)).addCallback(lambda _: self.speech.flush())
-        self.say(counted(5)).addCallback(told.append)
+        told: list[PlayOutcome] = []
+        self.play(counted(5)).addCallback(lambda _: self.speech.flush())
+        self.play(counted(5)).addCallback(told.append)
         self.speech.flush()
-        self.assertEqual(told, [Spoken.FLUSHED])
+        self.assertEqual(told, [PlayOutcome.FLUSHED])
 
     def test_cancel_one(self) -> None:
         """Cancelling stops this one thing, wherever it stands in the queue; the rest goes on."""
         for stopped in range(3):
             texts = [counted(10, first=100), counted(10, first=200), counted(10, first=300)]
-            said = [self.say(text) for text in texts]
+            said = [self.play(text) for text in texts]
             self.hear(2)
             texts[0] = texts[0][2 * FRAME :]
             cancelled = said.pop(stopped)
@@ -218,14 +218,14 @@ class FlushTests(SpeechTestCase):
             self.failureResultOf(cancelled, CancelledError)
             del texts[stopped]
             self.assertEqual(self.hear_all(), b"".join(texts))
-            self.assertEqual([self.successResultOf(spoken) for spoken in said], [Spoken.PLAYED] * 2)
+            self.assertEqual([self.successResultOf(spoken) for spoken in said], [PlayOutcome.PLAYED] * 2)
 
     def test_too_late_to_cancel(self) -> None:
         """Cancelling what was played already does nothing."""
-        spoken = self.say(counted(1))
+        spoken = self.play(counted(1))
         self.hear(2)
         spoken.cancel()
-        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
 
 
 class StreamTests(SpeechTestCase):
@@ -235,20 +235,20 @@ class StreamTests(SpeechTestCase):
         """A stream is read a second ahead of what is heard, and one part more at the most."""
         part_ms = 100
         stream = Stream([counted(5, first=10 * number) for number in range(100)])
-        spoken = self.say(stream.parts())
+        spoken = self.play(stream.parts())
         for heard_ms in range(0, 10_000, 20):
             self.assertLessEqual(stream.read * part_ms - heard_ms, AHEAD_MS + part_ms)
             self.assertGreaterEqual(stream.read * part_ms - heard_ms, min(AHEAD_MS - part_ms, 10_000 - heard_ms))
             self.hear(1)
         self.hear(1)
-        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
         self.assertEqual(stream.ended_by, ["end"])
         self.assertEqual(self.playout.underruns, 0)
 
     def test_long_parts_are_not_read_sooner(self) -> None:
         """A stream of long parts is read on when less than a second of what was read is left."""
         stream = Stream([counted(150)] * 5)
-        self.say(stream.parts())
+        self.play(stream.parts())
         for _ in range(700):
             self.assertLessEqual(self.playout.queued_ms, AHEAD_MS + 3000)
             self.hear(1)
@@ -263,13 +263,13 @@ class StreamTests(SpeechTestCase):
             await gate
             yield counted(1, first=2)
 
-        spoken = self.say(parts())
-        after = self.say(counted(1, first=3))
+        spoken = self.play(parts())
+        after = self.play(counted(1, first=3))
         self.assertEqual(self.hear(3), [counted(1, first=1), None, None])
         gate.callback(None)
         self.assertEqual(self.hear(3), [counted(1, first=2), counted(1, first=3), None])
-        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
-        self.assertIs(self.successResultOf(after), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(after), PlayOutcome.PLAYED)
 
     def test_any_async_iterable(self) -> None:
         """It need not be a generator: whatever has the two methods will do."""
@@ -287,18 +287,18 @@ class StreamTests(SpeechTestCase):
                 self.left -= 1
                 return counted(1)
 
-        spoken = self.say(Twice())
+        spoken = self.play(Twice())
         self.assertEqual(self.hear(3), [counted(1), counted(1), None])
-        self.assertIs(self.successResultOf(spoken), Spoken.PLAYED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
 
     def test_flushed_while_it_waits(self) -> None:
         """A stream that waits for its own source is cancelled there, in the reactor's next turn."""
         gate: Deferred[None] = Deferred()
         stream = Stream([counted(1)], gate)
-        spoken = self.say(stream.parts())
+        spoken = self.play(stream.parts())
         self.hear(1)
         self.speech.flush()
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         self.reactor.advance(0)
         self.assertEqual(stream.ended_by, ["CancelledError"])
         self.assertEqual(self.failures, [])
@@ -307,19 +307,19 @@ class StreamTests(SpeechTestCase):
     def test_flushed_while_it_is_ahead(self) -> None:
         """A stream that is far enough ahead is closed, so that it lets go of what it holds, and is read no further."""
         stream = Stream([counted(5)] * 100)
-        spoken = self.say(stream.parts())
+        spoken = self.play(stream.parts())
         read = stream.read
         self.speech.flush()
         self.reactor.advance(0)
         self.assertEqual(stream.ended_by, ["GeneratorExit"])
         self.assertEqual(stream.read, read)
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         self.assertEqual(self.failures, [])
 
     def test_cancelled(self) -> None:
         """Cancelling the saying of a stream stops the stream too."""
         stream = Stream([counted(5)] * 100)
-        spoken = self.say(stream.parts())
+        spoken = self.play(stream.parts())
         spoken.cancel()
         self.failureResultOf(spoken, CancelledError)
         self.reactor.advance(0)
@@ -342,10 +342,10 @@ class StreamTests(SpeechTestCase):
                 ended_by.append(type(error).__name__)
                 raise
 
-        spoken = self.say(parts())
+        spoken = self.play(parts())
         self.hear(1)
         gate.callback(None)
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         self.reactor.advance(0)
         self.assertEqual(ended_by, ["CancelledError"])
         self.assertEqual(self.failures, [])
@@ -357,7 +357,7 @@ class StreamTests(SpeechTestCase):
             yield counted(1)
             raise ZeroDivisionError
 
-        self.say(parts())
+        self.play(parts())
         self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
 
     def test_a_stream_that_raises_when_stopped(self) -> None:
@@ -370,10 +370,10 @@ class StreamTests(SpeechTestCase):
             except CancelledError:
                 raise OSError("the connection is closed") from None
 
-        spoken = self.say(parts())
+        spoken = self.play(parts())
         self.speech.flush()
         self.reactor.advance(0)
-        self.assertIs(self.successResultOf(spoken), Spoken.FLUSHED)
+        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
         self.assertEqual(self.failures, [])
 
     def test_an_iterable_that_raises(self) -> None:
@@ -383,6 +383,6 @@ class StreamTests(SpeechTestCase):
             yield counted(1)
             raise ZeroDivisionError
 
-        self.say(parts())
+        self.play(parts())
         self.assertEqual(self.hear(1), [counted(1)])
         self.assertRaises(ZeroDivisionError, self.hear, 1)

@@ -10,7 +10,7 @@ from rapida_twisted.context import EndReason
 from rapida_twisted.errors import Draining, StoreUnavailable, TooManyCalls, UnknownContext
 from rapida_twisted.media.clock import Lateness
 from rapida_twisted.observe.interface import CallFigures, Instant, Metrics
-from rapida_twisted.observe.sampler import ENDS_OF_CALL, Watch
+from rapida_twisted.observe.sampler import ENDS_OF_CALL, Sampler
 from tests.media.fakes import CallOnFakes, FakeAssistant, counted, make_context
 from tests.observe.turns import TurningClock
 
@@ -59,7 +59,7 @@ class WatchTestCase(SynchronousTestCase):
         self.clock = FakeClock()
         self.calls: list[Any] = []
         self.refused: dict[str, int] = {}
-        self.watch = Watch(
+        self.watch = Sampler(
             self.metrics,
             clock=self.clock,
             calls=lambda: self.calls,
@@ -160,7 +160,7 @@ class CallTests(WatchTestCase):
         self.up(fakes.call)
         fakes.call.audio_received(counted(3))
         fakes.call.audio_received(counted(1)[:160])
-        fakes.call.say(counted(2))
+        fakes.call.play(counted(2))
         fakes.tick(5)
         fakes.call.write(counted(12))
         self.watch.call_over(fakes.call, EndReason.CALLER_HANGUP)

@@ -77,7 +77,7 @@ class TwistdLogTestCase(SynchronousTestCase):
         encoded = "".join(f"%{ord(letter):02x}" for letter in KEY)
         for path in (f"/v1/{KEY}", f"/v1/{encoded}", f"/v1/{urllib.parse.quote(UPSTREAM_KEY)}", "/v1/x?x-api-key=k-1"):
             program.ask(path)
-            # Of refusals of one kind a line is logged once a second.
+            # Of rejections of one kind a line is logged once a second.
             time.sleep(1.1)
         program.stop()
         self.assertEqual(program.process.returncode, 0, program.said())

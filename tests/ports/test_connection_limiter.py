@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.ports import connection_limiter as door_module
-from rapida_twisted.ports.connection_limiter import Door, DoorRules
-from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.ports.connection_limiter import ConnectionLimiter, ConnectionLimits
+from rapida_twisted.ports.rejection_log import RejectionLog
 
 
 def at(host: str) -> Any:
@@ -25,15 +25,17 @@ def at(host: str) -> Any:
 class DoorTests(SynchronousTestCase):
     """Who is let in."""
 
-    def door(self, *, proxied: bool = False, **rules: Any) -> Door:
+    def door(self, *, proxied: bool = False, **rules: Any) -> ConnectionLimiter:
         """A door with these rules."""
         self.clock = Clock()
-        self.refusals = Refusals(self.clock.seconds)
-        return Door("Media", DoorRules(**rules), self.refusals, self.clock.seconds, proxied=proxied)
+        self.rejections = RejectionLog(self.clock.seconds)
+        return ConnectionLimiter(
+            "Media", ConnectionLimits(**rules), self.rejections, self.clock.seconds, proxied=proxied
+        )
 
     def counts(self) -> dict[str, int]:
         """What was refused."""
-        return dict(self.refusals.counts)
+        return dict(self.rejections.counts)
 
     def test_everybody(self) -> None:
         """Without rules everybody is."""

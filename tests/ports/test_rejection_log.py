@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, LogPublisher, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.ports.rejection_log import RejectionLog
 
 HERE = IPv4Address("TCP", "127.0.0.1", 1)
 FAR = IPv4Address("TCP", "8.8.8.8", 1)
@@ -20,14 +20,14 @@ class RefusalsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.refusals = Refusals(self.clock.seconds)
+        self.rejections = RejectionLog(self.clock.seconds)
         self.events: list[Any] = []
         self.log = Logger("the.test", observer=LogPublisher(self.events.append))
 
     def add(self, name: str = "http.garbage", peer: Any = FAR, times: int = 1) -> None:
         """Somebody is refused."""
         for _ in range(times):
-            self.refusals.add(name, peer, self.log, "{peer} is refused for {name}", peer=peer.host, name=name)
+            self.rejections.add(name, peer, self.log, "{peer} is refused for {name}", peer=peer.host, name=name)
 
     def lines(self) -> list[str]:
         """What was logged since the last time."""
@@ -46,7 +46,7 @@ class RefusalsTests(SynchronousTestCase):
         self.add(times=5)
         more = " (1000 more of this kind since the last such line)"
         self.assertEqual(self.lines(), ["8.8.8.8 is refused for http.garbage" + more])
-        self.assertEqual(self.refusals.counts["http.garbage"], 1006)
+        self.assertEqual(self.rejections.counts["http.garbage"], 1006)
 
     def test_kinds(self) -> None:
         """Another kind, or another sort of address, has a line of its own."""
@@ -58,11 +58,11 @@ class RefusalsTests(SynchronousTestCase):
     def test_flood_is_over(self) -> None:
         """What was left out is told when no further line does, once."""
         self.add(times=3)
-        self.refusals.flush()
+        self.rejections.flush()
         self.assertEqual(len(self.lines()), 1)
         self.clock.advance(1)
         for _ in range(3):
-            self.refusals.flush()
+            self.rejections.flush()
         self.assertEqual(self.lines(), ["2 more were refused from public addresses: http.garbage"])
         self.add()
         self.assertEqual(self.lines(), ["8.8.8.8 is refused for http.garbage"])
@@ -71,11 +71,11 @@ class RefusalsTests(SynchronousTestCase):
         """One that was told itself needs no further word."""
         self.add()
         self.clock.advance(2)
-        self.refusals.flush()
+        self.rejections.flush()
         self.assertEqual(len(self.lines()), 1)
 
     def test_level(self) -> None:
         """A line has the level that it is given, and the caller's name."""
-        self.refusals.add("a", None, self.log, "b", level=LogLevel.info)
+        self.rejections.add("a", None, self.log, "b", level=LogLevel.info)
         (event,) = self.events
         self.assertEqual((event["log_level"], event["log_namespace"]), (LogLevel.info, "the.test"))

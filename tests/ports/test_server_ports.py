@@ -16,9 +16,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from rapida_twisted.ports.connection_limiter import Door, DoorRules
+from rapida_twisted.ports.connection_limiter import ConnectionLimiter, ConnectionLimits
 from rapida_twisted.ports.listening_port import Listener, is_proxied
-from rapida_twisted.ports.rejection_log import Refusals
+from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 from tests.live.tls import Authority
 from tests.media.fakes import KeptLog
@@ -78,10 +78,12 @@ class PortsTestCase(TestCase):
     def listen(self, description: str, **rules: Any) -> None:
         """Listen with a door that has these rules."""
         self.log = KeptLog(self)
-        self.refusals = Refusals()
+        self.rejections = RejectionLog()
         self.reception = FakeReception(EchoSink)
-        self.factory = AudioSocketFactory(self.reception, reactor, refusals=self.refusals)
-        self.door = Door("AudioSocket", DoorRules(**rules), self.refusals, proxied=is_proxied(description))
+        self.factory = AudioSocketFactory(self.reception, reactor, rejections=self.rejections)
+        self.door = ConnectionLimiter(
+            "AudioSocket", ConnectionLimits(**rules), self.rejections, proxied=is_proxied(description)
+        )
         self.listener = Listener("AudioSocket", description, self.factory, reactor, self.door)
         self.listener.open()
         self.addCleanup(self.listener.close)
@@ -107,16 +109,16 @@ class PortsTestCase(TestCase):
         """A call that is echoed."""
         caller = await self.connect(first)
         await until(lambda: FRAME in caller.received or caller.lost)
-        self.assertFalse(caller.lost, dict(self.refusals.counts))
+        self.assertFalse(caller.lost, dict(self.rejections.counts))
         return caller
 
     async def is_refused(self, first: bytes, why: str) -> None:
         """One that gets nothing but its end, and is counted."""
-        before, claimed = self.refusals.counts[why], len(self.reception.claims)
+        before, claimed = self.rejections.counts[why], len(self.reception.claims)
         caller = await self.connect(first)
         await until(lambda: caller.lost)
         self.assertEqual((caller.received, len(self.reception.claims)), (b"", claimed))
-        self.assertEqual(self.refusals.counts[why], before + 1, dict(self.refusals.counts))
+        self.assertEqual(self.rejections.counts[why], before + 1, dict(self.rejections.counts))
 
     def peers(self) -> list[str]:
         """Who the calls came from."""
@@ -155,7 +157,7 @@ class BareTests(PortsTestCase):
         self.listen(TCP, rate=3)
         callers = [await self.connect(identify() + FRAME) for _ in range(10)]
         await until(lambda: sum(caller.lost for caller in callers) >= 6)
-        self.assertGreaterEqual(self.refusals.counts["audiosocket.too_fast"], 6)
+        self.assertGreaterEqual(self.rejections.counts["audiosocket.too_fast"], 6)
 
     async def test_tls(self) -> None:
         """Connections under TLS are counted by the same door."""
@@ -266,4 +268,4 @@ class ProxiedTests(PortsTestCase):
         await until(lambda: self.door.inside == 1)
         caller.transport.loseConnection()  # type: ignore[union-attr]
         await until(lambda: self.door.inside == 0)
-        self.assertEqual((dict(self.refusals.counts), warnings_of(self.log)), ({}, []))
+        self.assertEqual((dict(self.rejections.counts), warnings_of(self.log)), ({}, []))

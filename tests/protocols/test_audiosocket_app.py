@@ -98,9 +98,7 @@ class WaitingTests(ServerTestCase):
         self.assertTrue(self.transport.connected)
         self.clock.advance(0.01)
         self.assertTrue(self.transport.disconnected)
-        self.assertEqual(
-            warnings_of(self.log), [f"AudioSocket {PEER_TEXT} sent no UUID frame within 5 s: closed"]
-        )
+        self.assertEqual(warnings_of(self.log), [f"AudioSocket {PEER_TEXT} sent no UUID frame within 5 s: closed"])
         self.assertEqual((self.settled, self.transport.value()), (1, b""))
         self.assert_nothing_scheduled()
 
@@ -214,7 +212,7 @@ class ClaimTests(ServerTestCase):
     def hanging_up(self, context: CallContext, channel: IMediaChannel) -> EchoSink:
         """A call that hangs up when it hears something."""
         sink = EchoSink(context, channel)
-        sink.on_audio = lambda payload: channel.hangup()
+        sink.on_audio = lambda payload: channel.hang_up()
         return sink
 
     def assert_refused(self, error: Exception, *words: str) -> None:
@@ -299,7 +297,7 @@ class ClaimTests(ServerTestCase):
 
     def test_ended_as_it_starts(self) -> None:
         """A call that ends in its very start (no assistant) hangs up, and what was kept for it is not delivered."""
-        self.reception.on_start = lambda channel: channel.hangup()
+        self.reception.on_start = lambda channel: channel.hang_up()
         self.feed(IDENTIFY + raw_frame(0x10, b"abcd"))
         self.grant()
         self.assertEqual((self.transport.value(), self.reception.sink.events), (HANGUP, []))
@@ -473,8 +471,8 @@ class EndTests(CallTestCase):
     def test_call_hangs_up(self) -> None:
         """The call's hangup sends the frame and leaves the closing to Asterisk; the call hears of nothing more."""
         self.protocol.send_audio(bytes(320))
-        self.protocol.hangup()
-        self.protocol.hangup()
+        self.protocol.hang_up()
+        self.protocol.hang_up()
         self.assertEqual(self.transport.value(), b"\x10\x01\x40" + bytes(320) + HANGUP)
         self.assertFalse(self.transport.disconnecting)
         self.feed(raw_frame(0x10, b"abcd"), b"garbage, by now")
@@ -484,7 +482,7 @@ class EndTests(CallTestCase):
 
     def test_peer_lingers(self) -> None:
         """A peer that does not close within 2 s of the hangup frame is cut off."""
-        self.protocol.hangup()
+        self.protocol.hang_up()
         self.clock.advance(CLOSE_TIMEOUT_S - 0.01)
         self.assertFalse(self.transport.disconnecting)
         self.clock.advance(0.01)
@@ -492,7 +490,7 @@ class EndTests(CallTestCase):
 
     def test_nothing_after_the_hangup(self) -> None:
         """Behind the hangup frame no audio is sent, whoever tries."""
-        self.protocol.hangup()
+        self.protocol.hang_up()
         self.protocol.send_audio(bytes(320))
         self.assertEqual(self.transport.value(), HANGUP)
 
@@ -506,7 +504,7 @@ class EndTests(CallTestCase):
 
     def test_call_hangs_up_what_is_gone(self) -> None:
         """A call that answers the end of its media with a hangup does no harm."""
-        self.reception.sink.on_ended = self.protocol.hangup
+        self.reception.sink.on_ended = self.protocol.hang_up
         self.lose()
         self.assertEqual((self.transport.value(), len(self.reception.sink.ended)), (b"", 1))
         self.assert_nothing_scheduled()
@@ -521,7 +519,7 @@ class EndTests(CallTestCase):
 
     def test_hangs_up_while_it_listens(self) -> None:
         """A call that hangs up over a packet is not given the next, though it was read already."""
-        self.reception.sink.on_audio = lambda payload: self.protocol.hangup()
+        self.reception.sink.on_audio = lambda payload: self.protocol.hang_up()
         self.feed(raw_frame(0x10, b"abcd") + raw_frame(0x10, b"efgh"))
         self.assertEqual((self.reception.sink.events, self.transport.value()), ([b"abcd"], HANGUP))
 
@@ -578,7 +576,7 @@ class SayingTests(CallTestCase):
         """The hangup frame is not dropped, whatever waits before it."""
         self.transport.producer.pauseProducing()
         self.protocol.send_audio(bytes(320))
-        self.protocol.hangup()
+        self.protocol.hang_up()
         self.assertEqual(self.transport.value(), HANGUP)
 
 
@@ -609,14 +607,11 @@ class FactoryTests(SynchronousTestCase):
         self.assertEqual((self.factory.waiting, self.factory.refused), (3, 1))
         self.assertEqual(
             warnings_of(self.log),
-            [
-                "AudioSocket: 3 connections have not said which call they are, so the oldest is closed"
-                " (1 closed so far)"
-            ],
+            ["AudioSocket: 3 connections have not said which call they are, so the oldest is closed (1 closed so far)"],
         )
 
     def test_flood_does_not_fill_the_log(self) -> None:
-        """Of a hundred refusals seven are logged."""
+        """Of a hundred rejections seven are logged."""
         for _ in range(103):
             self.connect()
         self.assertEqual((self.factory.refused, len(warnings_of(self.log))), (100, 1))
@@ -711,9 +706,7 @@ class AsteriskProtocolTests(SynchronousTestCase):
         stream = raw_frame(0x12, b"abcd") + raw_frame(0x02, b"??") + b"\xff\x00\x01\x02" + raw_frame(0x10, b"ef")
         self.phone.dataReceived(stream[:5])
         self.phone.dataReceived(stream[5:])
-        self.assertEqual(
-            self.phone.events, ["started", (b"abcd", 16_000), ErrorBits.FRAME_FORWARDING, (b"ef", 8000)]
-        )
+        self.assertEqual(self.phone.events, ["started", (b"abcd", 16_000), ErrorBits.FRAME_FORWARDING, (b"ef", 8000)])
 
     def test_server_hangs_up(self) -> None:
         """At the server's hangup frame it closes, and what comes behind is not heard."""
@@ -743,8 +736,8 @@ class AsteriskProtocolTests(SynchronousTestCase):
     def test_hangs_up(self) -> None:
         """Hanging up closes, without a frame, and once."""
         self.transport.clear()
-        self.phone.hangup()
-        self.phone.hangup()
+        self.phone.hang_up()
+        self.phone.hang_up()
         self.assertEqual((self.transport.value(), self.phone.events), (b"", ["started", ("ended", "")]))
 
     def test_without_a_connection(self) -> None:
@@ -754,7 +747,7 @@ class AsteriskProtocolTests(SynchronousTestCase):
         for phone in (Phone(), self.phone):
             self.assertFalse(phone.send_audio(bytes(320)))
             phone.send_digit("1")
-            phone.hangup()
+            phone.hang_up()
         self.assertEqual(self.transport.value(), b"")
 
     def test_hangs_up_while_it_listens(self) -> None:
@@ -763,7 +756,7 @@ class AsteriskProtocolTests(SynchronousTestCase):
 
         def hear(samples: bytes, rate_hz: int) -> None:
             heard.append(samples)
-            self.phone.hangup()
+            self.phone.hang_up()
 
         self.phone.audio_received = hear  # type: ignore[method-assign]
         self.phone.dataReceived(raw_frame(0x10, b"ab") + raw_frame(0x10, b"cd"))
@@ -776,7 +769,7 @@ class AsteriskProtocolTests(SynchronousTestCase):
         self.assertFalse(self.phone.send_audio(bytes(320)))
         self.phone.send_digit("1")
         self.assertEqual(self.transport.value(), raw_frame(0x03, b"1"))
-        self.phone.hangup()
+        self.phone.hang_up()
         self.assertTrue(self.transport.disconnected)
 
 
@@ -806,14 +799,14 @@ class BothTests(SynchronousTestCase):
 
     def test_server_hangs_up(self) -> None:
         """The phone closes upon the hangup frame, so nobody has to be cut off."""
-        self.reception.sink.channel.hangup()
+        self.reception.sink.channel.hang_up()
         self.pump.flush()
         self.assertEqual(self.phone.events, ["started", "hangup", ("ended", "")])
         self.assertEqual((self.reception.sink.ended, self.clock.getDelayedCalls()), ([], []))
 
     def test_phone_hangs_up(self) -> None:
         """The call hears that its caller hung up."""
-        self.phone.hangup()
+        self.phone.hang_up()
         self.pump.flush()
         self.assertEqual(self.reception.sink.ended, [(EndReason.CALLER_HANGUP, "")])
         self.assertEqual(self.phone.events, ["started", ("ended", "")])

@@ -244,7 +244,7 @@ class BothRolesMixin:
         await until(lambda: phone.heard == FRAME * 10)
         await until(lambda: "5" in sink.events)
         self.assertEqual((sink.heard, sink.context.context_id), (FRAME * 10, str(phone.call)))
-        sink.channel.hangup()
+        sink.channel.hang_up()
         await until(lambda: phone.problems)
         self.assertEqual((phone.hangups, phone.problems), (1, [""]))
         await until(lambda: not is_open(sink.channel))
@@ -256,7 +256,7 @@ class BothRolesMixin:
         phone, sink = await self.call()
         phone.send_audio(FRAME)
         await until(lambda: phone.heard)
-        phone.hangup()
+        phone.hang_up()
         await until(lambda: sink.ended and phone.problems)
         self.assertEqual((sink.ended, phone.problems), ([(EndReason.CALLER_HANGUP, "")], [""]))
         next_phone, _ = await self.call()
@@ -340,7 +340,7 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
         await self.listen()
         peer = await self.raw(identify())
         await until(lambda: self.reception.sinks)
-        self.reception.sink.channel.hangup()
+        self.reception.sink.channel.hang_up()
         await until(lambda: peer.lost)
         self.assertEqual(peer.received, HANGUP)
 
@@ -351,7 +351,7 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
             peer = await self.raw(part)
             await until(lambda peer=peer: peer.lost)
         self.assertEqual(self.factory.waiting, 0)
-        self.assertEqual(self.factory.refusals.counts["audiosocket.uuid_overdue"], 4)
+        self.assertEqual(self.factory.rejections.counts["audiosocket.uuid_overdue"], 4)
 
     async def test_half_a_frame_in_a_call(self) -> None:
         """Half an audio frame and then nothing does not disturb what the server says."""
@@ -412,7 +412,7 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
         sink.channel.transport.pauseProducing()
         while phone.send_audio(FRAME):
             pass
-        phone.hangup()
+        phone.hang_up()
         await until(lambda: phone.problems)
         sink.channel.transport.resumeProducing()
         await until(lambda: sink.ended)

@@ -501,7 +501,7 @@ class CallTests(MediaTestCase):
         self.assertEqual((sink.events, sink.pauses), (["5"], [True]))
         self.protocol.mark(lambda: None)
         self.protocol.flush()
-        self.protocol.hangup()
+        self.protocol.hang_up()
         texts = [json.loads(payload) for opcode, payload in self.frames() if opcode == TEXT]
         self.assertEqual(
             texts,
@@ -547,7 +547,7 @@ class EndTests(MediaTestCase):
         self.protocol.send_audio(b"a" * 160)
         self.protocol.mark(self.fail)
         self.protocol.flush()
-        self.protocol.hangup()
+        self.protocol.hang_up()
         self.assert_nothing_scheduled()
         self.assertEqual(len(sink.ended), 1)
 
@@ -580,7 +580,7 @@ class EndTests(MediaTestCase):
         """A hang-up of ours is HANGUP and then a close; the call hears nothing any more."""
         sink = self.start()
         self.protocol.send_audio(b"a" * 160)
-        self.protocol.hangup()
+        self.protocol.hang_up()
         self.assertEqual(self.frames(), [(BINARY, b"a" * 160), (TEXT, b"HANGUP"), (CLOSE, NORMAL)])
         self.feed(BINARY, b"ab")
         self.text("DTMF_END digit:1")
@@ -592,7 +592,7 @@ class EndTests(MediaTestCase):
     def test_hangup_unanswered(self) -> None:
         """A peer that does not answer the close is cut off within 2 s."""
         self.start()
-        self.protocol.hangup()
+        self.protocol.hang_up()
         self.clock.advance(2)
         self.assertTrue(self.transport.aborted)
         self.assertTrue(self.transport.settle())
@@ -609,7 +609,7 @@ class EndTests(MediaTestCase):
 
     def test_hangup_at_the_start(self) -> None:
         """A call that is hung up within its own start is closed like any other."""
-        self.reception.on_start = lambda channel: channel.hangup()
+        self.reception.on_start = lambda channel: channel.hang_up()
         self.ask()
         self.transport.clear()
         self.text(START)
@@ -705,7 +705,7 @@ class BackPressureTests(MediaTestCase):
         self.protocol.send_audio(b"a" * 160)
         self.protocol.send_audio(b"b" * 160)
         self.protocol.flush()
-        self.assertEqual((sink.pauses, self.protocol.outbox.dropped), ([True], 2))
+        self.assertEqual((sink.pauses, self.protocol.writer.dropped), ([True], 2))
         self.transport.producer.resumeProducing()
         self.protocol.send_audio(b"c" * 160)
         self.assertEqual(sink.pauses, [True, False])
@@ -762,7 +762,7 @@ class BackPressureTests(MediaTestCase):
         sink = self.start()
         self.transport.producer.pauseProducing()
         self.protocol.send_audio(b"a" * 160)
-        self.protocol.hangup()
+        self.protocol.hang_up()
         self.clock.advance(2)
         self.assertTrue(self.transport.aborted)
         self.assertTrue(self.transport.settle())

@@ -98,7 +98,7 @@ class BothSidesTests(BothSidesTestCase):
             self.app.flush()
             self.joined.pump()
             self.assertEqual((asterisk.tick(), asterisk.queue.frames), (None, 0))
-            self.app.hangup()
+            self.app.hang_up()
             self.joined.pump()
             self.clock.advance(3)
             self.joined.pump()
@@ -111,7 +111,7 @@ class BothSidesTests(BothSidesTestCase):
         """Asterisk's hang-up is told to the application as the caller's."""
         for asterisk in self.pairs():
             sink = self.join(asterisk).sink
-            asterisk.hangup()
+            asterisk.hang_up()
             self.joined.pump()
             self.clock.advance(3)
             self.joined.pump()

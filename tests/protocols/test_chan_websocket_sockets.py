@@ -24,7 +24,7 @@ from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.next_hop import ContextPages
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_root
-from rapida_twisted.web.websocket import handshake_door, websocket_page
+from rapida_twisted.web.websocket import handshake_gate, websocket_page
 from rapida_twisted.wire.chan_websocket import ControlForm, MarkMedia
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import FakeReception, write_certificate
@@ -106,7 +106,7 @@ class SocketsTestCase(TestCase):
 
     def media_factory(self) -> MediaServerFactory:
         """The application's server, which wants a key."""
-        factory = MediaServerFactory(self.reception, reactor, handshake_door(ApiKeys([KEY])))
+        factory = MediaServerFactory(self.reception, reactor, handshake_gate(ApiKeys([KEY])))
         return self.keep(factory)
 
     def site(self) -> RapidaSite:
@@ -117,7 +117,7 @@ class SocketsTestCase(TestCase):
             draining=lambda: False,
         )  # fmt: skip
         root = make_root(
-            store=store, keys=keys, registrar=registrar, hangup=lambda context_id: False, draining=lambda: False,
+            store=store, keys=keys, registrar=registrar, hang_up=lambda context_id: False, draining=lambda: False,
             extra={b"talk/asterisk/ctx": ContextPages(store, keys, websocket_page(self.media_factory()))},
         )  # fmt: skip
         return RapidaSite(root, reactor, timeout_s=1)
@@ -149,13 +149,13 @@ class SocketsTestCase(TestCase):
 
     async def app_hangs_up(self, asterisk: KeptChannel, sink: PausedSink) -> None:
         """The application ends it."""
-        sink.channel.hangup()
+        sink.channel.hang_up()
         await until(lambda: asterisk.lost and not any(map(is_open, self.protocols)))
         self.assertEqual((asterisk.problems, "hangup" in asterisk.told, sink.ended), ([""], True, []))
 
     async def caller_hangs_up(self, asterisk: KeptChannel, sink: PausedSink) -> None:
         """Asterisk ends it."""
-        asterisk.hangup()
+        asterisk.hang_up()
         await until(lambda: asterisk.lost and not any(map(is_open, self.protocols)))
         self.assertEqual((asterisk.problems, sink.ended), ([""], [(EndReason.CALLER_HANGUP, "")]))
 
@@ -191,7 +191,7 @@ class ServerTests(SocketsTestCase):
             calls.append((asterisk, await self.dial(client, asterisk)))
         await gatherResults([Deferred.fromCoroutine(self.converse(*call)) for call in calls])
         for asterisk, _ in calls:
-            asterisk.hangup()
+            asterisk.hang_up()
         await until(lambda: not any(map(is_open, self.protocols)))
         self.assertEqual([sink.ended for _, sink in calls], [[(EndReason.CALLER_HANGUP, "")]] * 10)
 
@@ -328,7 +328,7 @@ class SlowTests(SocketsTestCase):
             most_waiting = max(most_waiting, waiting_bytes(app.transport))
             await deferLater(reactor, 0.001)
         self.assertEqual((sink.ended[0][0], sink.pauses[0], sink.pauses[-1]), (EndReason.PEER_STALLED, True, True))
-        self.assertTrue(0 < app.outbox.dropped < messages)
+        self.assertTrue(0 < app.writer.dropped < messages)
         self.assertTrue(most_waiting < 200_000, most_waiting)
         asterisk.transport.abortConnection()
         await until(lambda: not any(map(is_open, self.protocols)))
@@ -347,9 +347,9 @@ class SlowTests(SocketsTestCase):
         marks = 0
         while len(sink.pauses) < 1 or marks % 100:
             frame = len(sent).to_bytes(4, "big") * 4000
-            dropped = app.outbox.dropped
+            dropped = app.writer.dropped
             app.send_audio(frame)
-            if app.outbox.dropped == dropped:
+            if app.writer.dropped == dropped:
                 sent.append(frame)
             app.mark(lambda: None)
             marks += 1
@@ -357,7 +357,7 @@ class SlowTests(SocketsTestCase):
         await until(lambda: len(asterisk.told) > marks and sink.pauses[-1] is False)
         app.send_audio(b"last" * 40)
         await until(lambda: heard and heard[-1] == b"last" * 40)
-        self.assertTrue(app.outbox.dropped > 0)
+        self.assertTrue(app.writer.dropped > 0)
         self.assertEqual(heard[:-1], sent)
         names = [told.correlation_id for told in asterisk.told if isinstance(told, MarkMedia)]
         self.assertEqual(names, [str(number + 1) for number in range(marks)])

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.protocols.frame_writer import READ_BYTES, make_outbox, tune_socket
+from rapida_twisted.protocols.frame_writer import READ_BYTES, make_frame_writer, tune_socket
 
 FRAME = 323
 
@@ -22,45 +22,45 @@ class BufferedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.transport = StringTransport()
-        self.outbox = make_outbox(self.transport)
+        self.writer = make_frame_writer(self.transport)
 
     def test_sends(self) -> None:
         """While the transport takes it, everything is written."""
-        self.assertTrue(self.outbox.send(b"a"))
-        self.outbox.send_control(b"b")
+        self.assertTrue(self.writer.send(b"a"))
+        self.writer.send_control(b"b")
         self.assertEqual(self.transport.value(), b"ab")
         self.assertTrue(self.transport.streaming)
 
     def test_full(self) -> None:
         """While its buffer is full, audio is dropped and counted; what must not be lost is written."""
         self.transport.producer.pauseProducing()
-        self.assertEqual([self.outbox.send(b"a"), self.outbox.send(b"b")], [False, False])
-        self.outbox.send_control(b"c")
-        self.assertEqual((self.transport.value(), self.outbox.full), (b"c", True))
-        self.assertEqual((self.outbox.dropped, self.outbox.dropped_in_row), (2, 2))
+        self.assertEqual([self.writer.send(b"a"), self.writer.send(b"b")], [False, False])
+        self.writer.send_control(b"c")
+        self.assertEqual((self.transport.value(), self.writer.full), (b"c", True))
+        self.assertEqual((self.writer.dropped, self.writer.dropped_in_row), (2, 2))
 
     def test_empty_again(self) -> None:
         """When it is empty again, audio is sent; the count in a row begins anew with it."""
         self.transport.producer.pauseProducing()
-        self.outbox.send(b"a")
+        self.writer.send(b"a")
         self.transport.producer.resumeProducing()
-        self.assertTrue(self.outbox.send(b"b"))
-        self.assertEqual((self.outbox.dropped, self.outbox.dropped_in_row), (1, 0))
+        self.assertTrue(self.writer.send(b"b"))
+        self.assertEqual((self.writer.dropped, self.writer.dropped_in_row), (1, 0))
 
     def test_gone(self) -> None:
         """When the connection is gone, audio is dropped without an error."""
         self.transport.producer.stopProducing()
-        self.assertFalse(self.outbox.send(b"a"))
+        self.assertFalse(self.writer.send(b"a"))
 
     def test_close(self) -> None:
         """To close, it lets go of the transport, which would stay open otherwise."""
-        self.outbox.close()
+        self.writer.close()
         self.assertIsNone(self.transport.producer)
         self.assertEqual((self.transport.disconnecting, self.transport.disconnected), (True, False))
 
     def test_abort(self) -> None:
         """To abort is to close at once."""
-        self.outbox.abort()
+        self.writer.abort()
         self.assertTrue(self.transport.disconnected)
 
     def test_tuning_of_what_is_no_socket(self) -> None:
@@ -94,7 +94,7 @@ class HandReactor:
 
 
 class SocketPair:
-    """A direct outbox on one end of a socket pair, and the peer's end, both with the smallest buffers."""
+    """A direct writer on one end of a socket pair, and the peer's end, both with the smallest buffers."""
 
     def __init__(self) -> None:
         ours, self.peer = socket.socketpair()
@@ -105,12 +105,12 @@ class SocketPair:
         self.reactor = HandReactor()
         self.transport: Any = tcp.Connection(ours, Protocol(), self.reactor)
         self.transport.connected = True
-        self.outbox = make_outbox(self.transport)
+        self.writer = make_frame_writer(self.transport)
 
     def fill(self) -> list[bytes]:
         """Send frames until one is dropped; those that were taken."""
         taken: list[bytes] = []
-        while self.outbox.send(frame := bytes((len(taken) % 251,)) * FRAME):
+        while self.writer.send(frame := bytes((len(taken) % 251,)) * FRAME):
             taken.append(frame)
             assert len(taken) < 10_000
         return taken
@@ -149,58 +149,58 @@ class DirectTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.pair = SocketPair()
         self.addCleanup(self.pair.close)
-        self.outbox = self.pair.outbox
+        self.writer = self.pair.writer
 
     def test_at_once(self) -> None:
         """A frame is in the socket when send() returns: no turn of the reactor is waited for."""
-        self.assertTrue(self.outbox.send(b"audio"))
-        self.outbox.send_control(b"control")
+        self.assertTrue(self.writer.send(b"audio"))
+        self.writer.send_control(b"control")
         self.assertEqual((self.pair.read(), self.pair.reactor.writers), (b"audiocontrol", set()))
 
     def test_full(self) -> None:
         """When the kernel takes no more, at most one frame waits here and what follows is dropped."""
         self.pair.fill()
         for _ in range(1000):
-            self.assertFalse(self.outbox.send(bytes(FRAME)))
+            self.assertFalse(self.writer.send(bytes(FRAME)))
         self.assertLessEqual(self.pair.queued, FRAME)
-        self.assertEqual((self.outbox.full, self.outbox.dropped, self.outbox.dropped_in_row), (True, 1001, 1001))
+        self.assertEqual((self.writer.full, self.writer.dropped, self.writer.dropped_in_row), (True, 1001, 1001))
 
     def test_only_whole_frames(self) -> None:
         """What a slow peer reads in the end is every frame that was taken, whole, and then what is sent anew."""
         taken = self.pair.fill()
         self.assertEqual(self.pair.drain(), b"".join(taken))
-        self.assertEqual((self.outbox.full, self.pair.transport.producer), (False, None))
-        self.assertTrue(self.outbox.send(b"new"))
-        self.assertEqual((self.pair.read(), self.outbox.dropped_in_row), (b"new", 0))
+        self.assertEqual((self.writer.full, self.pair.transport.producer), (False, None))
+        self.assertTrue(self.writer.send(b"new"))
+        self.assertEqual((self.pair.read(), self.writer.dropped_in_row), (b"new", 0))
 
     def test_control_waits_behind(self) -> None:
         """A hangup frame for a slow peer goes behind what was taken, and is not lost."""
         taken = self.pair.fill()
-        self.outbox.send_control(b"\x00\x00\x00")
+        self.writer.send_control(b"\x00\x00\x00")
         self.assertEqual(self.pair.drain(), b"".join(taken) + b"\x00\x00\x00")
 
     def test_control_alone(self) -> None:
         """A control frame that meets a full kernel is handed over as well, and audio waits for it."""
         for _ in range(10_000):
-            if self.outbox.full:
+            if self.writer.full:
                 break
-            self.outbox.send_control(bytes(FRAME))
-        self.assertTrue(self.outbox.full)
-        self.assertFalse(self.outbox.send(b"audio"))
+            self.writer.send_control(bytes(FRAME))
+        self.assertTrue(self.writer.full)
+        self.assertFalse(self.writer.send(b"audio"))
         self.assertEqual(len(self.pair.drain()) % FRAME, 0)
-        self.assertTrue(self.outbox.send(b"audio"))
+        self.assertTrue(self.writer.send(b"audio"))
 
     def test_broken(self) -> None:
         """A socket that is broken drops audio without an error; the reactor finds out why."""
         self.pair.peer.close()
-        self.assertEqual([self.outbox.send(b"a") for _ in range(3)][1:], [False, False])
-        self.outbox.send_control(b"bye")
-        self.assertGreaterEqual(self.outbox.dropped_in_row, 2)
+        self.assertEqual([self.writer.send(b"a") for _ in range(3)][1:], [False, False])
+        self.writer.send_control(b"bye")
+        self.assertGreaterEqual(self.writer.dropped_in_row, 2)
 
     def test_close_while_full(self) -> None:
         """To close, it lets go of the transport, so that the connection ends with what is queued."""
         self.pair.fill()
-        self.outbox.close()
+        self.writer.close()
         self.assertTrue(self.pair.transport.disconnecting)
         self.assertIsNone(self.pair.transport.producer)
 
@@ -217,13 +217,13 @@ class AnyReaderTests(SynchronousTestCase):
             for number, step in enumerate(steps * 4):
                 if step is None:
                     frame = bytes((number % 251,)) * FRAME
-                    sent += frame if pair.outbox.send(frame) else b""
+                    sent += frame if pair.writer.send(frame) else b""
                     assert pair.queued <= FRAME
                 elif step == 0:
                     pair.reactor.write()
                 else:
                     received += pair.read(step)
             assert received + pair.drain() == sent
-            assert pair.outbox.send(b"x")
+            assert pair.writer.send(b"x")
         finally:
             pair.close()

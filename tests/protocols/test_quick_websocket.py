@@ -438,10 +438,10 @@ class SendingTests(QuickTestCase):
         self.assertEqual([server.send_binary(b"lost") for _ in range(3)], [False] * 3)
         server.sendMessage(b"FLUSH_MEDIA")
         server.dataReceived(raw_ws_frame(PING, b"there?", mask=MASK))
-        self.assertEqual((server.outbox.dropped, server.outbox.dropped_in_row), (3, 3))
+        self.assertEqual((server.writer.dropped, server.writer.dropped_in_row), (3, 3))
         out.producer.resumeProducing()
         self.assertTrue(server.send_binary(b"heard"))
-        self.assertEqual((server.outbox.dropped, server.outbox.dropped_in_row), (3, 0))
+        self.assertEqual((server.writer.dropped, server.writer.dropped_in_row), (3, 0))
         out.producer.pauseProducing()
         server.sendClose(1000)
         self.assertEqual(

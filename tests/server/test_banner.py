@@ -67,7 +67,7 @@ class ValuesTests(SynchronousTestCase):
     def test_ports(self) -> None:
         """The ports that are listened on, or that of the load balancer before them."""
         for words, port in (({}, 5), ({"PUBLIC_AUDIOSOCKET_PORT": "4574"}, 4574)):
-            settings = Settings.from_words(words)
+            settings = Settings.from_mapping(words)
             values = dialplan_values(settings, KEY, {"HTTP": 8, "AudioSocket": 5}.__getitem__, ["7"])
             self.assertEqual((values.http_url, values.audiosocket_port), ("http://127.0.0.1:8", port))
             self.assertEqual(values.assistant_id, "7")

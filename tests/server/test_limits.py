@@ -34,10 +34,10 @@ class ServiceTests(TestCase):
             "STATE_DIR": str(Path(self.mktemp()).absolute()), "STORE__URL": "memory:", "HTTP__PORT": "0",
             "AUDIOSOCKET__PORT": "0", "RAPIDA_API_KEY": KEY, "ASSISTANT": "*=echo", "DRAIN_S": "0",
         }  # fmt: skip
-        self.service = RapidaMedia(Settings.from_words(common | words), reactor)
+        self.service = RapidaMedia(Settings.from_mapping(common | words), reactor)
         self.service.startService()
         self.addCleanup(self.service.stopService)
-        self.counts = self.service.refusals.counts
+        self.counts = self.service.rejections.counts
 
     async def connect(self, port: int, first: bytes) -> Caller:
         """Connect, and say something."""
@@ -61,7 +61,7 @@ class ServiceTests(TestCase):
 
     def door(self, what: str) -> Any:
         """The door of what listens."""
-        return self.service._entrance._listeners[what].door
+        return self.service._ports._listeners[what].door
 
     async def test_audiosocket_allow(self) -> None:
         """An Asterisk of a network that is named may bring a call, and nobody else; their call waits on."""

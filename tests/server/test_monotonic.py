@@ -7,7 +7,7 @@ import time
 from twisted.internet.selectreactor import SelectReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.server.monotonic import steady
+from rapida_twisted.server.monotonic import use_monotonic_time
 
 
 class SteadyTests(SynchronousTestCase):
@@ -32,7 +32,7 @@ class SteadyTests(SynchronousTestCase):
         """What was to happen before and what comes later happen in their order, and when they should."""
         for seconds, number in ((0.06, 3), (0.02, 1), (60.0, 5)):
             self.later(seconds, number)
-        steady(self.reactor)
+        use_monotonic_time(self.reactor)
         for seconds, number in ((0.04, 2), (0.08, 4), (60.0, 6)):
             self.later(seconds, number)
         self.run_for(0.15)
@@ -42,5 +42,5 @@ class SteadyTests(SynchronousTestCase):
 
     def test_clock(self) -> None:
         """It is the monotonic clock."""
-        steady(self.reactor)
+        use_monotonic_time(self.reactor)
         self.assertLess(abs(self.reactor.seconds() - time.monotonic()), 1)

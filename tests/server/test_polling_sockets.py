@@ -88,7 +88,7 @@ class PollingTests(ChainTestCase):
         self.assertEqual((self.near.clock.polled, self.near.clock.polling), (1, True))
         phone.send_digit("5")
         await until(lambda: Heard.made[0].digits == "5")
-        phone.hangup()
+        phone.hang_up()
         await until(lambda: Heard.made[0].ended)
         self.assertEqual([str(reason) for reason in Heard.made[0].ended], ["caller_hangup"])
         self.assertEqual(len(self.near.clock), 0)

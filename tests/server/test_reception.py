@@ -170,7 +170,7 @@ class StartTests(ReceptionTestCase):
 
         class Short(Assistant):
             async def answer(self, call: object) -> None:
-                await call.hangup()  # type: ignore[attr-defined]
+                await call.hang_up()  # type: ignore[attr-defined]
 
         self.make_assistant = lambda context: Short()
         _, channel = self.started()

@@ -247,7 +247,7 @@ class TwistdTests(SynchronousTestCase):
 
     def test_own_assistant_from_a_file(self) -> None:
         """An assistant in a file of the current folder is found by module and class."""
-        shutil.copy(Path(__file__).parents[1] / "docs" / "examples" / "support_bot.py", self.folder)
+        shutil.copy(Path(__file__).parents[2] / "docs" / "examples" / "support_bot.py", self.folder)
         process = self.start("--assistant", "7=support_bot:Support")
         self.assertIn("ASSISTANT_ID = 7", self.read_welcome(process))
         process.terminate()

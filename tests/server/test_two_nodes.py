@@ -196,7 +196,7 @@ class BalanceTests(TwoNodesTests):
             self.assertEqual(connection.recv(1), b"")
 
     def test_pages_of_one_node(self) -> None:
-        """What tells of one node alone is not to be had through HAProxy; refusals come as they are."""
+        """What tells of one node alone is not to be had through HAProxy; rejections come as they are."""
         for path in ("/metrics", "/readyz", "/v1/clock"):
             self.assertEqual(self.ask(path)[0], 404, path)
         self.assertEqual(self.ask("/v1/talk/asterisk/call/1", key="wrong"), (401, ""))

@@ -46,7 +46,7 @@ class EchoCall:
         del self._waiting[:FRAME_BYTES]
         if self.ticks == self._server.hang_up_at:
             self._server.clock.remove(self)
-            self._channel.hangup()
+            self._channel.hang_up()
         elif self.ticks not in self._server.skip:
             self._channel.send_audio(frame)
 
@@ -137,7 +137,7 @@ class EchoServer:
         if not self.silent:
             self.clock.add(call)
         elif self.hang_up_at:
-            self.reactor.callLater(self.hang_up_at * 0.02, channel.hangup)
+            self.reactor.callLater(self.hang_up_at * 0.02, channel.hang_up)
         return call
 
     def abandon(self, context: CallContext, reason: EndReason, detail: str = "") -> None:

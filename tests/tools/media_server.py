@@ -57,8 +57,8 @@ class HangsUp(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """Wait for it to be heard."""
-        await call.say(FRAME * 25)
-        await call.hangup()
+        await call.play(FRAME * 25)
+        await call.hang_up()
 
 
 class Silent(Assistant):
@@ -66,7 +66,7 @@ class Silent(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """At once."""
-        await call.hangup()
+        await call.hang_up()
 
 
 class Pauses(Assistant):
@@ -74,10 +74,10 @@ class Pauses(Assistant):
 
     async def answer(self, call: ICall) -> None:
         """One after the other."""
-        await call.say(FRAME * 10)
+        await call.play(FRAME * 10)
         await deferLater(call.reactor, 0.3)
-        await call.say(FRAME * 10)
-        await call.hangup()
+        await call.play(FRAME * 10)
+        await call.hang_up()
 
 
 class Stutters(Assistant):
@@ -89,7 +89,7 @@ class Stutters(Assistant):
         await deferLater(call.reactor, 0.5)
         call.write(FRAME * 10)
         await deferLater(call.reactor, 0.5)
-        await call.hangup()
+        await call.hang_up()
 
 
 class FloodServer(EchoServer):
@@ -108,7 +108,7 @@ def settings_of(state_dir: str, **more: str) -> Settings:
         f"{number}=tests.tools.media_server:{kind.__name__}"
         for number, kind in enumerate((Heard, HangsUp, Silent, Pauses, Stutters), 1)
     ]
-    return Settings.from_words(
+    return Settings.from_mapping(
         {
             "AUDIOSOCKET__PORT": "0",
             "HTTP__PORT": "0",

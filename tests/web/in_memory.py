@@ -125,7 +125,7 @@ class Face:
             store=self.store,
             keys=self.keys,
             registrar=registrar,
-            hangup=self._hangup,
+            hang_up=self._hang_up,
             draining=lambda: self.draining,
             reactor=self.clock,
             extra=extra,
@@ -138,7 +138,7 @@ class Face:
             raise self.refusing
         return replace(context, upstream_id=self.upstream_id)
 
-    def _hangup(self, context_id: str) -> bool:
+    def _hang_up(self, context_id: str) -> bool:
         self.hung_up.append(context_id)
         return context_id in self.up
 

@@ -19,7 +19,7 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.next_hop import ContextPages
-from rapida_twisted.web.websocket import handshake_door
+from rapida_twisted.web.websocket import handshake_gate
 from tests.web.in_memory import KEY, NOW, Connection, Face, Reply
 from tests.web.test_websocket import Request
 
@@ -158,7 +158,7 @@ class ScopesTests(ScopesTestCase):
 
     def test_websocket(self) -> None:
         """Media may be connected with the key that registers calls."""
-        door = handshake_door(self.face.keys)
+        door = handshake_gate(self.face.keys)
         self.assertIsNone(door(Request({"x-api-key": self.make(Scope.REGISTER)})))
         self.assertIsNone(door(Request({"x-api-key": KEY})))
         for scope in (Scope.READ, Scope.CONTROL):

@@ -243,7 +243,7 @@ class LogTests(SynchronousTestCase):
         lines = [formatEvent(event) for event in events]
         self.assertEqual(sum(": 200" in line for line in lines), 50)
         self.assertLess(len(lines), 60)
-        counts = face.site.refusals.counts
+        counts = face.site.rejections.counts
         self.assertEqual((counts["http.401"], counts["http.404"]), (50, 50))
 
     def test_flood_of_garbage(self) -> None:
@@ -261,10 +261,8 @@ class LogTests(SynchronousTestCase):
                 connection.lose()
             face.clock.advance(REQUEST_TIMEOUT_S + 1)
         self.assertLess(len(events), 10, [formatEvent(event) for event in events])
-        counts = dict(face.site.refusals.counts)
-        self.assertEqual(
-            counts, {"http.garbage": 10, "http.body_too_long": 10, "http.overdue": 10, "http.idle": 10}
-        )
+        counts = dict(face.site.rejections.counts)
+        self.assertEqual(counts, {"http.garbage": 10, "http.body_too_long": 10, "http.overdue": 10, "http.idle": 10})
 
     def test_health_is_quiet(self) -> None:
         """Health checks that are well are for debugging only."""

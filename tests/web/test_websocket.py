@@ -14,7 +14,7 @@ from twisted.web.resource import IResource
 from zope.interface.verify import verifyObject
 
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.web.websocket import handshake_door, websocket_page
+from rapida_twisted.web.websocket import handshake_gate, websocket_page
 
 KEY = "rpd-göod"
 UNKNOWN = (401, "this API key is not known")
@@ -45,10 +45,10 @@ VALUES = st.one_of(
 
 
 class DoorTests(SynchronousTestCase):
-    """handshake_door()."""
+    """handshake_gate()."""
 
     def setUp(self) -> None:
-        self.door = handshake_door(ApiKeys((KEY, "other")))
+        self.door = handshake_gate(ApiKeys((KEY, "other")))
 
     def says(self, headers: Mapping[str, str] | None = None, **params: Sequence[str]) -> tuple[int, str] | None:
         """What the door says; underscores in names of parameters are dashes."""

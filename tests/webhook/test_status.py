@@ -30,7 +30,8 @@ from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import Notice
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.store.sqlite import SqliteStore
-from rapida_twisted.upstream import webhook, webhook_receiver
+from rapida_twisted.webhook import delivery as webhook_receiver
+from rapida_twisted.webhook import status as webhook
 from rapida_twisted.webhook.delivery import sign
 from rapida_twisted.webhook.status import StatusWebhook, growing_pause
 from tests.docs.blocks import named_block
@@ -43,7 +44,7 @@ URL = f"https://hooks.example/calls?token={TOKEN}&x=a%2Fb%20c"
 DAY_S = 86_400.0
 
 
-class Outbox:
+class FrameWriter:
     """The two methods of a store that the webhook knows, in memory; they fail as told."""
 
     def __init__(self) -> None:
@@ -153,19 +154,19 @@ class FakeTreq:
 
 
 class ClockTests(SynchronousTestCase):
-    """On a clock, with a client and an outbox that do as told."""
+    """On a clock, with a client and an writer that do as told."""
 
     def setUp(self) -> None:
         """A webhook that waits 1, 2, 3 ... s after failed tries, not started yet."""
         self.clock = Clock()
-        self.outbox: Any = Outbox()
+        self.writer: Any = FrameWriter()
         self.treq = FakeTreq()
         self.hook = self.make_hook()
 
     def make_hook(self, **words: Any) -> StatusWebhook:
-        """A webhook on the same outbox."""
+        """A webhook on the same writer."""
         return StatusWebhook(
-            self.outbox, URL, SECRET, treq_client=self.treq, reactor=self.clock,
+            self.writer, URL, SECRET, treq_client=self.treq, reactor=self.clock,
             now=lambda: NOW + self.clock.seconds(), **{"pause": float, **words},
         )  # fmt: skip
 
@@ -186,7 +187,7 @@ class RequestTests(ClockTests):
 
     def test_request(self) -> None:
         """One POST to the URL as it stands, signed over its very bytes; no redirect is followed."""
-        self.outbox.note("one", "answered", made_at=NOW - 1)
+        self.writer.note("one", "answered", made_at=NOW - 1)
         self.hook.start()
         (one,) = self.treq.tries
         self.assertEqual(one.url, URL)
@@ -212,7 +213,7 @@ class RequestTests(ClockTests):
 
     def test_signed_anew(self) -> None:
         """A second try has the same id and body, and the time of its own in the signature."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
         self.treq.tries[0].answer(500)
         self.clock.advance(1)
@@ -225,46 +226,46 @@ class RequestTests(ClockTests):
     def test_delivered(self) -> None:
         """Each 2xx means that it was taken: it is forgotten, once."""
         for code in (200, 201, 202, 204, 299):
-            number = self.outbox.note(f"call {code}")
+            number = self.writer.note(f"call {code}")
             if code == 200:
                 self.hook.start()
             else:
                 self.hook.wake()
             self.treq.tries[-1].answer(code)
-            self.assertEqual(self.outbox.dropped[-1], number)
+            self.assertEqual(self.writer.dropped[-1], number)
         self.clock.advance(1000)
         self.assertEqual(len(self.treq.tries), 5)
-        self.assertEqual(self.outbox.kept, {})
+        self.assertEqual(self.writer.kept, {})
 
     def test_body_is_discarded(self) -> None:
         """64 KiB of an answer's body are read and forgotten; then it is hung up. The status counts."""
-        number = self.outbox.note("one")
+        number = self.writer.note("one")
         self.hook.start()
         response = self.treq.tries[0].answer(200, has_body=True)
         response.body.dataReceived(b"x" * 65_536)
-        self.assertEqual((response.lost, self.outbox.dropped), (False, []))
+        self.assertEqual((response.lost, self.writer.dropped), (False, []))
         response.body.dataReceived(b"x")
-        self.assertEqual((response.lost, self.outbox.dropped), (True, [number]))
+        self.assertEqual((response.lost, self.writer.dropped), (True, [number]))
 
     def test_endless_body(self) -> None:
         """A body that does not come is waited for 2 s; the status counts."""
-        self.outbox.note("one")
-        self.outbox.note("two")
+        self.writer.note("one")
+        self.writer.note("two")
         self.hook.start()
         fine, bad = (one.answer(code, has_body=True) for one, code in zip(self.treq.tries, (200, 500), strict=True))
         self.clock.advance(1.9)
         self.assertEqual((fine.lost, bad.lost), (False, False))
         self.clock.advance(0.2)
-        self.assertEqual((fine.lost, bad.lost, self.outbox.dropped), (True, True, [1]))
+        self.assertEqual((fine.lost, bad.lost, self.writer.dropped), (True, True, [1]))
 
     def test_body_ends(self) -> None:
         """A body that ends is not hung up on: the connection can be used again."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
         response = self.treq.tries[0].answer(200, has_body=True)
         response.body.dataReceived(b"OK")
         response.body.connectionLost(Failure(connectionDone.value))
-        self.assertEqual((response.lost, self.outbox.dropped), (False, [1]))
+        self.assertEqual((response.lost, self.writer.dropped), (False, [1]))
 
 
 class OrderTests(ClockTests):
@@ -273,7 +274,7 @@ class OrderTests(ClockTests):
     def test_one_after_another(self) -> None:
         """The notices of a call go in order, each when the one before was taken, however often that was tried."""
         for status in ("initiated", "ringing", "answered"):
-            self.outbox.note("one", status)
+            self.writer.note("one", status)
         self.hook.start()
         self.assertEqual(self.treq.told, [("one", 1)])
         self.treq.tries[0].answer(503)
@@ -283,26 +284,26 @@ class OrderTests(ClockTests):
         self.assertEqual(self.treq.told[2:], [("one", 2)])
         self.treq.tries[2].answer(200)
         self.treq.tries[3].answer(200)
-        self.assertEqual(self.outbox.dropped, [1, 2, 3])
+        self.assertEqual(self.writer.dropped, [1, 2, 3])
 
     def test_calls_do_not_wait(self) -> None:
         """A call whose notice is not taken, or not answered, holds up no other one."""
         for call in ("refused", "hanging", "fine"):
-            self.outbox.note(call, "initiated")
-            self.outbox.note(call, "ringing")
+            self.writer.note(call, "initiated")
+            self.writer.note(call, "ringing")
         self.treq.script = lambda one: {"refused": 500, "hanging": 0, "fine": 200}[one.call]
         self.hook.start()
-        self.assertEqual(self.outbox.dropped, [5, 6])
+        self.assertEqual(self.writer.dropped, [5, 6])
         self.assertEqual(sorted(self.treq.told), [("fine", 5), ("fine", 6), ("hanging", 3), ("refused", 1)])
 
     def test_noted_later(self) -> None:
         """What is noted while a call's notice is under way, or waits, comes after it."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.wake()
         self.treq.tries[0].answer(500)
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.wake()
         self.assertEqual(self.treq.told, [("one", 1)])
         self.treq.script = lambda one: 200
@@ -312,7 +313,7 @@ class OrderTests(ClockTests):
     def test_eight_at_once(self) -> None:
         """No more than 8 requests are under way; the others wait for their turn, the oldest first."""
         for number in range(20):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         self.hook.start()
         self.assertEqual(len(self.treq.open), 8)
         self.treq.open[3].answer(200)
@@ -322,55 +323,55 @@ class OrderTests(ClockTests):
         while self.treq.open:
             self.assertLessEqual(len(self.treq.open), 8)
             self.treq.open[0].answer(200)
-        self.assertEqual(len(self.outbox.dropped), 19)
+        self.assertEqual(len(self.writer.dropped), 19)
 
     def test_pages(self) -> None:
-        """The outbox is read in pages; of notices that wait only one at a time is read again, when it is sent."""
+        """The writer is read in pages; of notices that wait only one at a time is read again, when it is sent."""
         for number in range(250):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         self.hook.start()
-        pages = [after for limit, after in self.outbox.asked if limit > 1]
+        pages = [after for limit, after in self.writer.asked if limit > 1]
         self.assertEqual(pages, [0, 100, 200])
-        self.assertEqual({limit for limit, _ in self.outbox.asked}, {1, 100})
-        self.assertEqual([after for limit, after in self.outbox.asked if limit == 1], list(range(8)))
+        self.assertEqual({limit for limit, _ in self.writer.asked}, {1, 100})
+        self.assertEqual([after for limit, after in self.writer.asked if limit == 1], list(range(8)))
 
     def test_most_calls(self) -> None:
         """Of so many calls at most the notices wait in memory; further ones are read when there is room."""
         self.patch(webhook, "MOST_CALLS", 10)
         self.patch(webhook, "PAGE", 5)
         for number in range(40):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         self.hook.start()
         self.assertLess(len(self.hook._lines), 15)
         for _ in range(40):
             self.assertLess(len(self.hook._lines), 15)
             self.treq.open[0].answer(200)
-        self.assertEqual(self.outbox.dropped, list(range(1, 41)))
+        self.assertEqual(self.writer.dropped, list(range(1, 41)))
         self.assertEqual(self.hook._lines, {})
 
     def test_nothing_is_kept(self) -> None:
         """A call of which all was told leaves nothing behind in memory, also if it had failed or was given up."""
         for number in range(6):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         answers = {0: [200], 1: [500, 200], 2: [410], 3: [500, 410], 4: [500, 500, 200], 5: [200]}
         self.treq.script = lambda one: answers[one.event["number"] - 1].pop(0)
         self.hook.start()
         self.clock.pump([1, 2, 3])
-        self.assertEqual((self.outbox.kept, self.hook._lines, self.hook._receiver_health._parts), ({}, {}, set()))
+        self.assertEqual((self.writer.kept, self.hook._lines, self.hook._receiver_health._parts), ({}, {}, set()))
 
     def test_looks_by_itself(self) -> None:
         """A change that nobody told of is found within a minute."""
         self.hook.start()
-        self.outbox.note("one")
+        self.writer.note("one")
         self.clock.advance(59)
         self.assertEqual(self.treq.told, [])
         self.clock.advance(1)
         self.assertEqual(self.treq.told, [("one", 1)])
 
     def test_woken_while_reading(self) -> None:
-        """A change noted while the outbox is being read is not missed, and there is one reader at a time."""
+        """A change noted while the writer is being read is not missed, and there is one reader at a time."""
         reading: list[Deferred[list[Notice]]] = []
-        self.outbox.notices = lambda limit, after=0: reading.append(Deferred()) or reading[-1]
+        self.writer.notices = lambda limit, after=0: reading.append(Deferred()) or reading[-1]
         self.hook.start()
         self.hook.wake()
         self.hook.wake()
@@ -382,22 +383,22 @@ class OrderTests(ClockTests):
 
     def test_settled_by_somebody_else(self) -> None:
         """A notice that is not in the store any more is not sent; the call's next one is."""
-        self.outbox.note("one")
-        self.outbox.note("one")
+        self.writer.note("one")
+        self.writer.note("one")
         self.hook.start()
         self.treq.tries[0].answer(500)
-        del self.outbox.kept[1]
+        del self.writer.kept[1]
         self.clock.advance(1)
         self.assertEqual(self.treq.told, [("one", 1), ("one", 2)])
 
     def test_looking_back(self) -> None:
         """Older notices, of a process that is gone, are sent, too, and none that is under way is sent twice."""
-        self.outbox.note("of another")
-        theirs = self.outbox.kept.pop(1)
-        self.outbox.note("mine")
+        self.writer.note("of another")
+        theirs = self.writer.kept.pop(1)
+        self.writer.note("mine")
         self.hook.start()
         self.assertEqual(self.treq.told, [("mine", 2)])
-        self.outbox.kept = {1: theirs, **self.outbox.kept}
+        self.writer.kept = {1: theirs, **self.writer.kept}
         self.hook.wake()
         self.assertEqual(self.treq.told, [("mine", 2)])
         self.hook.look_back()
@@ -405,7 +406,7 @@ class OrderTests(ClockTests):
         for each in self.treq.tries:
             each.answer(200)
         self.hook.look_back()
-        self.assertEqual((len(self.treq.told), self.outbox.kept), (2, {}))
+        self.assertEqual((len(self.treq.told), self.writer.kept), (2, {}))
 
 
 class RetryTests(ClockTests):
@@ -415,25 +416,25 @@ class RetryTests(ClockTests):
         """All but 2xx and 410 is tried again, and kept until it was taken."""
         failures = [301, 302, 307, 400, 401, 403, 404, 408, 418, 429, 500, 502, 503]
         for number, code in enumerate(failures, 1):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
             if number == 1:
                 self.hook.start()
             else:
                 self.hook.wake()
             self.treq.open[-1].answer(code)
-        self.outbox.note("refused")
+        self.writer.note("refused")
         self.hook.wake()
         self.treq.open[-1].fail(Refused())
-        self.assertEqual((self.treq.open, self.outbox.dropped), ([], []))
+        self.assertEqual((self.treq.open, self.writer.dropped), ([], []))
         self.treq.script = lambda one: 204
         self.clock.advance(1)
         self.assertEqual(len(self.treq.tries), 2 * len(failures) + 2)
-        self.assertEqual(self.outbox.kept, {})
+        self.assertEqual(self.writer.kept, {})
 
     def test_pauses(self) -> None:
         """The pause depends on the tries of one notice, and begins anew with the next one."""
-        self.outbox.note("one")
-        self.outbox.note("one")
+        self.writer.note("one")
+        self.writer.note("one")
         self.treq.script = lambda one: 500
         self.hook.start()
         for pause_s in (1, 2, 3, 4):
@@ -461,9 +462,9 @@ class RetryTests(ClockTests):
     def test_its_own_pauses(self) -> None:
         """Those are the pauses if nobody gives others."""
         self.hook = StatusWebhook(
-            self.outbox, URL, SECRET, treq_client=self.treq, reactor=self.clock, now=lambda: NOW
+            self.writer, URL, SECRET, treq_client=self.treq, reactor=self.clock, now=lambda: NOW
         )  # fmt: skip
-        self.outbox.note("one")
+        self.writer.note("one")
         self.treq.script = lambda one: 500
         self.hook.start()
         for whole_s in (1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300):
@@ -482,7 +483,7 @@ class RetryTests(ClockTests):
 
     def test_no_answer(self) -> None:
         """A try without an answer is given up after 10 s, and made again."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
         self.clock.advance(9.9)
         self.assertFalse(self.treq.tries[0].cancelled)
@@ -492,11 +493,11 @@ class RetryTests(ClockTests):
         self.clock.advance(1)
         self.assertEqual(len(self.treq.tries), 2)
         self.treq.tries[1].answer(200)
-        self.assertEqual(self.outbox.dropped, [1])
+        self.assertEqual(self.writer.dropped, [1])
 
     def pause_after(self, code: int, headers: dict[str, str]) -> int:
         """The seconds between such an answer and the next try."""
-        self.outbox.note(f"call {len(self.treq.tries)}")
+        self.writer.note(f"call {len(self.treq.tries)}")
         self.hook.wake()
         self.treq.open[0].answer(code, headers)
         for waited_s in range(1, 1000):
@@ -524,8 +525,8 @@ class RetryTests(ClockTests):
 
     def test_gone(self) -> None:
         """410 is final: one error line, and the call's next notice has its turn."""
-        self.outbox.note("one", "ringing")
-        self.outbox.note("one", "completed")
+        self.writer.note("one", "ringing")
+        self.writer.note("one", "completed")
         self.hook.start()
         with capturedLogs() as events:
             self.treq.tries[0].answer(410)
@@ -534,35 +535,35 @@ class RetryTests(ClockTests):
         self.assertEqual(events[0]["log_level"], LogLevel.error)
         for word in ("call one", "status ringing", "HTTP status 410"):
             self.assertIn(word, line)
-        self.assertEqual(self.outbox.dropped, [1, 2])
+        self.assertEqual(self.writer.dropped, [1, 2])
 
     def test_a_day(self) -> None:
         """24 hours after the change a notice is given up, with one error line that has the last answer."""
-        self.outbox.note("one", "ringing")
+        self.writer.note("one", "ringing")
         self.treq.script = lambda one: 502
         self.hook = self.make_hook(pause=lambda tries: 300.0)
         with capturedLogs() as events:
             self.hook.start()
             self.clock.pump([60.0] * (24 * 60))
-            self.assertEqual((len(self.treq.tries), self.outbox.dropped), (24 * 12 + 1, []))
+            self.assertEqual((len(self.treq.tries), self.writer.dropped), (24 * 12 + 1, []))
             self.clock.pump([60.0] * 5)
         (line,) = self.logged(events, LogLevel.error)
         self.assertIn("one", line)
         self.assertIn("HTTP status 502", line)
-        self.assertEqual(self.outbox.dropped, [1])
+        self.assertEqual(self.writer.dropped, [1])
         self.clock.advance(1000)
         self.assertEqual(len(self.treq.tries), 24 * 12 + 2)
 
     def test_old_ones_get_a_try(self) -> None:
         """What became old while the server was not there is tried once, and may be taken."""
-        self.outbox.note("taken", made_at=NOW - 2 * DAY_S)
-        self.outbox.note("refused", made_at=NOW - 2 * DAY_S)
+        self.writer.note("taken", made_at=NOW - 2 * DAY_S)
+        self.writer.note("refused", made_at=NOW - 2 * DAY_S)
         self.treq.script = lambda one: 200 if one.call == "taken" else 500
         with capturedLogs() as events:
             self.hook.start()
         (line,) = self.logged(events, LogLevel.error)
         self.assertIn("refused", line)
-        self.assertEqual(self.outbox.dropped, [1, 2])
+        self.assertEqual(self.writer.dropped, [1, 2])
 
 
 class LogTests(ClockTests):
@@ -571,7 +572,7 @@ class LogTests(ClockTests):
     def test_one_line_each(self) -> None:
         """One warning when the receiver begins to fail, one line when it works again: not one for each try."""
         for number in range(5):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         self.treq.script = lambda one: 500
         with capturedLogs() as events:
             self.hook.start()
@@ -585,30 +586,30 @@ class LogTests(ClockTests):
         (line,) = [formatEvent(event) for event in events]
         self.assertEqual(events[0]["log_level"], LogLevel.info)
         self.assertIn("https://hooks.example/calls works again", line)
-        self.assertEqual(self.outbox.kept, {})
+        self.assertEqual(self.writer.kept, {})
 
     def test_one_bad_call(self) -> None:
         """A call that is never taken gives one warning, however many others are taken in the meantime."""
-        self.outbox.note("bad")
+        self.writer.note("bad")
         self.treq.script = lambda one: 400 if one.call == "bad" else 200
         with capturedLogs() as events:
             self.hook.start()
             for number in range(50):
-                self.outbox.note(f"fine {number}")
+                self.writer.note(f"fine {number}")
                 self.hook.wake()
                 self.clock.advance(1)
         self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
-        self.assertEqual(list(self.outbox.kept), [1])
+        self.assertEqual(list(self.writer.kept), [1])
 
     def test_works_after_giving_up(self) -> None:
         """When the notice that failed was given up, the next one that is taken says that the receiver works."""
-        self.outbox.note("one")
+        self.writer.note("one")
         answers = [500, 410, 200]
         self.treq.script = lambda one: answers.pop(0)
         with capturedLogs() as events:
             self.hook.start()
             self.clock.advance(1)
-            self.outbox.note("two")
+            self.writer.note("two")
             self.hook.wake()
         levels = [event["log_level"] for event in events]
         self.assertEqual(levels, [LogLevel.warn, LogLevel.error, LogLevel.info])
@@ -624,7 +625,7 @@ class LogTests(ClockTests):
         ]
         for failed, words in cases:
             hook, treq = self.hook, self.treq
-            self.outbox.note("one")
+            self.writer.note("one")
             with capturedLogs() as events:
                 hook.start()
                 if isinstance(failed, int):
@@ -638,7 +639,7 @@ class LogTests(ClockTests):
         """The secret and the URL's query are in no line, not in an event's values, and in no repr."""
         calls = ("refused", "gone", "broken", "bad URL", "hanging")
         for call in calls:
-            self.outbox.note(call)
+            self.writer.note(call)
         with capturedLogs() as events:
             self.hook.start()
             for one, code in zip(self.treq.open[:2], (500, 410), strict=True):
@@ -646,7 +647,7 @@ class LogTests(ClockTests):
             self.treq.open[0].fail(RuntimeError(f"{URL} {SECRET}"))
             self.treq.open[0].fail(ResponseFailed([Failure(ValueError(URL))]))
             self.clock.advance(10)
-            self.outbox.read_error = KeyError("a mistake")
+            self.writer.read_error = KeyError("a mistake")
             self.hook.wake()
             self.clock.pump([1] * 5)
             self.successResultOf(self.stopped())
@@ -669,16 +670,16 @@ class StoreTests(ClockTests):
     """When the store does not answer."""
 
     def test_not_read(self) -> None:
-        """The outbox is looked into again with the same pauses; one line when it begins, one when it is over."""
-        self.outbox.note("one")
-        self.outbox.read_error = StoreUnavailable("the disk is full")
+        """The writer is looked into again with the same pauses; one line when it begins, one when it is over."""
+        self.writer.note("one")
+        self.writer.read_error = StoreUnavailable("the disk is full")
         with capturedLogs() as events:
             self.hook.start()
             self.clock.pump([1, 2, 3])
-            self.assertEqual(len(self.outbox.asked), 4)
+            self.assertEqual(len(self.writer.asked), 4)
             self.clock.advance(3.9)
-            self.assertEqual(len(self.outbox.asked), 4)
-            self.outbox.read_error = None
+            self.assertEqual(len(self.writer.asked), 4)
+            self.writer.read_error = None
             self.clock.advance(0.1)
         self.assertEqual(self.treq.told, [("one", 1)])
         warning, working = events
@@ -688,81 +689,81 @@ class StoreTests(ClockTests):
 
     def test_a_change_is_proof(self) -> None:
         """Woken while the store failed, it looks at once: who noted a change has seen the store work."""
-        self.outbox.read_error = StoreUnavailable()
+        self.writer.read_error = StoreUnavailable()
         self.hook.start()
-        self.outbox.read_error = None
-        self.outbox.note("one")
+        self.writer.read_error = None
+        self.writer.note("one")
         self.hook.wake()
         self.assertEqual(self.treq.told, [("one", 1)])
 
     def test_not_found_for_now(self) -> None:
         """A notice that can't be read when its turn comes is tried again later."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
         self.treq.tries[0].answer(500)
-        self.outbox.read_error = StoreUnavailable()
+        self.writer.read_error = StoreUnavailable()
         self.clock.advance(1)
         self.assertEqual(len(self.treq.tries), 1)
-        self.outbox.read_error = None
+        self.writer.read_error = None
         self.clock.advance(2)
         self.assertEqual(len(self.treq.tries), 2)
         self.treq.tries[1].answer(200)
-        self.assertEqual(self.outbox.dropped, [1])
+        self.assertEqual(self.writer.dropped, [1])
 
     def test_not_forgotten(self) -> None:
         """What was taken, but can't be forgotten yet, is not sent a second time; the log does not fill up."""
-        self.outbox.note("one")
-        self.outbox.note("one")
-        self.outbox.drop_error = StoreUnavailable("the disk is full")
+        self.writer.note("one")
+        self.writer.note("one")
+        self.writer.drop_error = StoreUnavailable("the disk is full")
         self.treq.script = lambda one: 200
         with capturedLogs() as events:
             self.hook.start()
             for number in range(10):
                 self.clock.advance(1)
-                self.outbox.note(f"call {number}")
+                self.writer.note(f"call {number}")
                 self.hook.wake()
             self.assertEqual(self.treq.told.count(("one", 1)), 1)
             self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
-            self.outbox.drop_error = None
+            self.writer.drop_error = None
             self.clock.pump([1] * 20)
-        self.assertEqual(sorted(self.outbox.dropped), list(range(1, 13)))
+        self.assertEqual(sorted(self.writer.dropped), list(range(1, 13)))
         self.assertEqual(len(self.treq.tries), 12)
         self.assertEqual([event["log_level"] for event in events], [LogLevel.warn, LogLevel.info])
 
     def test_mistakes(self) -> None:
         """Whatever else a store raises is logged with its traceback, and nothing stands still for it."""
-        self.outbox.read_error = KeyError("a mistake")
+        self.writer.read_error = KeyError("a mistake")
         self.hook.start()
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
-        self.outbox.read_error = None
+        self.writer.read_error = None
         for number in range(20):
-            self.outbox.note(f"call {number}")
-        self.outbox.drop_error = KeyError("another")
+            self.writer.note(f"call {number}")
+        self.writer.drop_error = KeyError("another")
         self.treq.script = lambda one: 200
         self.clock.advance(1)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 20)
-        self.outbox.drop_error = None
+        self.writer.drop_error = None
         self.clock.advance(1)
-        self.assertEqual(len(self.outbox.dropped), 20)
+        self.assertEqual(len(self.writer.dropped), 20)
 
     def test_cancelled_by_somebody_else(self) -> None:
         """A store or client that cancels what we asked for ends no worker."""
         for number in range(20):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         self.hook.start()
         for one in self.treq.open:
             one.fail(CancelledError())
-        self.outbox.read_error = CancelledError()
+        self.writer.read_error = CancelledError()
         for one in self.treq.open:
             one.fail(CancelledError())
         self.hook.wake()
-        self.outbox.read_error = None
+        self.writer.read_error = None
         self.treq.script = lambda one: 200
         self.clock.pump([1] * 5)
         self.flushLoggedErrors(CancelledError)
         for one in self.treq.open:
             one.answer(200)
-        self.assertEqual(self.outbox.kept, {})
+        self.assertEqual(self.writer.kept, {})
 
 
 class StopTests(ClockTests):
@@ -776,61 +777,61 @@ class StopTests(ClockTests):
 
     def test_never_started(self) -> None:
         """One that was never started stops, too, and does nothing when woken."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.wake()
         self.successResultOf(self.hook.stop())
-        self.assertEqual(self.outbox.asked, [])
+        self.assertEqual(self.writer.asked, [])
 
     def test_retries_end(self) -> None:
         """What waits for another try stays in the store, and is not tried any more."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.treq.script = lambda one: 500
         self.hook.start()
         self.successResultOf(self.hook.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.hook.wake()
         self.assertEqual(len(self.treq.tries), 1)
-        self.assertEqual(list(self.outbox.kept), [1])
+        self.assertEqual(list(self.writer.kept), [1])
 
     def test_answered_in_time(self) -> None:
         """A request under way has 2 s: answered, its notice is forgotten. The call's next one stays."""
-        self.outbox.note("one")
-        self.outbox.note("one")
+        self.writer.note("one")
+        self.writer.note("one")
         self.hook.start()
         stopping = self.hook.stop()
         self.clock.advance(1.9)
         self.assertNoResult(stopping)
         self.treq.tries[0].answer(200)
         self.successResultOf(stopping)
-        self.assertEqual((self.outbox.dropped, len(self.treq.tries)), ([1], 1))
+        self.assertEqual((self.writer.dropped, len(self.treq.tries)), ([1], 1))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_refused_in_time(self) -> None:
         """Answered with something else, it stays."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
         stopping = self.hook.stop()
         self.treq.tries[0].answer(500)
         self.successResultOf(stopping)
-        self.assertEqual(list(self.outbox.kept), [1])
+        self.assertEqual(list(self.writer.kept), [1])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_answered(self) -> None:
         """After that the requests are cancelled, and their notices stay; those that wait for a turn never get one."""
         for number in range(20):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         self.hook.start()
         with capturedLogs() as events:
             stopping = self.hook.stop()
             self.clock.advance(2)
             self.successResultOf(stopping)
         self.assertTrue(all(one.cancelled for one in self.treq.tries))
-        self.assertEqual((len(self.treq.tries), len(self.outbox.kept), events), (8, 20, []))
+        self.assertEqual((len(self.treq.tries), len(self.writer.kept), events), (8, 20, []))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_taken_but_endless(self) -> None:
         """A notice that was taken is forgotten also if the answer's body is cut off by the stop."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
         self.clock.advance(5)
         stopping = self.hook.stop()
@@ -839,11 +840,11 @@ class StopTests(ClockTests):
         self.assertNoResult(stopping)
         self.clock.advance(1)
         self.successResultOf(stopping)
-        self.assertEqual((response.lost, self.outbox.dropped), (True, [1]))
+        self.assertEqual((response.lost, self.writer.dropped), (True, [1]))
 
     def test_store_hangs(self) -> None:
         """A store that does not answer does not hold up the stop."""
-        self.outbox.notices = lambda limit, after=0: Deferred()
+        self.writer.notices = lambda limit, after=0: Deferred()
         self.hook.start()
         stopping = self.hook.stop()
         self.assertNoResult(stopping)
@@ -852,21 +853,21 @@ class StopTests(ClockTests):
 
     def test_read_while_stopping(self) -> None:
         """What the store gives while all stops is not sent."""
-        self.outbox.note("one")
-        found = self.successResultOf(self.outbox.notices(1))
+        self.writer.note("one")
+        found = self.successResultOf(self.writer.notices(1))
         reading: Deferred[list[Notice]] = Deferred()
         answers: list[Any] = [succeed(found), reading]
-        self.outbox.notices = lambda limit, after=0: answers.pop(0)
+        self.writer.notices = lambda limit, after=0: answers.pop(0)
         self.hook.start()
         stopping = self.hook.stop()
         reading.callback(found)
         self.successResultOf(stopping)
-        self.assertEqual((self.treq.tries, self.outbox.dropped), ([], []))
+        self.assertEqual((self.treq.tries, self.writer.dropped), ([], []))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_twice(self) -> None:
         """Stopping twice is no mistake: both fire."""
-        self.outbox.note("one")
+        self.writer.note("one")
         self.hook.start()
         first, second = self.hook.stop(), self.hook.stop()
         self.clock.advance(2)
@@ -877,7 +878,7 @@ class StopTests(ClockTests):
     def test_restart(self) -> None:
         """A new one on the same store sends what the former one did not get rid of, under the same ids."""
         for number in range(10):
-            self.outbox.note(f"call {number}")
+            self.writer.note(f"call {number}")
         self.hook.start()
         self.treq.tries[0].answer(200)
         stopping = self.hook.stop()
@@ -889,7 +890,7 @@ class StopTests(ClockTests):
         self.make_hook().start()
         self.assertEqual(self.treq.told, [(f"call {number}", number + 1) for number in range(1, 10)])
         self.assertEqual(asked_before - {one.event["id"] for one in self.treq.tries}, set())
-        self.assertEqual(self.outbox.kept, {})
+        self.assertEqual(self.writer.kept, {})
 
 
 class Received:
@@ -1051,10 +1052,10 @@ class LoopbackTestCase(TestCase):
             await deferLater(reactor, 0.005)
 
     async def until_empty(self) -> None:
-        """Wait until the outbox is empty."""
+        """Wait until the writer is empty."""
         until_s = time.monotonic() + 5
         while await self.store.notices(1):
-            self.assertLess(time.monotonic(), until_s, "the outbox did not get empty")
+            self.assertLess(time.monotonic(), until_s, "the writer did not get empty")
             await deferLater(reactor, 0.005)
 
 
@@ -1300,9 +1301,9 @@ class PageTests(SynchronousTestCase):
     def test_notice(self) -> None:
         """The notice that the page shows has the form of ours, and fields that a record has."""
         shown = json.loads(named_block("webhook.rst", "notice"))
-        treq, outbox = FakeTreq(), Outbox()
-        outbox.note("one")
-        hook: Any = StatusWebhook(outbox, URL, SECRET, treq_client=treq, reactor=Clock())  # type: ignore[arg-type]
+        treq, writer = FakeTreq(), FrameWriter()
+        writer.note("one")
+        hook: Any = StatusWebhook(writer, URL, SECRET, treq_client=treq, reactor=Clock())  # type: ignore[arg-type]
         hook.start()
         self.assertEqual(list(shown), list(treq.tries[0].event))
         self.assertEqual(shown["id"], f"{shown['call']['context_id']}-{shown['number']}")

@@ -237,17 +237,13 @@ class EncodingTests(SynchronousTestCase):
             codec.send(UuidFrame(CALL))
             for sender in (ServerCodec(), codec):
                 error = self.assertRaises(LocalProtocolError, sender.send, AudioFrame(bytes(size)))
-                self.assertEqual(
-                    str(error), f"an audio frame holds 2 to 65,534 bytes, an even number, not {size}"
-                )
+                self.assertEqual(str(error), f"an audio frame holds 2 to 65,534 bytes, an even number, not {size}")
 
     def test_server_sends_audio_and_hangup_only(self) -> None:
         """Whatever else a server sends makes Asterisk hang up, so it is not encoded."""
         for frame in (UuidFrame(CALL), DtmfFrame("1"), ErrorFrame(ErrorBits.HANGUP), UnknownFrame(2, b"")):
             error = self.assertRaises(LocalProtocolError, ServerCodec().send, frame)
-            self.assertEqual(
-                str(error), f"Asterisk accepts audio and hangup frames only, not {type(frame).__name__}"
-            )
+            self.assertEqual(str(error), f"Asterisk accepts audio and hangup frames only, not {type(frame).__name__}")
 
     def test_asterisk_sends_its_uuid_first_and_once(self) -> None:
         """The client's codec holds its own side of the rules."""

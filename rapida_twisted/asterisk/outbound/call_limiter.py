@@ -10,10 +10,10 @@ from twisted.internet.interfaces import IDelayedCall
 
 from rapida_twisted.errors import TooManyCalls
 
-__all__ = ["Admission"]
+__all__ = ["CallLimiter"]
 
 
-class Admission:
+class CallLimiter:
     """A door: so many within, so many let in a second, so many waiting before it, in the order in which they came.
 
     :param calls: how many may be within at once.

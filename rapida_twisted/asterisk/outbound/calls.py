@@ -18,8 +18,8 @@ from zope.interface import implementer
 from rapida_twisted.asterisk.ari.client import channel_id_of
 from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.outbound.call import OutgoingCall
-from rapida_twisted.asterisk.outbound.progress_writer import CallNotes
-from rapida_twisted.asterisk.outbound.trunk import Line, LineRules
+from rapida_twisted.asterisk.outbound.progress_writer import ProgressWriter
+from rapida_twisted.asterisk.outbound.trunk import Trunk, TrunkLimits
 from rapida_twisted.asterisk.vault.vault import UnknownCredential, Vault
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, EndReason
 from rapida_twisted.errors import CallNotPlaced, Draining, RapidaError, SettingsError, StartError
@@ -40,7 +40,7 @@ class OutboundCalls:
     :param vault: where the credentials are; what is changed there counts from the next :meth:`refresh` on.
     :param store: where the contexts go.
     :param notes: takes the news of the calls to the store.
-    :param make_line: makes the line of a credential; called with it, the rules and ``note``.
+    :param make_trunk: makes the line of a credential; called with it, the rules and ``note``.
     :param rules: what holds for each line.
     :param context_ttl_s: how long an answered call may wait for its media.
     :param max_pending: how many calls may wait for their media at once, inbound ones included.
@@ -55,9 +55,9 @@ class OutboundCalls:
         *,
         vault: Vault,
         store: ICallStore,
-        notes: CallNotes,
-        make_line: Callable[..., Line],
-        rules: LineRules,
+        notes: ProgressWriter,
+        make_trunk: Callable[..., Trunk],
+        rules: TrunkLimits,
         context_ttl_s: float,
         max_pending: int,
         reactor: Any,
@@ -66,14 +66,14 @@ class OutboundCalls:
         self._vault = vault
         self._store = store
         self._notes = notes
-        self._make_line = make_line
+        self._make_trunk = make_trunk
         self._rules = rules
         self._context_ttl_s = context_ttl_s
         self._max_pending = max_pending
         self._reactor = reactor
         self._now = now
-        self._lines: dict[str, Line] = {}
-        self._calls: dict[str, tuple[Line, OutgoingCall]] = {}
+        self._trunks: dict[str, Trunk] = {}
+        self._calls: dict[str, tuple[Trunk, OutgoingCall]] = {}
         """By contextId."""
         self._hanging_up: dict[str, IDelayedCall] = {}
         self._stopping: list[Deferred[Any]] = []
@@ -115,15 +115,15 @@ class OutboundCalls:
             self._tell_vault_problem(str(error))
             return
         self._tell_vault_problem("")
-        for name, line in list(self._lines.items()):
+        for name, line in list(self._trunks.items()):
             if credentials.get(name) != line.credential and not line.busy:
                 self._drop(name)
         for credential in credentials.values():
-            self._line_of(credential)
+            self._trunk_of(credential)
 
     async def connected(self, limit_s: float) -> None:
         """Wait until each Asterisk tells its events, or why it can't."""
-        events = [line.events for line in self._lines.values()]
+        events = [line.events for line in self._trunks.values()]
         await self._until(lambda: all(each.connected or each.problem for each in events), limit_s)
 
     def drain(self) -> None:
@@ -137,7 +137,7 @@ class OutboundCalls:
         """Place no more calls, and wait until those have been placed that wait for their turn. What is in Stasis is
         left to another process at once."""
         self.draining = True
-        for line in self._lines.values():
+        for line in self._trunks.values():
             line.stasis.close(leave=True)
         await self._until(lambda: all(outgoing.placed for _, outgoing in self._calls.values()), limit_s)
 
@@ -150,7 +150,7 @@ class OutboundCalls:
         """Let go of all calls: another process follows them, which has connected to each Asterisk in our place."""
         self.draining = True
         await self._hang_up_at_once()
-        for name in list(self._lines):
+        for name in list(self._trunks):
             self._drop(name, leave=True)
         await gatherResults(self._stopping)
         await self._notes.flush(GOODBYE_S)
@@ -159,9 +159,9 @@ class OutboundCalls:
         """Take back what nobody has answered, and let go of the rest: after a new start it is followed again."""
         self.draining = True
         await self._hang_up_at_once()
-        taking = gatherResults([Deferred.fromCoroutine(line.take_back()) for line in self._lines.values()])
+        taking = gatherResults([Deferred.fromCoroutine(line.take_back()) for line in self._trunks.values()])
         await taking.addTimeout(GOODBYE_S, self._reactor, onTimeoutCancel=lambda *_: [])
-        for name in list(self._lines):
+        for name in list(self._trunks):
             self._drop(name)
         await gatherResults(self._stopping)
         await self._notes.flush(GOODBYE_S)
@@ -209,7 +209,7 @@ class OutboundCalls:
         try:
             if self.draining:
                 raise Draining("the server is about to stop and places no calls")
-            line = self._line_of(self._credential(call.credential))
+            line = self._trunk_of(self._credential(call.credential))
             endpoint = _endpoint(line.credential, call.to)
             turn = line.admission.enter()
         except RapidaError as error:
@@ -266,7 +266,7 @@ class OutboundCalls:
             follower=self._store.owner,
         )
 
-    def _outgoing(self, context: CallContext, line: Line) -> OutgoingCall:
+    def _outgoing(self, context: CallContext, line: Trunk) -> OutgoingCall:
         def over(outgoing: OutgoingCall) -> None:
             self._calls.pop(outgoing.context_id, None)
             line.over(outgoing)
@@ -284,7 +284,7 @@ class OutboundCalls:
 
     def _resume(self, context: CallContext) -> None:
         """Follow a call of an earlier process."""
-        line = self._lines.get(context.credential)
+        line = self._trunks.get(context.credential)
         if line is not None:
             self._log.info(
                 "call {id}: {status} when the server ended", id=context.context_id, status=context.call_status
@@ -319,20 +319,20 @@ class OutboundCalls:
             raise CallNotPlaced("the vault has no credential yet: rapida-media-ctl vault set", refused=True)
         raise CallNotPlaced(f"a credential must be named, one of {', '.join(names)}", refused=True)
 
-    def _line_of(self, credential: AriCredential) -> Line:
+    def _trunk_of(self, credential: AriCredential) -> Trunk:
         """The line of a credential, made at its first use; with calls on it, it stays as it is until they are over."""
-        line = self._lines.get(credential.name)
+        line = self._trunks.get(credential.name)
         if line is not None and line.credential != credential and not line.busy:
             self._drop(credential.name)
             line = None
         if line is None:
-            line = self._make_line(credential, self._rules, note=self._notes.note)
-            self._lines[credential.name] = line
+            line = self._make_trunk(credential, self._rules, note=self._notes.note)
+            self._trunks[credential.name] = line
             line.start()
         return line
 
     def _drop(self, name: str, *, leave: bool = False) -> None:
-        stopping = Deferred.fromCoroutine(self._lines.pop(name).stop(leave=leave))
+        stopping = Deferred.fromCoroutine(self._trunks.pop(name).stop(leave=leave))
         self._stopping.append(stopping)
         stopping.addBoth(lambda _: self._stopping.remove(stopping) if stopping in self._stopping else None)
 
@@ -350,7 +350,7 @@ def _endpoint(credential: AriCredential, to: str) -> str:
         raise CallNotPlaced(str(error), refused=True) from None
 
 
-def _give_back(line: Line, turn: Deferred[None]) -> None:
+def _give_back(line: Trunk, turn: Deferred[None]) -> None:
     """A turn that is not needed."""
     if turn.called:
         line.admission.leave()

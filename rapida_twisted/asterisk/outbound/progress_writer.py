@@ -14,13 +14,13 @@ from rapida_twisted.context import CallProgress
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
 
-__all__ = ["CallNotes"]
+__all__ = ["ProgressWriter"]
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 
 
-class CallNotes:
+class ProgressWriter:
     """Writes news down, and tells that it did.
 
     :param notify: whether each change makes a notice in the store.

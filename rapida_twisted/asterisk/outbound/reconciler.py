@@ -17,7 +17,7 @@ from rapida_twisted.asterisk.outbound.call import OutgoingCall
 from rapida_twisted.asterisk.outbound.progress import status_of_state
 from rapida_twisted.context import CallProgress, CallStatus, EndReason
 
-__all__ = ["CatchingUp"]
+__all__ = ["Reconciler"]
 
 EVERY_S = 30.0
 """How often each call's channel is asked for without any reason."""
@@ -26,7 +26,7 @@ LAST_EVENTS_S = 2.0
 """How long the last events of a channel that is gone may be on their way."""
 
 
-class CatchingUp:
+class Reconciler:
     """Looks after the calls of one Asterisk.
 
     :param calls: gives the calls that are not over and that Asterisk may have.

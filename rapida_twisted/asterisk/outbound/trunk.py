@@ -23,14 +23,14 @@ from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.errors import AriError, AriRejected, AriUnreachable
 from rapida_twisted.asterisk.ari.events import AriEvents, growing_pause
 from rapida_twisted.asterisk.outbound.call import OutgoingCall
-from rapida_twisted.asterisk.outbound.call_limiter import Admission
+from rapida_twisted.asterisk.outbound.call_limiter import CallLimiter
 from rapida_twisted.asterisk.outbound.progress import EVENTS, news_of
-from rapida_twisted.asterisk.outbound.reconciler import CatchingUp
+from rapida_twisted.asterisk.outbound.reconciler import Reconciler
 from rapida_twisted.context import CallProgress, CallStatus, EndReason
 from rapida_twisted.errors import CallNotPlaced
 from rapida_twisted.interfaces import OutboundCall
 
-__all__ = ["Line", "LineRules", "StasisSide", "app_name"]
+__all__ = ["StasisSide", "Trunk", "TrunkLimits", "app_name"]
 
 LATE_S = 5.0
 """Asterisk ends by itself what is not answered in time; after this we do."""
@@ -40,7 +40,7 @@ STASIS_EVENTS = ("StasisStart", "StasisEnd", "ChannelHangupRequest", "Applicatio
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineRules:
+class TrunkLimits:
     """What holds for each line."""
 
     context: str = "rapida-outbound"
@@ -79,7 +79,7 @@ class StasisSide(Protocol):
         """Take no more channels, and end the calls or leave them; fires when those on their way out are."""
 
 
-class Line:
+class Trunk:
     """Places calls by one credential, and follows them.
 
     :param rules: limits and times.
@@ -96,7 +96,7 @@ class Line:
     def __init__(
         self,
         credential: AriCredential,
-        rules: LineRules,
+        rules: TrunkLimits,
         *,
         note: Callable[[str, CallProgress], None],
         treq_client: Any,
@@ -108,7 +108,7 @@ class Line:
         self.credential = credential
         self.rules = rules
         self.note = note
-        self.admission = Admission(calls=rules.calls, rate=rules.rate, queue=rules.queue, reactor=reactor)
+        self.admission = CallLimiter(calls=rules.calls, rate=rules.rate, queue=rules.queue, reactor=reactor)
         self._reactor = reactor
         self._now = now
         self._calls: dict[str, OutgoingCall] = {}
@@ -129,10 +129,10 @@ class Line:
             reactor=reactor,
             tls_options=tls_options(url.hostname or "") if url.scheme == "https" else None,
         )
-        self._catching_up = CatchingUp(self.ari, self._placed, reactor=reactor, now=now)
+        self._catching_up = Reconciler(self.ari, self._placed, reactor=reactor, now=now)
 
     def __repr__(self) -> str:
-        return f"<Line {self.credential.name}: {len(self._calls)} calls>"
+        return f"<Trunk {self.credential.name}: {len(self._calls)} calls>"
 
     @property
     def calls(self) -> list[OutgoingCall]:

@@ -20,7 +20,7 @@ from rapida_twisted.asterisk.ari.client import AriChannel, AriClient
 from rapida_twisted.asterisk.ari.errors import AriError
 from rapida_twisted.asterisk.ari.replies import channel_from
 from rapida_twisted.asterisk.stasis.call import MEDIA_PREFIX, StasisCall, StasisKit, StasisMedia
-from rapida_twisted.asterisk.stasis.orphans import Leftovers
+from rapida_twisted.asterisk.stasis.orphans import OrphanChannels
 from rapida_twisted.asterisk.stasis.transfer import move_on
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import ICallStore
@@ -87,7 +87,7 @@ class StasisCalls:
         self._media: dict[str, StasisCall] = {}
         """By the id of the media's channel, until nothing of the call is left."""
         self._tasks: set[Deferred[Any]] = set()
-        self._leftovers = Leftovers(
+        self._orphans = OrphanChannels(
             self._kit, calls=self._known, take=self._take, take_over=self._take_over, resume=self._resume
         )
         self._looking: Deferred[Any] = succeed(None)
@@ -213,7 +213,7 @@ class StasisCalls:
             self._looking = self._spawn(self._look_over())
 
     async def _look_over(self) -> None:
-        await self._leftovers.look()
+        await self._orphans.look()
         early, self._early = self._early, set()
         for channel_id in early - set(self._media):
             await self._kit.ari.hang_up(channel_id)

@@ -13,13 +13,13 @@ from rapida_twisted.asterisk.stasis.call import CONTEXT_VARIABLE, MEDIA_PREFIX, 
 from rapida_twisted.context import ContextStatus
 from rapida_twisted.errors import UnknownContext
 
-__all__ = ["Leftovers"]
+__all__ = ["OrphanChannels"]
 
 NEWCOMERS_S = 2.0
 """How long the event of a channel may be on its way that Asterisk told of just now."""
 
 
-class Leftovers:
+class OrphanChannels:
     """Looks for what nobody told us.
 
     :param calls: gives the calls that we know of.

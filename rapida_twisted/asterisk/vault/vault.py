@@ -70,7 +70,7 @@ class Vault:
     def __repr__(self) -> str:
         return f"<Vault {self.path}>"
 
-    # Reading
+    # PolledReader
 
     def get(self, name: str) -> AriCredential:
         """A credential, with its password.

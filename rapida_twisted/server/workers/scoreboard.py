@@ -9,10 +9,10 @@ from __future__ import annotations
 import mmap
 import os
 
-from rapida_twisted.net.limits import Tally
+from rapida_twisted.net.limits import SharedCounter
 from rapida_twisted.server.role import OPEN
 
-__all__ = ["COLUMNS", "ROWS", "Board"]
+__all__ = ["COLUMNS", "ROWS", "Scoreboard"]
 
 ROWS = 256
 """More than there can be processes: while workers are replaced there are twice as many."""
@@ -20,7 +20,7 @@ COLUMNS = (OPEN, "calls", "HTTP", "HTTPS", "AudioSocket")
 _BYTES = 8
 
 
-class Board:
+class Scoreboard:
     """The memory.
 
     :param fd: of the file that it is, as :meth:`make` gave it to the parent.
@@ -33,15 +33,15 @@ class Board:
         self._cells = memoryview(mmap.mmap(fd, ROWS * len(COLUMNS) * _BYTES)).cast("q")
 
     @classmethod
-    def make(cls) -> Board:
+    def make(cls) -> Scoreboard:
         """A new one, in no file system. Its descriptor is for the processes to be started."""
         fd = os.memfd_create("rapida-media-board")
         os.ftruncate(fd, ROWS * len(COLUMNS) * _BYTES)
         return cls(fd)
 
-    def tally(self, name: str) -> Tally:
+    def tally(self, name: str) -> SharedCounter:
         """What this process has of something, one of :data:`COLUMNS`, and the others; of others it knows nothing."""
-        return _Column(self._column(name), self._column(OPEN), self.row) if name in COLUMNS else Tally()
+        return _Column(self._column(name), self._column(OPEN), self.row) if name in COLUMNS else SharedCounter()
 
     def _column(self, name: str) -> memoryview:
         return self._cells[COLUMNS.index(name) :: len(COLUMNS)]
@@ -52,7 +52,7 @@ class Board:
             self._cells[place] = 0
 
 
-class _Column(Tally):
+class _Column(SharedCounter):
     __slots__ = ("_cells", "_open", "_row")
 
     def __init__(self, cells: memoryview, opened: memoryview, row: int) -> None:

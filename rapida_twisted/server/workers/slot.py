@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from rapida_twisted.server.workers.control_pipe import RETIRE, STOP
 from rapida_twisted.server.workers.worker_process import WorkerProcess
 
-__all__ = ["Place"]
+__all__ = ["Slot"]
 
 SHORT_LIFE_S = 60.0
 """A worker that dies sooner is not started again at once."""
@@ -23,7 +23,7 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 
 
-class Place:
+class Slot:
     """Keeps a worker running.
 
     :param name: of the worker, for the log.

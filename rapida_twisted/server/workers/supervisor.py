@@ -25,22 +25,23 @@ from rapida_twisted.server.lease import owner_name
 from rapida_twisted.server.preflight import Keys, check_start
 from rapida_twisted.server.role import ARI
 from rapida_twisted.server.workers.control_pipe import BOARD_FD, FIRST_SOCKET_FD, HURRY, NEWS_FD, Start
-from rapida_twisted.server.workers.scoreboard import ROWS, Board
-from rapida_twisted.server.workers.slot import Place
+from rapida_twisted.server.workers.scoreboard import ROWS, Scoreboard
+from rapida_twisted.server.workers.slot import Slot
 from rapida_twisted.server.workers.worker_process import WorkerProcess
 from rapida_twisted.settings import Settings
 from rapida_twisted.store.url import open_store
 
-__all__ = ["Workers"]
+__all__ = ["WorkerSupervisor"]
 
 STOP_S = 15.0
 """A worker that has not ended so long after its drain time is killed."""
 ARI_BACKLOG = 64
 
 
-class Workers(Service):
-    """Several processes that do what one :class:`~rapida_twisted.server.build.RapidaMedia` would: workers that take calls,
-    from ports that they share, and one more that speaks with Asterisk's ARI.
+class WorkerSupervisor(Service):
+    """Runs several processes that do the work of one :class:`~rapida_twisted.server.build.RapidaMedia`.
+
+    Workers take calls from ports that they share; one more process speaks with Asterisk's ARI.
 
     :param settings: theirs; ``workers`` of them take calls.
     :param reactor: runs the parent, which handles no call.
@@ -59,11 +60,11 @@ class Workers(Service):
         self._pattern = RapidaMedia(settings, reactor)
         self._keys: Keys | None = None
         self._sockets: dict[str, socket.socket] = {}
-        self._board = Board.make()
+        self._scoreboard = Scoreboard.make()
         self._rows = list(range(ROWS - 1, 0, -1))
         self._folder = Path()
         self._environ: dict[str, str] = {}
-        self._places: list[Place] = []
+        self._slots: list[Slot] = []
         self._coming: set[str] = set()
         self._reloads = 0
         """How often a reload was asked for that is not done."""
@@ -71,7 +72,7 @@ class Workers(Service):
     @property
     def processes(self) -> list[WorkerProcess]:
         """All workers that there are now."""
-        return [process for place in self._places for process in place.processes]
+        return [process for place in self._slots for process in place.processes]
 
     def port_of(self, what: str) -> int:
         """The port that is listened on, once started, such as ``HTTP``'s."""
@@ -95,8 +96,8 @@ class Workers(Service):
         names = {0: "the ARI worker"} | {n: f"worker {n}" for n in range(1, self._settings.workers + 1)}
         self._coming = set(names.values())
         for number, name in names.items():
-            place = Place(name, self._spawner(number, name), self._ready(name), self.reactor)
-            self._places.append(place)
+            place = Slot(name, self._spawner(number, name), self._ready(name), self.reactor)
+            self._slots.append(place)
             try:
                 place.fill()
             except OSError as error:
@@ -151,7 +152,7 @@ class Workers(Service):
         values = dialplan_values(self._settings, self._keys.plain[0], self.port_of, ids)
         self._announce(welcome_text(self._settings, values, self._keys.is_new))
 
-    # Workers
+    # WorkerSupervisor
 
     def _spawner(self, number: int, name: str) -> Callable[[Callable[[], None]], WorkerProcess]:
         sockets = {what: each for what, each in self._sockets.items() if (what == ARI) == (number == 0)}
@@ -163,7 +164,7 @@ class Workers(Service):
             row = self._rows.pop()
             start = Start(number, row, self._settings, tuple(sockets), ports, str(self._ari_path))
             process = WorkerProcess(name, row, start.line(), ready, self.reactor)
-            files: dict[int, int | str] = {0: "w", 1: "r", 2: "r", NEWS_FD: "r", BOARD_FD: self._board.fd}
+            files: dict[int, int | str] = {0: "w", 1: "r", 2: "r", NEWS_FD: "r", BOARD_FD: self._scoreboard.fd}
             files |= {FIRST_SOCKET_FD + place: each.fileno() for place, each in enumerate(sockets.values())}
             command = [sys.executable, "-m", "rapida_twisted.server.workers.worker"]
             environ = {**os.environ, **self._environ}
@@ -179,7 +180,7 @@ class Workers(Service):
 
     def _forget(self, how: str, process: WorkerProcess) -> None:
         """What was true of a process that is gone is true no more."""
-        self._board.wipe(process.row)
+        self._scoreboard.wipe(process.row)
         self._rows.append(process.row)
         try:
             forget_process(self._folder / "metrics", process.pid)
@@ -196,7 +197,7 @@ class Workers(Service):
     async def _reload(self) -> None:
         while self._reloads:
             self._log.info("the workers are replaced, one after the other")
-            came = [await place.replace() for place in self._places]
+            came = [await place.replace() for place in self._slots]
             if all(came):
                 self._log.info("the workers were replaced; the old ones end with their calls")
             else:
@@ -208,7 +209,7 @@ class Workers(Service):
 
     def hurry(self) -> None:
         """Cut the drain time short."""
-        for place in self._places:
+        for place in self._slots:
             place.order(HURRY)
 
     def stopService(self) -> Deferred[Any]:
@@ -219,10 +220,10 @@ class Workers(Service):
 
     async def _stop(self) -> None:
         longest_s = self._settings.drain_s + STOP_S
-        for place in self._places:
+        for place in self._slots:
             place.close()
-        await gatherResults([place.stop(longest_s) for place in self._places[1:]])
-        await gatherResults([place.stop(longest_s) for place in self._places[:1]])
+        await gatherResults([place.stop(longest_s) for place in self._slots[1:]])
+        await gatherResults([place.stop(longest_s) for place in self._slots[:1]])
         self._close()
 
     def _close(self) -> None:

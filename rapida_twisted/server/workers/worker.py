@@ -21,8 +21,8 @@ from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.logs import MaskingObserver
 from rapida_twisted.server.build import RapidaMedia
-from rapida_twisted.server.monotonic import steady
-from rapida_twisted.server.role import Part
+from rapida_twisted.server.monotonic import use_monotonic_time
+from rapida_twisted.server.role import ProcessRole
 from rapida_twisted.server.workers.control_pipe import (
     BOARD_FD,
     FIRST_SOCKET_FD,
@@ -34,7 +34,7 @@ from rapida_twisted.server.workers.control_pipe import (
     Start,
     log_line,
 )
-from rapida_twisted.server.workers.scoreboard import Board
+from rapida_twisted.server.workers.scoreboard import Scoreboard
 
 __all__ = ["main"]
 
@@ -91,7 +91,7 @@ class News:
             return len(data)
 
 
-class ParentProtocol(LineOnlyReceiver):
+class SupervisorProtocol(LineOnlyReceiver):
     """The parent's orders.
 
     :param worker: what it gives orders to.
@@ -125,9 +125,9 @@ class Worker:
         self._stopping = False
         self._news = News(NEWS_FD)
         # mypy reads the variant for Windows.
-        StandardIO(ParentProtocol(self), stdin=0, stdout=NEWS_FD, reactor=reactor)  # type: ignore[call-arg]
+        StandardIO(SupervisorProtocol(self), stdin=0, stdout=NEWS_FD, reactor=reactor)  # type: ignore[call-arg]
         globalLogBeginner.beginLoggingTo([MaskingObserver(self._news)], redirectStandardIO=False)
-        self._service = RapidaMedia(start.settings, reactor, announce=self._ready, part=_part(start, sockets))
+        self._service = RapidaMedia(start.settings, reactor, announce=self._ready, role=_role(start, sockets))
 
     def run(self) -> int:
         """Until it is told to stop; gives the exit code.
@@ -176,15 +176,15 @@ class Worker:
         self._reactor.callWhenRunning(self._reactor.stop)
 
 
-def _part(start: Start, sockets: dict[str, socket.socket]) -> Part:
+def _role(start: Start, sockets: dict[str, socket.socket]) -> ProcessRole:
     is_ari = start.number == 0
-    return Part(
+    return ProcessRole(
         ari=is_ari,
         media=not is_ari,
         ari_socket="" if is_ari else start.ari_socket,
         sockets=sockets,
         ports=start.ports,
-        tally=Board(BOARD_FD, start.row).tally,
+        tally=Scoreboard(BOARD_FD, start.row).tally,
     )
 
 
@@ -194,7 +194,7 @@ def main() -> int:
     sockets = {what: socket.socket(fileno=FIRST_SOCKET_FD + place) for place, what in enumerate(start.sockets)}
     from twisted.internet import reactor
 
-    steady(reactor)
+    use_monotonic_time(reactor)
     try:
         return Worker(start, sockets, reactor).run()
     except (SettingsError, StartError) as error:

@@ -72,7 +72,7 @@ def _variable(word: str) -> tuple[str, str]:
 def _dial(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if len(dict(words.variable)) != len(words.variable):
         words.parser.error("argument --variable: a name is given twice")
-    assistant = words.assistant or first_assistant(Settings.from_words(environ))
+    assistant = words.assistant or first_assistant(Settings.from_mapping(environ))
     dialling = Dialling(words, assistant)
     try:
         return with_server(words.http, key_for(words, environ), dialling.run)

@@ -76,7 +76,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _dialplan(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    settings = Settings.from_words(environ)
+    settings = Settings.from_mapping(environ)
     if words.stasis:
         parts, modules = [_stasis_dialplan(words, environ, settings)], stasis_modules()
     elif words.transport == "websocket":

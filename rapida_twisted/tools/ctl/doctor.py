@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _doctor(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    settings = Settings.from_words(environ)
+    settings = Settings.from_mapping(environ)
     vault = open_vault(state_directory(words.state_dir, environ), environ)
     findings: list[Finding] = []
 

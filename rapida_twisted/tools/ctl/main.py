@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.settings import read_env_file
-from rapida_twisted.tools import ctl_calls, ctl_dial, ctl_dialplan, ctl_doctor, ctl_key, ctl_vault
+from rapida_twisted.tools.ctl import calls, dial, dialplan, doctor, key, vault
 from rapida_twisted.tools.ctl.options import GroupedHelp, UsageError
 
 __all__ = ["main", "make_parser"]
@@ -27,12 +27,12 @@ def make_parser() -> argparse.ArgumentParser:
         " Exit codes: 0 done, 1 it could not be done, 2 the command line can't be used.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    ctl_calls.add_commands(commands)
-    ctl_dial.add_commands(commands)
-    ctl_vault.add_commands(commands)
-    ctl_key.add_commands(commands)
-    ctl_dialplan.add_commands(commands)
-    ctl_doctor.add_commands(commands)
+    calls.add_commands(commands)
+    dial.add_commands(commands)
+    vault.add_commands(commands)
+    key.add_commands(commands)
+    dialplan.add_commands(commands)
+    doctor.add_commands(commands)
     return parser
 
 

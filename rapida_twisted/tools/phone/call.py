@@ -85,7 +85,7 @@ class Line(Protocol):
     def send_digit(self, digit: str) -> None:
         """Send a key."""
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """End the call in the transport's orderly way; the call's ``line_gone`` follows."""
 
     def abort(self) -> None:
@@ -258,7 +258,7 @@ class PhoneCall:
         self._clock.remove(self)
 
     def _close(self, line: Line) -> None:
-        line.hangup()
+        line.hang_up()
         if not self._over.called:
             self._overdue = self._reactor.callLater(CLOSE_TIMEOUT_S, line.abort)
 

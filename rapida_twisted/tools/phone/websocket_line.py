@@ -117,9 +117,9 @@ class WebSocketLine:
         """Press a key."""
         self.channel.send_digit(digit)
 
-    def hangup(self) -> None:
+    def hang_up(self) -> None:
         """Hang up as Asterisk does: close."""
-        self.channel.hangup()
+        self.channel.hang_up()
 
     def abort(self) -> None:
         """Close at once."""

@@ -21,7 +21,8 @@ from twisted.web.iweb import IAgentEndpointFactory
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from rapida_twisted.asterisk import ari, ari_http
+from rapida_twisted.asterisk.ari import client as ari
+from rapida_twisted.asterisk.ari import http as ari_http
 from rapida_twisted.asterisk.ari.client import AriClient, channel_id_of
 from rapida_twisted.asterisk.ari.errors import (
     AriConflict,

@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.asterisk.outbound.call_limiter import Admission
+from rapida_twisted.asterisk.outbound.call_limiter import CallLimiter
 from rapida_twisted.errors import TooManyCalls
 
 
@@ -18,9 +18,9 @@ class AdmissionTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
 
-    def door(self, calls: int = 100, rate: float = 1000.0, queue: int = 100) -> Admission:
+    def door(self, calls: int = 100, rate: float = 1000.0, queue: int = 100) -> CallLimiter:
         """A door that is wide open but for what is said."""
-        return Admission(calls=calls, rate=rate, queue=queue, reactor=self.clock)
+        return CallLimiter(calls=calls, rate=rate, queue=queue, reactor=self.clock)
 
     def entered(self, turns: list[Deferred[None]]) -> list[bool]:
         """Who has come in."""

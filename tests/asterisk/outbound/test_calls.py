@@ -14,8 +14,8 @@ from zope.interface.verify import verifyObject
 from rapida_twisted.asterisk.ari.client import channel_id_of
 from rapida_twisted.asterisk.outbound import reconciler as catching_up
 from rapida_twisted.asterisk.outbound.calls import OutboundCalls
-from rapida_twisted.asterisk.outbound.progress_writer import CallNotes
-from rapida_twisted.asterisk.outbound.trunk import Line, LineRules
+from rapida_twisted.asterisk.outbound.progress_writer import ProgressWriter
+from rapida_twisted.asterisk.outbound.trunk import Trunk, TrunkLimits
 from rapida_twisted.asterisk.vault.master_key import make_master_key
 from rapida_twisted.asterisk.vault.vault import Vault
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction
@@ -68,15 +68,15 @@ class OutboundTestCase(TestCase):
         self.store = MemoryStore()
         self.vault = Vault(Path(self.mktemp()), make_master_key())
         self.vault.set(self.ari.credential(name="office"))
-        self.lines: list[Line] = []
+        self.lines: list[Trunk] = []
 
     async def start(self, **rules: Any) -> OutboundCalls:
         """Whoever places calls, connected to the Asterisk."""
         client, pool = make_client(reactor)
         self.addCleanup(pool.closeCachedConnections)
 
-        def make_line(credential: Any, its_rules: LineRules, **words: Any) -> Line:
-            line = Line(
+        def make_trunk(credential: Any, its_rules: TrunkLimits, **words: Any) -> Trunk:
+            line = Trunk(
                 credential, its_rules, treq_client=client, tls_options=lambda host: None, reactor=reactor,
                 make_stasis=lambda ari, app: NoStasis(), now=time.time, **words,
             )  # fmt: skip
@@ -86,9 +86,9 @@ class OutboundTestCase(TestCase):
         outbound = OutboundCalls(
             vault=self.vault,
             store=self.store,
-            notes=CallNotes(self.store, notify=True, noted=lambda: None, reactor=reactor),
-            make_line=make_line,
-            rules=LineRules(**{**RULES, **rules}),
+            notes=ProgressWriter(self.store, notify=True, noted=lambda: None, reactor=reactor),
+            make_trunk=make_trunk,
+            rules=TrunkLimits(**{**RULES, **rules}),
             context_ttl_s=300.0,
             max_pending=100,
             reactor=reactor,

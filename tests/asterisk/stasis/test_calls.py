@@ -10,8 +10,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 
-from rapida_twisted.asterisk import stasis, stasis_call, stasis_leftovers, stasis_onward
 from rapida_twisted.asterisk.ari.client import AriChannel, channel_id_of
+from rapida_twisted.asterisk.stasis import call as stasis_call
+from rapida_twisted.asterisk.stasis import calls as stasis
+from rapida_twisted.asterisk.stasis import orphans as stasis_leftovers
+from rapida_twisted.asterisk.stasis import transfer as stasis_onward
 from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
 from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls

@@ -404,7 +404,8 @@ class TwoWritersTests(VaultTestCase):
         """Several processes that write at once lose nothing of one another."""
         script = (
             "import sys; from pathlib import Path; from rapida_twisted.asterisk.ari.credential import AriCredential\n"
-            "from rapida_twisted.asterisk.vault.vault import Vault; from rapida_twisted.asterisk.vault.master_key import KeyPlace\n"
+            "from rapida_twisted.asterisk.vault.vault import Vault\n"
+            "from rapida_twisted.asterisk.vault.master_key import KeyPlace\n"
             "place = KeyPlace(Path(sys.argv[1]), {}); sys.stdin.read()\n"
             "vault = Vault(place.vault_path, place.read_or_make(), place.read)\n"
             "for n in range(20):\n"

@@ -19,7 +19,7 @@ from rapida_twisted.settings import Settings
 START = Start(
     number=2,
     row=3,
-    settings=Settings.from_words({"MAX_CALLS": "7", "AUDIOSOCKET__ALLOW": "10.0.0.0/8"}, {}, {}),
+    settings=Settings.from_mapping({"MAX_CALLS": "7", "AUDIOSOCKET__ALLOW": "10.0.0.0/8"}, {}, {}),
     sockets=("HTTP", "AudioSocket"),
     ports={"HTTP": 9090},
     ari_socket="/run/ari",

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.server.role import OPEN
-from rapida_twisted.server.workers.scoreboard import COLUMNS, ROWS, Board
+from rapida_twisted.server.workers.scoreboard import COLUMNS, ROWS, Scoreboard
 
 
 class BoardTests(SynchronousTestCase):
     """One memory, and three processes."""
 
     def setUp(self) -> None:
-        self.parent = Board.make()
+        self.parent = Scoreboard.make()
         self.addCleanup(os.close, self.parent.fd)
-        self.workers = [Board(self.parent.fd, row) for row in (1, 2, ROWS - 1)]
+        self.workers = [Scoreboard(self.parent.fd, row) for row in (1, 2, ROWS - 1)]
 
     def test_elsewhere(self) -> None:
         """Each knows what the others have together, of each thing by itself."""

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.server.workers.control_pipe import RETIRE, STOP
-from rapida_twisted.server.workers.slot import LONGEST_PAUSE_S, Place
+from rapida_twisted.server.workers.slot import LONGEST_PAUSE_S, Slot
 from rapida_twisted.server.workers.worker_process import WorkerProcess
 
 
@@ -52,7 +52,7 @@ class PlaceTests(SynchronousTestCase):
         self.spawned: list[FakeProcess] = []
         self.ready_count = 0
         self.fails = False
-        self.place = Place("worker 1", self.spawn, self.ready, self.clock)
+        self.place = Slot("worker 1", self.spawn, self.ready, self.clock)
         self.place.fill()
         (self.first,) = self.spawned
         self.first.ready()
@@ -185,7 +185,7 @@ class PlaceTests(SynchronousTestCase):
     def test_no_process_can_be_made(self) -> None:
         """It is tried again later, as if one had died; a successor does not come then."""
         self.fails = True
-        self.assertRaises(BlockingIOError, Place("other", self.spawn, self.ready, self.clock).fill)
+        self.assertRaises(BlockingIOError, Slot("other", self.spawn, self.ready, self.clock).fill)
         self.assertFalse(self.successResultOf(self.place.replace()))
         self.first.end()
         self.clock.advance(1)

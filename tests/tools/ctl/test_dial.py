@@ -91,7 +91,7 @@ def pretending_site(calls: PretendedCalls) -> RapidaSite:
         draining=lambda: False,
     )  # fmt: skip
     return make_site(
-        store=calls, keys=ApiKeys((API_KEY,)), registrar=registrar, hangup=calls.hang_up, draining=lambda: False,
+        store=calls, keys=ApiKeys((API_KEY,)), registrar=registrar, hang_up=calls.hang_up, draining=lambda: False,
         reactor=reactor, outbound=calls,
     )  # fmt: skip
 

@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.errors import RegistrationRefused
-from rapida_twisted.tools import phone, phone_call
+from rapida_twisted.tools.phone import call as phone_call
+from rapida_twisted.tools.phone import main as phone
 from rapida_twisted.tools.phone.call import TimedDigit
 from rapida_twisted.tools.phone.figures import Spread
 from rapida_twisted.tools.phone.live import live_text
