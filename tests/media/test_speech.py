@@ -154,7 +154,7 @@ class KindsTests(SpeechTestCase):
     def test_no_audio(self) -> None:
         """What is no audio is refused at once, and nothing is queued."""
         self.assertRaises(TypeError, self.play, 17)
-        self.assertRaises(FileNotFoundError, self.say, "no/such/file.wav")
+        self.assertRaises(FileNotFoundError, self.play, "no/such/file.wav")
         self.assertEqual(self.hear(1), [None])
 
     def test_long_parts_are_converted_in_pieces(self) -> None:
