@@ -79,6 +79,7 @@ class Call:
         live_limit_ms: float = LIVE_LIMIT_MS,
         queue_limit_ms: float = QUEUE_LIMIT_MS,
         lead_ms: float = LEAD_MS,
+        is_bridged: Callable[[], bool] | None = None,
         flushed: Callable[[Call, float, float], None] = lambda call, took_s, cut_s: None,
     ) -> None:
         self.context = context
@@ -99,7 +100,7 @@ class Call:
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
         self._speech = Speech(self._playout, self._assistant_failed, reactor)
-        self._pacer = make_pacer(self._playout, channel, self._speech.played, lead_ms)
+        self._pacer = make_pacer(self._playout, channel, self._speech.played, lead_ms, is_bridged)
         self._digits = Digits(reactor)
         self._hears = _hears(assistant)
         self._heard_tap: Callable[[bytes], None] | None = None

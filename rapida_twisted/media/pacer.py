@@ -17,6 +17,11 @@ from rapida_twisted.interfaces import IMediaChannel
 __all__ = ["LEAD_MS", "AheadPacer", "Pacer", "RealtimePacer", "make_pacer"]
 
 LEAD_MS = 200.0
+UNHEARD_FRAMES = 2
+"""Frames of silence after Asterisk has put the channel into a bridge: the thread that read the channel before may read
+one frame more, and drop it (``res/res_stasis.c``: ``stasis_app_exec()``); the second frame gives it time."""
+LONGEST_WAIT_FRAMES = 500
+"""After so many frames (10 s) a call that was not reported as bridged sends its speech all the same."""
 
 
 class Pacer:
@@ -51,11 +56,27 @@ class Pacer:
 
 
 class RealtimePacer(Pacer):
-    """One frame with each tick, always."""
+    """One frame with each tick, always.
+
+    :param is_bridged: whether Asterisk passes the channel's audio on to the caller. Until it does, each tick sends
+        silence, and the speech stays queued. None: Asterisk always does.
+    """
+
+    def __init__(
+        self,
+        playout: Playout,
+        channel: IMediaChannel,
+        played: Callable[[Source], None],
+        is_bridged: Callable[[], bool] | None = None,
+    ) -> None:
+        super().__init__(playout, channel, played)
+        self._is_bridged = is_bridged
+        self._unheard = UNHEARD_FRAMES
+        self._waited = 0
 
     def tick(self) -> bytes:
         playout = self._playout
-        frame = playout.take()
+        frame = playout.take() if self._is_bridged is None or self._is_heard(self._is_bridged) else None
         if self._closed:
             return playout.format.silent_frame
         if frame is None:
@@ -69,6 +90,14 @@ class RealtimePacer(Pacer):
             for source in finished:
                 self._played(source)
         return frame
+
+    def _is_heard(self, is_bridged: Callable[[], bool]) -> bool:
+        if self._unheard and self._waited < LONGEST_WAIT_FRAMES:
+            self._waited += 1
+            self._unheard -= is_bridged()
+            return False
+        self._is_bridged = None
+        return True
 
 
 class AheadPacer(Pacer):
@@ -136,9 +165,13 @@ class AheadPacer(Pacer):
 
 
 def make_pacer(
-    playout: Playout, channel: IMediaChannel, played: Callable[[Source], None], lead_ms: float = LEAD_MS
+    playout: Playout,
+    channel: IMediaChannel,
+    played: Callable[[Source], None],
+    lead_ms: float = LEAD_MS,
+    is_bridged: Callable[[], bool] | None = None,
 ) -> Pacer:
-    """The outlet that suits the channel."""
+    """The pacer that suits the channel. One with a queue of its own never waits for a bridge."""
     if channel.paced:
         return AheadPacer(playout, channel, played, lead_ms)
-    return RealtimePacer(playout, channel, played)
+    return RealtimePacer(playout, channel, played, is_bridged)

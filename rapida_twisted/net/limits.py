@@ -6,7 +6,17 @@ from collections import Counter
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
 
-__all__ = ["Address", "Network", "Refused", "SharedCounter", "TokenBucket", "address_of", "group_of", "kind_of"]
+__all__ = [
+    "Address",
+    "Network",
+    "Refused",
+    "SharedCounter",
+    "SharedIds",
+    "TokenBucket",
+    "address_of",
+    "group_of",
+    "kind_of",
+]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -16,6 +26,8 @@ Refused: TypeAlias = Counter[str]
 
 _GROUP_BITS = 64
 """Whoever has one IPv6 address has all of its /64."""
+_ID_BYTES = 36
+"""A UUID's canonical form."""
 
 
 class SharedCounter:
@@ -36,6 +48,45 @@ class SharedCounter:
     def ahead(self) -> int:
         """How many more are here than at that one of the others who take more that has the fewest."""
         return 0
+
+
+class SharedIds:
+    """A small set of contextIds in memory that other processes may see. One process writes it.
+
+    :param memory: ``SIZE`` bytes, all zero at first; this process's own if not given.
+    """
+
+    __slots__ = ("_memory",)
+
+    SIZE = 256 * _ID_BYTES
+
+    def __init__(self, memory: memoryview | None = None) -> None:
+        self._memory = memoryview(bytearray(self.SIZE)) if memory is None else memory
+
+    def __contains__(self, context_id: str) -> bool:
+        return self._place(context_id) is not None
+
+    def add(self, context_id: str) -> None:
+        """Take one in; nothing happens if the set is full."""
+        self._replace("", context_id)
+
+    def discard(self, context_id: str) -> None:
+        """Take one out, if it is there."""
+        self._replace(context_id, "")
+
+    def clear(self) -> None:
+        """Take all out: what a process that is gone left."""
+        self._memory[:] = bytes(self.SIZE)
+
+    def _replace(self, old: str, new: str) -> None:
+        place = self._place(old)
+        if place is not None:
+            self._memory[place : place + _ID_BYTES] = _bytes_of(new)
+
+    def _place(self, context_id: str) -> int | None:
+        wanted, memory = _bytes_of(context_id), self._memory
+        places = range(0, self.SIZE, _ID_BYTES)
+        return next((place for place in places if memory[place : place + _ID_BYTES] == wanted), None)
 
 
 class TokenBucket:
@@ -89,3 +140,7 @@ def kind_of(address: Address | None) -> str:
     if address.is_loopback:
         return "loopback"
     return "private" if address.is_private else "public"
+
+
+def _bytes_of(context_id: str) -> bytes:
+    return context_id.encode().ljust(_ID_BYTES, b"\0")[:_ID_BYTES]

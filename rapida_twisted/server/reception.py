@@ -20,6 +20,7 @@ from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LEAD_MS
+from rapida_twisted.net.limits import SharedIds
 from rapida_twisted.observe.interface import CallWatch
 from rapida_twisted.server.transfers import NO_TRANSFERS, TransferRules
 
@@ -41,6 +42,7 @@ class Reception:
     :param now: wall-clock time in UNIX seconds.
     :param transfers: which dial strings calls may be transferred to.
     :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
+    :param unbridged: calls whose media is not in Asterisk's bridge yet: their speech waits until it is.
     :param watch: told of the calls, for the metrics.
     """
 
@@ -56,6 +58,7 @@ class Reception:
         now: Callable[[], float] = time.time,
         transfers: TransferRules = NO_TRANSFERS,
         lead_ms: float = LEAD_MS,
+        unbridged: SharedIds | None = None,
         watch: CallWatch | None = None,
     ) -> None:
         self._store = store
@@ -66,6 +69,7 @@ class Reception:
         self._now = now
         self._transfers = transfers
         self._lead_ms = lead_ms
+        self._unbridged = unbridged if unbridged is not None else SharedIds()
         self._watch = watch if watch is not None else CallWatch()
         self.closed = False
         """Whether no further call is let in."""
@@ -163,11 +167,17 @@ class Reception:
             on_ended=self._call_ended,
             move_on=self._move_on,
             lead_ms=self._lead_ms,
+            is_bridged=self._is_bridged(context.context_id),
             flushed=self._watch.call_flushed,
         )
         self._calls.add(call)
         self._watch.call_up(call, self._now() - context.created_at)
         return call
+
+    def _is_bridged(self, context_id: str) -> Callable[[], bool] | None:
+        """Whether this call is bridged, to be asked again and again; None if it is, or needs no bridge."""
+        unbridged = self._unbridged
+        return (lambda: context_id not in unbridged) if context_id in unbridged else None
 
     def _move_on(self, call: Call, dial_string: str) -> Deferred[Any]:
         """Note where the dialplan is to send this call; it asks when the media is over."""

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rapida_twisted.net.limits import SharedCounter
+from rapida_twisted.net.limits import SharedCounter, SharedIds
 
 __all__ = ["ARI", "OPEN", "STANDALONE", "ProcessRole"]
 
@@ -37,6 +37,8 @@ class ProcessRole:
     """Where other processes listen, likewise by name."""
     tally: Callable[[str], SharedCounter] = field(default=lambda name: SharedCounter())
     """Makes the count of something that is limited for all processes together."""
+    unbridged: SharedIds = field(default_factory=SharedIds)
+    """The contextIds of calls whose media is not in Asterisk's bridge yet."""
 
 
 STANDALONE = ProcessRole()

@@ -99,6 +99,8 @@ class ScriptedAri(Resource):
         self.bridges: dict[str, dict[str, Any]] = {}
         self.on_stasis: Callable[[dict[str, Any]], None] = lambda event: None
         """Called with what happens to channels in applications, as events tell it."""
+        self.on_asked: Callable[[Asked], None] = lambda asked: None
+        """Called with each request as it comes."""
         self.hung_up: list[tuple[str, str]] = []
         """The id of each channel that was hung up by request, and the reason given."""
         self.modules: dict[str, str] = {"res_ari.so": "Running", "chan_websocket.so": "Running"}
@@ -226,6 +228,7 @@ class ScriptedAri(Resource):
             uri,
         )
         self.asked.append(asked)
+        self.on_asked(asked)
         if not self.is_authorized(asked.headers.get("authorization", "")):
             self._send(request, 401, {"message": "Authentication required"})
             return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.net.limits import TokenBucket, address_of, group_of, kind_of
+from rapida_twisted.net.limits import SharedIds, TokenBucket, address_of, group_of, kind_of
 
 
 def group(host: str) -> int:
@@ -14,6 +16,31 @@ def group(host: str) -> int:
     address = address_of(host)
     assert address is not None, host
     return group_of(address)
+
+
+class SharedIdsTests(SynchronousTestCase):
+    """A set in a piece of memory."""
+
+    def test_in_and_out(self) -> None:
+        """What was taken in is there until it is taken out."""
+        ids, others = SharedIds(), [str(UUID(int=number)) for number in range(3)]
+        for one in others:
+            ids.add(one)
+        ids.discard(others[1])
+        ids.discard("never there")
+        self.assertEqual([one in ids for one in others], [True, False, True])
+        ids.clear()
+        self.assertEqual([one in ids for one in others], [False] * 3)
+
+    def test_full(self) -> None:
+        """What has no place is left out, and what goes makes room."""
+        ids, many = SharedIds(), [str(UUID(int=number)) for number in range(257)]
+        for one in many:
+            ids.add(one)
+        self.assertEqual([one in ids for one in many], [True] * 256 + [False])
+        ids.discard(many[7])
+        ids.add(many[256])
+        self.assertIn(many[256], ids)
 
 
 class TokenBucketTests(SynchronousTestCase):

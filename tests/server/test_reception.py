@@ -21,11 +21,13 @@ from rapida_twisted.errors import (
     TransferRefused,
     UnknownContext,
 )
-from rapida_twisted.interfaces import IAssistant, IMediaSink, IReception
+from rapida_twisted.interfaces import IAssistant, ICall, IMediaSink, IReception
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.media.pacer import LONGEST_WAIT_FRAMES
+from rapida_twisted.net.limits import SharedIds
 from rapida_twisted.server.reception import LONGEST_RETRY_S, Reception
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.store.memory import MemoryStore
@@ -81,7 +83,11 @@ class ReceptionTestCase(SynchronousTestCase):
         self.assistants: list[IAssistant] = []
         self.make_assistant: Callable[[CallContext], IAssistant] = lambda context: FakeAssistant()
         self.clock = MediaClock(self.reactor, now=self.reactor.seconds)
-        self.reception = Reception(self.store, self._make_assistant, self.calls, self.clock, self.reactor, now=self.now)
+        self.unbridged = SharedIds()
+        self.reception = Reception(
+            self.store, self._make_assistant, self.calls, self.clock, self.reactor, now=self.now,
+            unbridged=self.unbridged,
+        )  # fmt: skip
         self.logged = KeptLog(self)
 
     def now(self) -> float:
@@ -215,6 +221,46 @@ class StartTests(ReceptionTestCase):
         ended = self.stored()
         self.assertEqual((ended.status, ended.audio_in_s), (ContextStatus.COMPLETED, 0.0))
         self.assertEqual((len(self.calls), len(self.assistants)), (0, 0))
+
+
+class UnbridgedTests(ReceptionTestCase):
+    """A call whose media is not in Asterisk's bridge yet: Asterisk drops the audio that it gets."""
+
+    def says_at_once(self) -> tuple[IMediaSink, FakeChannel]:
+        """A call that is up, whose assistant has queued five frames of speech."""
+
+        async def answer(call: ICall) -> None:
+            call.play(counted(5))
+
+        self.make_assistant = lambda context: FakeAssistant(answer)
+        sink, channel = self.started()
+        self.reactor.advance(0.001)
+        return sink, channel
+
+    def test_said_when_it_is_heard(self) -> None:
+        """The call sends silence until it is bridged, and two frames more; then the speech, from its first sample."""
+        self.unbridged.add("a")
+        _, channel = self.says_at_once()
+        self.reactor.pump([0.020] * 7)
+        self.assertEqual(channel.sent, [channel.silence] * 7)
+        self.unbridged.discard("a")
+        self.reactor.pump([0.020] * 8)
+        self.assertEqual(b"".join(channel.sent[7:]), 2 * channel.silence + counted(5) + channel.silence)
+
+    def test_joined_before(self) -> None:
+        """Another call sends its speech at once."""
+        self.unbridged.add("b")
+        _, channel = self.says_at_once()
+        self.reactor.pump([0.020] * 5)
+        self.assertEqual(b"".join(channel.sent), counted(5))
+
+    def test_never_joined(self) -> None:
+        """A call that is never reported as bridged sends its speech after 10 s."""
+        self.unbridged.add("a")
+        _, channel = self.says_at_once()
+        self.reactor.pump([0.020] * (LONGEST_WAIT_FRAMES + 5))
+        self.assertEqual(channel.voiced, counted(5))
+        self.assertEqual(len(channel.sent), LONGEST_WAIT_FRAMES + 5)
 
 
 class UnavailableStoreTests(ReceptionTestCase):

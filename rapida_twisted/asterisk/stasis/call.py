@@ -16,6 +16,7 @@ from rapida_twisted.asterisk.ari.errors import AriConflict, AriError, AriMalform
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.net.limits import SharedIds
 
 __all__ = ["CONTEXT_VARIABLE", "MEDIA_PREFIX", "StasisCall", "StasisKit", "StasisMedia"]
 
@@ -48,6 +49,7 @@ class StasisKit:
     store: ICallStore
     media: StasisMedia
     register: Callable[[str, AriChannel], Awaitable[CallContext]]
+    unbridged: SharedIds
     reactor: Any
 
 
@@ -191,13 +193,20 @@ class StasisCall:
         # The caller first: then the media's first words are heard as soon as its channel is in the bridge.
         await ari.add_to_bridge(self.bridge_id, self.channel.id)
         self._stay()
+        self.kit.unbridged.add(self.context_id)
+        try:
+            await self._connect_media()
+        finally:
+            self.kit.unbridged.discard(self.context_id)
+
+    async def _connect_media(self) -> None:
         if not self.media_here:
             await self._make(self.media_id, self._open_media())
         if not await self.until(lambda: self.media_here or self.over, MEDIA_S):
             raise DeferredTimeout(f"the media's channel did not come into the application within {MEDIA_S:g} s")
         self._stay()
         if not self.over:
-            await ari.add_to_bridge(self.bridge_id, self.media_id)
+            await self.kit.ari.add_to_bridge(self.bridge_id, self.media_id)
 
     async def _prepare(self) -> None:
         """An answered channel, a bridge, and where to find this call again after a restart."""

@@ -24,6 +24,7 @@ from rapida_twisted.asterisk.stasis.orphans import OrphanChannels
 from rapida_twisted.asterisk.stasis.transfer import move_on
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.net.limits import SharedIds
 
 __all__ = ["StasisCalls", "StasisMedia"]
 
@@ -51,6 +52,8 @@ class StasisCalls:
     - Asterisk connects to our AudioSocket before it answers the request for external media
       (``channels/chan_audiosocket.c``: ``audiosocket_request()``), and sends the UUID just after. What is said before
       its channel is in the bridge is lost (``res/res_stasis.c``: ``stasis_app_exec()`` reads frames and drops them).
+      That thread may read one frame more after it has put the channel into the bridge, and keeps the channel locked
+      until that frame comes. So we send silence until the bridge has the channel, and for two frames more.
     - That channel's ``StasisStart`` has the UUID as its one argument, like an assistant's id
       (``external_media_audiosocket_tcp()``): it is told by its own id, which is ours to choose.
     - ``redirect`` is accepted before the far end was asked, and nothing tells what it said (``res/stasis/control.c``:
@@ -66,6 +69,7 @@ class StasisCalls:
     :param store: tells where a call was transferred to.
     :param media: where Asterisk reaches our AudioSocket.
     :param register: registers an inbound call: given the assistant's id and the channel, gives its context.
+    :param unbridged: holds each call from before its media connects until the bridge has the media.
     :param reactor: provides IReactorTime.
     """
 
@@ -79,9 +83,12 @@ class StasisCalls:
         store: ICallStore,
         media: StasisMedia,
         register: Callable[[str, AriChannel], Awaitable[CallContext]],
+        unbridged: SharedIds,
         reactor: Any,
     ) -> None:
-        self._kit = StasisKit(ari=ari, app=app, store=store, media=media, register=register, reactor=reactor)
+        self._kit = StasisKit(
+            ari=ari, app=app, store=store, media=media, register=register, unbridged=unbridged, reactor=reactor
+        )
         self._callers: dict[str, StasisCall] = {}
         """By the id of the caller's channel, while that is in the application."""
         self._media: dict[str, StasisCall] = {}

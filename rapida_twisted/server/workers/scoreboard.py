@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from rapida_twisted.net.limits import SharedCounter
+from rapida_twisted.net.limits import SharedCounter, SharedIds
 from rapida_twisted.server.role import OPEN
 
 __all__ = ["COLUMNS", "ROWS", "Scoreboard"]
@@ -17,7 +17,8 @@ __all__ = ["COLUMNS", "ROWS", "Scoreboard"]
 ROWS = 256
 """More than there can be processes: while workers are replaced there are twice as many."""
 COLUMNS = (OPEN, "calls", "HTTP", "HTTPS", "AudioSocket")
-_BYTES = 8
+_CELLS_SIZE = ROWS * len(COLUMNS) * 8
+_SIZE = _CELLS_SIZE + SharedIds.SIZE
 
 
 class Scoreboard:
@@ -30,13 +31,16 @@ class Scoreboard:
     def __init__(self, fd: int, row: int = 0) -> None:
         self.fd = fd
         self.row = row
-        self._cells = memoryview(mmap.mmap(fd, ROWS * len(COLUMNS) * _BYTES)).cast("q")
+        memory = memoryview(mmap.mmap(fd, _SIZE))
+        self._cells = memory[:_CELLS_SIZE].cast("q")
+        self.unbridged = SharedIds(memory[_CELLS_SIZE:])
+        """See :class:`~rapida_twisted.server.role.ProcessRole`; the process that speaks ARI writes it."""
 
     @classmethod
     def make(cls) -> Scoreboard:
         """A new one, in no file system. Its descriptor is for the processes to be started."""
         fd = os.memfd_create("rapida-media-board")
-        os.ftruncate(fd, ROWS * len(COLUMNS) * _BYTES)
+        os.ftruncate(fd, _SIZE)
         return cls(fd)
 
     def tally(self, name: str) -> SharedCounter:

@@ -177,14 +177,17 @@ class Worker:
 
 
 def _role(start: Start, sockets: dict[str, socket.socket]) -> ProcessRole:
-    is_ari = start.number == 0
+    is_ari, board = start.number == 0, Scoreboard(BOARD_FD, start.row)
+    if is_ari:
+        board.unbridged.clear()
     return ProcessRole(
         ari=is_ari,
         media=not is_ari,
         ari_socket="" if is_ari else start.ari_socket,
         sockets=sockets,
         ports=start.ports,
-        tally=Scoreboard(BOARD_FD, start.row).tally,
+        tally=board.tally,
+        unbridged=board.unbridged,
     )
 
 

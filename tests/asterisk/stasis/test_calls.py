@@ -18,6 +18,7 @@ from rapida_twisted.asterisk.stasis import transfer as stasis_onward
 from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
 from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls
+from rapida_twisted.net.limits import SharedIds
 from rapida_twisted.store.memory import MemoryStore
 from tests.asterisk.ari.test_client import AriTestCase
 from tests.asterisk.scripted_ari import ALLOCATION_FAILED, HANGS, LOST, LOST_BUT_DONE, Answer, sleep, until
@@ -57,13 +58,14 @@ class StasisTestCase(AriTestCase):
         self.refusal: Exception | None = None
         self.registrations: list[tuple[str, AriChannel]] = []
         self.context_id = ""
+        self.unbridged = SharedIds()
         self.calls = self.make_calls()
 
     def make_calls(self, host: str = "192.0.2.7") -> StasisCalls:
         """What is tested."""
         calls = StasisCalls(
             self.make_client(timeout_s=0.4), APP, store=self.store, media=StasisMedia(host, 9092),
-            register=self.register, reactor=reactor,
+            register=self.register, unbridged=self.unbridged, reactor=reactor,
         )  # fmt: skip
         self.addCleanup(lambda: calls.close())
         return calls
@@ -198,6 +200,19 @@ class InboundTests(StasisTestCase):
         self.call_in(state="Up")
         await self.talk()
         self.assertEqual(self.ari.requests("POST", f"channels/{CALLER}/answer"), [])
+
+    async def test_unbridged(self) -> None:
+        """A call is listed as unbridged from before its media connects until the media is in the bridge."""
+        joining = Answer(does=True, after_s=0.1)
+        self.ari.on_asked = lambda asked: told.append((asked.path.split("/")[-1], self.context_id in self.unbridged))
+        told: list[tuple[str, bool]] = []
+        self.call_in(state="Up")
+        await until(lambda: self.context_id)
+        self.ari.script("POST", f"bridges/rapida-bridge-{self.context_id}/addChannel", Answer(does=True), joining)
+        await self.talk()
+        self.assertIn(self.context_id, self.unbridged)
+        await until(lambda: self.context_id not in self.unbridged)
+        self.assertEqual(told[-3:], [("addChannel", False), ("externalMedia", True), ("addChannel", True)])
 
     async def test_ipv6(self) -> None:
         """An IPv6 address is written as Asterisk reads it."""
@@ -392,6 +407,7 @@ class OutboundTests(StasisTestCase):
         (warning,) = self.warnings
         self.assertIn(self.context_id, warning)
         self.assertIn("does 192.0.2.7:9092 lead to us?", warning)
+        self.assertNotIn(self.context_id, self.unbridged)
 
 
 class FailureTests(StasisTestCase):

@@ -37,6 +37,16 @@ class BoardTests(SynchronousTestCase):
         self.parent.wipe(2)
         self.assertEqual([worker.tally("calls").elsewhere for worker in self.workers], [7, 14, 7])
 
+    def test_unbridged(self) -> None:
+        """All processes see which calls are not bridged yet; the counts stay as they are."""
+        call = "6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11"
+        self.workers[2].unbridged.add(call)
+        self.workers[2].tally("AudioSocket").tell(7)
+        self.assertEqual([call in worker.unbridged for worker in self.workers], [True] * 3)
+        self.assertEqual(self.workers[0].tally("AudioSocket").elsewhere, 7)
+        self.workers[2].unbridged.discard(call)
+        self.assertNotIn(call, self.workers[0].unbridged)
+
     def test_ahead(self) -> None:
         """Who has more than the one with the fewest, of those that take more, is ahead by so many."""
         for count, worker in zip((5, 2, 9), self.workers, strict=True):
