@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -19,12 +18,12 @@ from twisted.python.failure import Failure
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, EndReason
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.net.backoff import backoff
 from rapida_twisted.store.spool_file import SpoolFile, SpoolFull
 
 __all__ = ["SpoolingStore"]
 
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 5.0
+retry_pause_s = backoff(0.5, 5.0)
 MOST_DOUBTFUL = 10_000
 TOGETHER = 100
 """How many entries are told at once."""
@@ -205,7 +204,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
     async def _tell(self) -> None:
         pauses = 0
         while self.waiting:
-            await deferLater(self._reactor, _pause_s(pauses))
+            await deferLater(self._reactor, retry_pause_s(pauses))
             answered = True
             while self.waiting and answered:
                 answered = await self._tell_some()
@@ -288,8 +287,3 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
 def _progress(words: Mapping[str, Any]) -> CallProgress:
     reason = words.get("reason") and EndReason(words["reason"])
     return CallProgress(**{**words, "status": CallStatus(words["status"]), "reason": reason})
-
-
-def _pause_s(pauses: int) -> float:
-    """Longer after each failure, and by chance different for each process."""
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(pauses, 10)) * random.uniform(0.5, 1.5)

@@ -7,7 +7,6 @@ the server was started anew), and none is left out unless it was given up, which
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -22,13 +21,14 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore, Notice
+from rapida_twisted.net.backoff import backoff
 from rapida_twisted.webhook.delivery import Answer, Receiver
 
-__all__ = ["StatusWebhook", "growing_pause"]
+__all__ = ["StatusWebhook"]
 
 MOST_REQUESTS = 8
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 300.0
+RETRY_S = 1.0
+retry_pause_s = backoff(RETRY_S, 300.0)
 KEEP_TRYING_S = 86_400.0
 GRACE_S = 2.0
 """What requests under way get when all stops."""
@@ -41,12 +41,6 @@ LOOK_S = 60.0
 GONE = 410
 
 
-def growing_pause(tries: int) -> float:
-    """How long to wait after so many failed tries, in seconds: up to 5 min; jittered, lest all come back at once."""
-    pause_s: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries - 1, 20))
-    return pause_s * random.uniform(0.5, 1.0)
-
-
 class StatusWebhook:
     """Delivers the store's notices. Those of one call go one after another; calls do not wait for one another.
 
@@ -55,7 +49,7 @@ class StatusWebhook:
     :param treq_client: a :class:`treq.client.HTTPClient`. Its agent decides how TLS is verified.
     :param reactor: provides IReactorTime.
     :param now: the wall clock (UNIX s), for signatures and for the age of notices.
-    :param pause: how long to wait after the given number of failed tries, in seconds.
+    :param pause: the pause (s) after a number of failed tries, counted from 0.
     """
 
     _log = Logger()
@@ -69,7 +63,7 @@ class StatusWebhook:
         treq_client: Any,
         reactor: Any,
         now: Callable[[], float] = time.time,
-        pause: Callable[[int], float] = growing_pause,
+        pause: Callable[[int], float] = retry_pause_s,
     ) -> None:
         self._store = store
         self._receiver = Receiver(url, secret, treq_client, reactor, now)
@@ -157,7 +151,7 @@ class StatusWebhook:
         finally:
             self._looking = False
         if self._running:
-            pause_s = self._pause(self._failed_looks) if self._failed_looks else LOOK_S
+            pause_s = self._pause(self._failed_looks - 1) if self._failed_looks else LOOK_S
             self._next_look = self._reactor.callLater(pause_s, self.wake)
 
     async def _read_page(self) -> None:
@@ -195,8 +189,8 @@ class StatusWebhook:
         except Exception as error:
             self._raise_if_stopped(error)
             self._store_failed("forget" if line.settled else "read", Failure())
-            line.tries += 1
             pause_s = self._pause(line.tries)
+            line.tries += 1
         if not self._running:
             return
         if pause_s is not None:
@@ -231,7 +225,7 @@ class StatusWebhook:
 
     async def _try(self, line: _Line, notice: Notice) -> float | None:
         if not self._running:
-            return FIRST_PAUSE_S
+            return RETRY_S
         answer = await self._receiver.post(_body(notice))
         if 200 <= answer.status < 300:
             self._receiver_health.works(line.context_id)
@@ -241,7 +235,7 @@ class StatusWebhook:
             return None
         self._receiver_health.fails(line.context_id, answer.words)
         line.tries += 1
-        return max(self._pause(line.tries), answer.retry_after_s)
+        return max(self._pause(line.tries - 1), answer.retry_after_s)
 
     def _give_up(self, notice: Notice, answer: Answer) -> None:
         self._log.error(

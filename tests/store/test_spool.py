@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from rapida_twisted.context import CallProgress, CallStatus, ContextStatus, EndReason
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.net.backoff import backoff
 from rapida_twisted.store import spool, spool_file
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.store.spool import SpoolingStore
@@ -58,8 +59,7 @@ class SpoolingStoreTests(StoreTests, TestCase):
     def setUp(self) -> None:
         """A directory that is not there yet, and short pauses."""
         self.directory = Path(self.mktemp()).absolute() / "spool"
-        self.patch(spool, "FIRST_PAUSE_S", 0.005)
-        self.patch(spool, "LONGEST_PAUSE_S", 0.02)
+        self.patch(spool, "retry_pause_s", backoff(0.005, 0.02))
         self.told = 0
 
     def make_store(self, owner: str = "") -> SpoolingStore:

@@ -7,6 +7,7 @@ the channel can be looked up when the answer to the originate was lost; and Aste
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.errors import AriError, AriMalformed, AriNotFound, AriUnreachable
 from rapida_twisted.asterisk.ari.http import AriHttp
 from rapida_twisted.asterisk.ari.replies import AriChannel, AriInfo, channel_from, info_from, modules_from
+from rapida_twisted.net.backoff import backoff
 
 __all__ = ["AriChannel", "AriClient", "AriInfo", "channel_id_of"]
 
@@ -27,8 +29,7 @@ ABANDON_S = 30.0
 LOOK_UP_PAUSES_S = (0.0, 0.5)
 """Asterisk may still be at work on the request whose answer was lost."""
 LOOK_UP_S = 3.0
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 5.0
+retry_pause_s = backoff(0.5, 5.0)
 
 Made = TypeVar("Made")
 
@@ -181,15 +182,13 @@ class AriClient(AriBridges):
         return True
 
     async def _hang_up_when_there(self, channel_id: str) -> None:
-        pause_s = FIRST_PAUSE_S
-        while True:
+        for attempt in count():
             try:
                 if await self.hang_up(channel_id):
                     return
             except AriError as error:
                 self._log.debug("ARI: looking for channel {channel_id}: {error}", channel_id=channel_id, error=error)
-            await deferLater(self._reactor, pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await deferLater(self._reactor, retry_pause_s(attempt))
 
     # Channels
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -28,8 +27,9 @@ from zope.interface import implementer
 
 from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.http import ari_base, authorization
+from rapida_twisted.net.backoff import backoff
 
-__all__ = ["AriEvents", "growing_pause"]
+__all__ = ["AriEvents", "retry_pause_s"]
 
 SUBPROTOCOL = "ari"
 MAX_MESSAGE_BYTES = 1_048_576
@@ -38,16 +38,9 @@ PING_S = 10.0
 HANDSHAKE_S = 10.0
 CONNECT_S = 10.0
 CLOSE_S = 2.0
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+retry_pause_s = backoff(0.5, 30.0)
 REPLACED_ATTEMPTS = 5
 """As many failed attempts the loss of our place counts for."""
-
-
-def growing_pause(attempt: int) -> float:
-    """How long to wait after so many failed attempts: up to 30 s; jittered, lest all servers come back at once."""
-    pause_s: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt, 20))
-    return pause_s * random.uniform(0.5, 1.0)
 
 
 class AriEvents(Service):
@@ -60,7 +53,7 @@ class AriEvents(Service):
         events were lost: then ask for the channels' states.
     :param tls_options: how an ``https`` Asterisk is verified; by default against the public authorities, by its name.
     :param endpoint: connect there and not where the URL leads.
-    :param pause: how long to wait after the given number of failed attempts, in seconds.
+    :param pause: the pause (s) after a number of failed attempts, counted from 0.
     """
 
     _log = Logger()
@@ -75,7 +68,7 @@ class AriEvents(Service):
         on_connected: Callable[[bool], None] = lambda again: None,
         tls_options: IOpenSSLClientConnectionCreator | None = None,
         endpoint: IStreamClientEndpoint | None = None,
-        pause: Callable[[int], float] = growing_pause,
+        pause: Callable[[int], float] = retry_pause_s,
     ) -> None:
         self.credential = credential
         self.app = app

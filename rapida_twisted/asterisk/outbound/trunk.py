@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from rapida_twisted.asterisk.ari.client import AriClient
 from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.errors import AriError, AriRejected, AriUnreachable
-from rapida_twisted.asterisk.ari.events import AriEvents, growing_pause
+from rapida_twisted.asterisk.ari.events import AriEvents, retry_pause_s
 from rapida_twisted.asterisk.outbound.call import OutgoingCall
 from rapida_twisted.asterisk.outbound.call_limiter import CallLimiter
 from rapida_twisted.asterisk.outbound.progress import EVENTS, news_of
@@ -345,7 +345,7 @@ class Trunk:
                     # A request that is cancelled at its last moment may tell of an error of its own.
                     return
                 self._log.warn("ARI {credential}: {error}", credential=self.credential.name, error=str(error))
-                await deferLater(self._reactor, growing_pause(attempt))
+                await deferLater(self._reactor, retry_pause_s(attempt))
         # What came between the connection and the subscription was not told.
         self._catching_up.look()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -16,6 +17,7 @@ from rapida_twisted.asterisk.ari.errors import AriConflict, AriError, AriMalform
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.net.backoff import backoff
 from rapida_twisted.net.limits import SharedIds
 
 __all__ = ["CONTEXT_VARIABLE", "MEDIA_PREFIX", "StasisCall", "StasisKit", "StasisMedia"]
@@ -28,8 +30,7 @@ MEDIA_S = 10.0
 HANGUP_EVENT_S = 0.2
 """How long the event may be on its way that tells why a request was refused: the caller hung up."""
 REMOVING_S = 30.0
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 5.0
+retry_pause_s = backoff(0.5, 5.0)
 
 
 @dataclass(frozen=True)
@@ -291,8 +292,8 @@ class StasisCall:
         return thing_id not in self._made
 
     async def _try_to_remove(self, thing_id: str, remove: Callable[[], Awaitable[bool]]) -> None:
-        may_come, pause_s = self._made[thing_id], FIRST_PAUSE_S
-        while True:
+        may_come = self._made[thing_id]
+        for attempt in count():
             try:
                 removed = await remove()
             except AriError as error:
@@ -301,8 +302,7 @@ class StasisCall:
                 self._made.pop(thing_id, None)
                 if removed or not may_come:
                     return
-            await deferLater(self.kit.reactor, pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await deferLater(self.kit.reactor, retry_pause_s(attempt))
 
 
 class _Left(Exception):

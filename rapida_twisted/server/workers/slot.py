@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from rapida_twisted.net.backoff import backoff
 from rapida_twisted.server.workers.control_pipe import RETIRE, STOP
 from rapida_twisted.server.workers.worker_process import WorkerProcess
 
@@ -19,8 +19,8 @@ SHORT_LIFE_S = 60.0
 """A worker that dies sooner is not started again at once."""
 START_S = 60.0
 """A worker that is not ready by then is killed."""
-FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+restart_pause_s = backoff(1.0, LONGEST_PAUSE_S)
 
 
 class Slot:
@@ -49,7 +49,7 @@ class Slot:
         self._coming: WorkerProcess | None = None
         self._leaving: set[WorkerProcess] = set()
         self._stopping = False
-        self._pause_s = FIRST_PAUSE_S
+        self._short_lives = 0
         self._waiting: IDelayedCall | None = None
 
     @property
@@ -161,10 +161,10 @@ class Slot:
     def _start_again(self, how: str, lived_s: float) -> None:
         pause_s = 0.0
         if lived_s < SHORT_LIFE_S:
-            pause_s = self._pause_s * random.uniform(0.8, 1.0)
-            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
+            pause_s = restart_pause_s(self._short_lives)
+            self._short_lives += 1
         else:
-            self._pause_s = FIRST_PAUSE_S
+            self._short_lives = 0
         self._log.error(
             "{worker} is gone after {lived_s:.0f} s ({how}), and what it had with it; another is started in"
             " {pause_s:.1f} s",

@@ -33,6 +33,7 @@ from rapida_twisted.asterisk.ari.errors import (
     AriUnauthorized,
     AriUnreachable,
 )
+from rapida_twisted.net.backoff import backoff
 from tests.asterisk.scripted_ari import (
     ALLOCATION_FAILED,
     HANGS,
@@ -507,8 +508,7 @@ class AbandonTests(AriTestCase):
     async def setUp(self) -> None:
         """Hurry."""
         await super().setUp()
-        self.patch(ari, "FIRST_PAUSE_S", 0.02)
-        self.patch(ari, "LONGEST_PAUSE_S", 0.05)
+        self.patch(ari, "retry_pause_s", backoff(0.02, 0.05))
         self.patch(ari, "ABANDON_S", 1.0)
 
     async def test_comes_up_later(self) -> None:

@@ -13,26 +13,14 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.policies import WrappingFactory
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
 from rapida_twisted.asterisk.ari import events as ari_events
-from rapida_twisted.asterisk.ari.events import AriEvents, growing_pause
+from rapida_twisted.asterisk.ari.events import AriEvents
 from rapida_twisted.asterisk.ari.http import authorization
 from tests.asterisk.scripted_ari import PASSWORD, ScriptedAri, sleep, until
 from tests.live.tls import Authority
-
-
-class PauseTests(SynchronousTestCase):
-    """The pauses between attempts."""
-
-    def test_grows_up_to_a_limit(self) -> None:
-        """They grow from half a second to half a minute, and are jittered by half."""
-        for attempt, longest_s in [(0, 0.5), (1, 1), (4, 8), (6, 30), (10_000, 30)]:
-            pauses = [growing_pause(attempt) for _ in range(200)]
-            self.assertGreaterEqual(min(pauses), longest_s / 2)
-            self.assertLessEqual(max(pauses), longest_s)
-            self.assertGreater(len(set(pauses)), 100)
 
 
 class EventsTestCase(TestCase):

@@ -18,6 +18,7 @@ from rapida_twisted.asterisk.stasis import transfer as stasis_onward
 from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
 from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls
+from rapida_twisted.net.backoff import backoff
 from rapida_twisted.net.limits import SharedIds
 from rapida_twisted.store.memory import MemoryStore
 from tests.asterisk.ari.test_client import AriTestCase
@@ -34,7 +35,7 @@ QUICK: list[tuple[Any, str, Any]] = [
     (stasis, "GOODBYE_S", 0.3),
     (stasis_call, "MEDIA_S", 0.3),
     (stasis_call, "HANGUP_EVENT_S", 0.02),
-    (stasis_call, "FIRST_PAUSE_S", 0.02),
+    (stasis_call, "retry_pause_s", backoff(0.02, 0.1)),
     (stasis_call, "REMOVING_S", 1.0),
     (stasis_onward, "REDIRECT_S", 0.2),
     (stasis_onward, "PAUSES_S", (0.02, 0.02)),

@@ -95,7 +95,7 @@ class PlaceTests(SynchronousTestCase):
             pauses.append(self.wait_for_next(2 * LONGEST_PAUSE_S))
         for number, pause_s in enumerate(pauses):
             most_s = min(LONGEST_PAUSE_S, 2.0**number)
-            self.assertTrue(0.8 * most_s - 0.01 <= pause_s <= most_s + 0.2, (number, pause_s))
+            self.assertTrue(0.5 * most_s - 0.01 <= pause_s <= most_s + 0.2, (number, pause_s))
         self.spawned[-1].ready()
         self.clock.advance(61)
         self.spawned[-1].end()
