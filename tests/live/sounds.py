@@ -11,6 +11,7 @@ __all__ = ["losses", "noise", "pcm"]
 PIECE_S = 0.5
 FRAME_S = 0.02
 PADDING_S = 1.0
+LONGEST_SHIFT_S = 1.0
 
 
 def noise(seconds: float, level_db: float = -20.0) -> Recording:
@@ -27,21 +28,31 @@ def pcm(recording: Recording) -> bytes:
 def losses(said: Recording, heard: Recording, drift_s: float = 0.06) -> list[str]:
     """Describe each stretch of speech that the recording lacks, in frames of 20 ms; empty if all was heard.
 
-    The first half second that is found aligns the two. Each frame may be ``drift_s`` off from there.
+    The first half second that is found aligns the two. Frames that are more than ``drift_s`` off from there are
+    reported as well, and align the rest anew.
     """
     # A recording from which the beginning is missing starts later than the speech.
     heard = Recording(np.concatenate((np.zeros(round(PADDING_S * heard.rate_hz)), heard.samples)), heard.rate_hz)
-    offset = _offset_s(said, heard)
-    if offset is None:
+    begin = _offset_s(said, heard)
+    if begin is None:
         return [f"all is lost: no half second of {said.seconds:g} s is in the {heard.seconds - PADDING_S:g} s heard"]
-    count = round(said.seconds / FRAME_S)
-    frames = [(number * FRAME_S, said.part(number * FRAME_S, (number + 1) * FRAME_S)) for number in range(count)]
-    lost = [at for at, frame in frames if not _is_near(frame, heard, offset + at, drift_s)]
-    return [
-        f"{begin:.2f} s: {size} of {count} frames ({size * FRAME_S:.2f} s) lost; the recording"
-        f" begins at {PADDING_S - offset:+.3f} s of what was said"
-        for begin, size in _stretches(lost)
-    ]
+    count, offset, lost = round(said.seconds / FRAME_S), begin, 0
+    problems = []
+    for number in range(count + 1):
+        at = number * FRAME_S
+        frame = said.part(at, at + FRAME_S)
+        found = _find(frame, heard, offset + at, drift_s) if number < count else None
+        if found is None and number < count and (found := _find(frame, heard, offset + at, LONGEST_SHIFT_S)) is None:
+            lost += 1
+            continue
+        shift = 0.0 if found is None or abs(found - offset - at) <= drift_s else found - offset - at
+        if lost or shift:
+            problems.append(
+                f"{at - lost * FRAME_S:.2f} s: {lost} of {count} frames ({lost * FRAME_S:.2f} s) lost, the rest"
+                f" {shift:+.3f} s late; the recording begins at {PADDING_S - begin:+.3f} s of what was said"
+            )
+        offset, lost = offset + shift, 0
+    return problems
 
 
 def _offset_s(said: Recording, heard: Recording) -> float | None:
@@ -57,17 +68,11 @@ def _offset_s(said: Recording, heard: Recording) -> float | None:
     return None
 
 
-def _is_near(frame: Recording, heard: Recording, at_s: float, drift_s: float) -> bool:
-    window = heard.part(max(0.0, at_s - drift_s), max(0.0, at_s + FRAME_S + drift_s))
-    return window.seconds >= FRAME_S and frame.found_in(window)[1] > 0.8
-
-
-def _stretches(lost: list[float]) -> list[tuple[float, int]]:
-    """Runs of neighbouring frames: the start (s) and the number of frames of each."""
-    runs: list[tuple[float, int]] = []
-    for at in lost:
-        if runs and at - runs[-1][0] < (runs[-1][1] + 0.5) * FRAME_S:
-            runs[-1] = runs[-1][0], runs[-1][1] + 1
-        else:
-            runs.append((at, 1))
-    return runs
+def _find(frame: Recording, heard: Recording, at_s: float, off_s: float) -> float | None:
+    """Where a frame is in a recording (s), at most so far off from a time; None if it is not there."""
+    from_s = max(0.0, at_s - off_s)
+    window = heard.part(from_s, max(0.0, at_s + FRAME_S + off_s))
+    if window.seconds < FRAME_S:
+        return None
+    found_s, likeness = frame.found_in(window)
+    return from_s + found_s if likeness > 0.8 else None

@@ -156,7 +156,7 @@ class GatewayTests(LiveTestCase):
         comes, it hangs up, and the dialplan goes on."""
         self.start_far("tests.live.assistants:LongSpeech")
         self.start_near()
-        self.call("30@rapida-inbound", "listener")
+        self.call("30@rapida-inbound", "recorder")
         context_id = self.context_id()
         self.asterisk.wait_for_log(WENT_ON, self.mark, timeout_s=45)
         (heard,) = self.recordings("call-heard")

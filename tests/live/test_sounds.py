@@ -38,7 +38,9 @@ class LossesTests(SynchronousTestCase):
         """Only the first frame is lost, and the message says so; whether the recording begins before it or after it."""
         (message,) = losses(SAID, heard((0.02, 3.0), before_s=0.0))
         self.assertEqual(
-            message, "0.00 s: 1 of 150 frames (0.02 s) lost; the recording begins at +0.020 s of what was said"
+            message,
+            "0.00 s: 1 of 150 frames (0.02 s) lost, the rest +0.000 s late; the recording begins at +0.020 s of what"
+            " was said",
         )
         (message,) = losses(SAID, heard((0.02, 3.0)))
         self.assertIn("0.00 s: 1 of 150 frames (0.02 s) lost", message)
@@ -52,6 +54,14 @@ class LossesTests(SynchronousTestCase):
         self.assertEqual([message.split(" lost")[0] for message in found], [
             "0.50 s: 1 of 150 frames (0.02 s)", "1.00 s: 1 of 150 frames (0.02 s)",
         ])  # fmt: skip
+
+    def test_shifted(self) -> None:
+        """A long stretch that is cut out, and a pause, are told from the loss of the rest."""
+        (message,) = losses(SAID, heard((0.0, 1.34), (1.58, 3.0)))
+        self.assertIn("1.34 s: 12 of 150 frames (0.24 s) lost, the rest -0.240 s late", message)
+        late = np.concatenate((SAID.part(0.0, 1.0).samples, np.zeros(800), SAID.part(1.0).samples))
+        (message,) = losses(SAID, Recording(late, SAID.rate_hz))
+        self.assertIn("1.00 s: 0 of 150 frames (0.00 s) lost, the rest +0.100 s late", message)
 
     def test_end(self) -> None:
         """What the recording is too short for is lost."""

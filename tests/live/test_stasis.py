@@ -99,7 +99,7 @@ class StasisTests(StasisTestCase):
         self.start("tests.live.assistants:LongSpeech")
         names = [f"call{number}" for number in range(3)]
         for name in names:
-            self.call("03@rapida-inbound-stasis", "listener", recording=name)
+            self.call("03@rapida-inbound-stasis", "recorder", recording=name)
         said = noise(3.0)
         for heard in self.recordings(*(f"{name}-heard" for name in names)):
             self.assertEqual(losses(said, heard), [])

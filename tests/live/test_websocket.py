@@ -489,12 +489,12 @@ class LoadTests(WebSocketTestCase):
         held_back = DIAL_LINE.replace("/rapida/", "/ahead/")
         self.connect(short, held_back)
         self.add_client("ahead", f"ws://127.0.0.1:{ahead_port}/v1/talk/asterisk/ctx")
-        self.call("60@rapida-inbound-ws", "listener", "short")
-        self.call("30@rapida-inbound-ws1", "listener", "ahead")
+        self.call("60@rapida-inbound-ws", "recorder", "short")
+        self.call("30@rapida-inbound-ws1", "recorder", "ahead")
         # The next server's values take their place.
         self.contexts(2)
         self.connect(long, held_back)
-        self.call("60@rapida-inbound-ws", "listener", "long")
+        self.call("60@rapida-inbound-ws", "recorder", "long")
 
         self.asterisk.wait_for_log(WENT_ON, self.mark, timeout_s=75, count=3)
         for name, seconds in (("short", 60), ("long", 60), ("ahead", 30)):

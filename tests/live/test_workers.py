@@ -47,7 +47,7 @@ class WorkersTests(StasisTestCase):
         """Not a sample of a long speech is lost when all processes are replaced while it is heard, twice; then we hang
         up, and the dialplan goes on."""
         server = self.start_workers("tests.live.assistants:LongSpeech", DRAIN_S="60")
-        self.call("09@rapida-inbound-stasis", "listener")
+        self.call("09@rapida-inbound-stasis", "recorder")
         context_id = self.only_call(server)["context_id"]
         for _ in range(2):
             self.reload(server)
@@ -99,7 +99,7 @@ class WorkersTests(StasisTestCase):
         server = self.start_workers("tests.live.assistants:LongSpeech", DRAIN_S="60")
         values = DialplanValues(API_KEY, server.url, "127.0.0.1", server.audiosocket_port, ASSISTANT_ID)
         self.load(audiosocket_dialplan(values))
-        self.call("09@rapida-inbound", "listener")
+        self.call("09@rapida-inbound", "recorder")
         self.reload(server)
         (heard,) = self.recordings("call-heard")
         self.assertEqual(losses(noise(9.0), heard), [])
