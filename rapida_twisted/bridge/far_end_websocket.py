@@ -156,7 +156,7 @@ class _Channel(AsteriskClientProtocol):
         known = {"RAPIDA_CONTEXT_ID": context.context_id, "RAPIDA_FROM": context.caller, "RAPIDA_TO": context.called}
         channel_id = context.channel_id or context.context_id
         super().__init__(format, form, channel_id=channel_id, variables={**context.variables, **known})
-        self.queue = _GuardedQueue(guard, now, format.frame_bytes, self.say, channel_id=channel_id, form=form)
+        self.queue = _GuardedQueue(guard, now, format.frame_bytes, self.send_event, channel_id=channel_id, form=form)
         self._far_end = far_end
         self._started = False
         self._error: BaseException | None = None

@@ -1,8 +1,12 @@
-"""AudioSocket over any Twisted stream transport: the server's protocol, and Asterisk's.
+"""AudioSocket, the application's side: accepts Asterisk's connections and claims the call of each UUID.
 
-The server's protocol is a call's :class:`~rapida_twisted.interfaces.IMediaChannel`. Its life: the UUID frame within
-its time, the claim of that call at the reception (nothing is read meanwhile), then audio both ways until either side
-ends it. The client's protocol is for programs that stand in for Asterisk: phones, gateways, tests.
+A connection is a call's :class:`~rapida_twisted.interfaces.IMediaChannel`, over any Twisted stream transport::
+
+    WAITING --UUID frame--> CLAIMING --claimed--> UP --either side ends--> CLOSING
+       |  none in time         |  refused                                     ^
+       +-----------------------+----------------------------------------------+
+
+It reads nothing while the reception claims the call.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
-from uuid import UUID
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -29,7 +32,6 @@ from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer
 from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.wire.audiosocket import (
     HANGUP_BYTES,
-    AsteriskCodec,
     AudioFrame,
     DtmfFrame,
     ErrorBits,
@@ -42,16 +44,15 @@ from rapida_twisted.wire.audiosocket import (
     audio_header,
 )
 
-__all__ = ["AsteriskProtocol", "AudioSocketFactory", "AudioSocketProtocol"]
+__all__ = ["AudioSocketFactory", "AudioSocketProtocol"]
 
 UUID_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 STALLED_FRAMES = 250
-"""A peer that took none of so many frames in a row (5 s) is given up."""
+"""After this many frames (5 s) dropped in a row, the connection is aborted."""
 LOST_FRAMES = 50
-"""A connection that is reset after it took none of so many frames in a row (1 s) was lost, and not hung up."""
-MAX_WAITING = 1000
-"""Connections that may be open without a call at once."""
+"""A reset after this many frames (1 s) dropped in a row counts as a lost connection, not as a hangup."""
+MAX_UNIDENTIFIED = 1000
 
 
 class _State(Enum):
@@ -63,13 +64,13 @@ class _State(Enum):
 
 @implementer(IMediaChannel)
 class AudioSocketProtocol(Protocol):
-    """One AudioSocket connection, the server's side.
+    """One AudioSocket connection of the application.
 
-    :param reception: where the call of a UUID is claimed and started.
+    :param reception: claims and starts the call of a UUID.
     :param reactor: provides IReactorTime.
-    :param uuid_timeout_s: how long the UUID frame may take (s).
-    :param settled: called once, when the connection has said which call it is, or is gone.
-    :param rejections: told of those who are sent away.
+    :param uuid_timeout_s: the time limit (s) of the UUID frame.
+    :param on_settled: called once, when the connection has sent its UUID or is closed.
+    :param rejections: counts and logs rejected connections.
     """
 
     _log = Logger()
@@ -83,33 +84,33 @@ class AudioSocketProtocol(Protocol):
         reception: IReception,
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
-        settled: Callable[[AudioSocketProtocol], None] = lambda protocol: None,
+        on_settled: Callable[[AudioSocketProtocol], None] = lambda protocol: None,
         rejections: RejectionLog | None = None,
     ) -> None:
         self.format: AudioFormat = SLIN
         self.peer = ""
         self.reading: IPolledReader | None = None
         self.context_id = ""
-        """Of the call that the peer says it is."""
+        """The UUID that the peer sent."""
         self.unknown_frames = 0
-        """Frames of a kind that the codec does not know."""
+        """Skipped frames of unknown kinds."""
         self._reception = reception
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
-        self._settled: Callable[[AudioSocketProtocol], None] | None = settled
+        self._on_settled: Callable[[AudioSocketProtocol], None] | None = on_settled
         self._rejections = rejections if rejections is not None else RejectionLog()
         self._codec = ServerCodec()
         self._state = _State.WAITING
         self._writer: FrameWriter
         self._sink: IMediaSink | None = None
-        self._early: list[Frame] = []
+        self._early_frames: list[Frame] = []
         self._early_end: tuple[EndReason, str] | None = None
-        """How the connection ended, if it did before its call was there."""
+        """How the connection ended, if it ended before its call started."""
         self._deadline: IDelayedCall | None = None
         self._header_bytes = SLIN.frame_bytes
         self._header = audio_header(SLIN.frame_bytes)
 
-    # What the transport says
+    # IProtocol
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
@@ -126,63 +127,63 @@ class AudioSocketProtocol(Protocol):
                 if self._state is _State.CLOSING:
                     return
         except RemoteProtocolError as error:
-            self._protocol_broken(error)
+            self._protocol_violated(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._set_deadline(None)
         self._settle()
         self._state = _State.CLOSING
-        # A caller who hangs up while a frame of ours lies unread in Asterisk's socket makes a reset of its close. A
-        # line that breaks is another thing: it takes nothing any more for a while before.
+        # The kernel resets the connection if Asterisk closes it with a frame of ours unread. A broken network is
+        # different: before the reset, the peer took no frame for a while.
         if reason.check(ConnectionDone, ConnectionLost) and self._writer.dropped_in_row < LOST_FRAMES:
-            self._tell_end(EndReason.CALLER_HANGUP)
+            self._report_end(EndReason.CALLER_HANGUP)
         else:
-            self._tell_end(EndReason.CONNECTION_LOST, reason.getErrorMessage())
+            self._report_end(EndReason.CONNECTION_LOST, reason.getErrorMessage())
 
-    # What the call says (IMediaChannel)
+    # IMediaChannel, called by the call
 
     def send_audio(self, payload: bytes) -> None:
-        """One frame of audio, in the channel's format."""
+        """Send one frame of audio in the channel's format."""
         if self._state is _State.CLOSING:
             return
         if len(payload) != self._header_bytes:
             self._header_bytes, self._header = len(payload), audio_header(len(payload), self.format.rate_hz)
         writer = self._writer
         if not writer.send(self._header + payload) and writer.dropped_in_row >= STALLED_FRAMES:
-            self._tell_end(EndReason.PEER_STALLED, f"{writer.dropped_in_row} frames in a row could not be sent")
+            self._report_end(EndReason.PEER_STALLED, f"{writer.dropped_in_row} frames in a row could not be sent")
             self.abort()
 
     def flush(self) -> None:
-        """Nothing waits at the peer: audio is sent when it is due."""
+        """At barge-in there is nothing to flush at the peer: each frame is sent when it is due."""
 
     def mark(self, reached: Callable[[], None]) -> None:
-        """What was sent is being heard."""
+        """Call back at once: the peer plays each frame as it arrives."""
         reached()
 
     def hang_up(self) -> None:
-        """Send a hangup frame. Asterisk closes then, and goes on in its dialplan; who does not is cut off."""
+        """Send a hangup frame: Asterisk closes and continues in the dialplan. Abort a peer that does not close."""
         if self._state is _State.CLOSING:
             return
         self._state = _State.CLOSING
         self._sink = None
-        # PolledReader may have stopped for the claim, and the peer's close must be seen.
+        # Reading may be paused for the claim, and we must see the peer close.
         self.transport.resumeProducing()
         self._writer.send_control(HANGUP_BYTES)
-        # We do not close first: with unread audio in the socket that would send a reset, ahead of the hangup frame.
+        # Closing first, with unread audio in the socket, would send a reset that overtakes the hangup frame.
         self._set_deadline(CLOSE_TIMEOUT_S, self._writer.abort)
 
     def abort(self) -> None:
-        """Close at once, whatever is queued."""
+        """Close at once and drop what is queued."""
         self._state = _State.CLOSING
         self._sink = None
         self._writer.abort()
 
-    # Frames
+    # Received frames
 
     def _frame_received(self, frame: Frame) -> None:
         sink = self._sink
         if sink is None:
-            self._before_the_call(frame)
+            self._frame_before_call(frame)
         elif type(frame) is AudioFrame:
             if frame.rate_hz != self.format.rate_hz:
                 self._change_rate(frame.rate_hz, sink)
@@ -191,26 +192,26 @@ class AudioSocketProtocol(Protocol):
         elif type(frame) is DtmfFrame:
             sink.digit_received(frame.digit)
         elif type(frame) is HangupFrame:
-            self._tell_end(EndReason.CALLER_HANGUP)
+            self._report_end(EndReason.CALLER_HANGUP)
             self._close()
         elif type(frame) is ErrorFrame:
             self._error_received(frame.code)
         elif type(frame) is UnknownFrame:
             self._unknown_received(frame)
 
-    def _before_the_call(self, frame: Frame) -> None:
+    def _frame_before_call(self, frame: Frame) -> None:
         if type(frame) is UuidFrame:
             self._claim(str(frame.uuid))
         elif type(frame) is HangupFrame or type(frame) is ErrorFrame:
-            self._early.clear()
-            self._tell_end(EndReason.CALLER_HANGUP)
+            self._early_frames.clear()
+            self._report_end(EndReason.CALLER_HANGUP)
             self._close()
         else:
-            # Only what was read together with the UUID can come here, since reading stops for the claim.
-            self._early.append(frame)
+            # Reading is paused for the claim, so these few came in the same read as the UUID.
+            self._early_frames.append(frame)
 
     def _change_rate(self, rate_hz: int, sink: IMediaSink) -> None:
-        """The peer's audio has another rate (a channel of chan_audiosocket): answer in the same."""
+        """The peer (chan_audiosocket) sends another sample rate: answer at that rate."""
         self.format = AudioFormat("slin", rate_hz)
         self._header_bytes = 0
         sink.format_changed()
@@ -218,15 +219,15 @@ class AudioSocketProtocol(Protocol):
     def _error_received(self, code: ErrorBits) -> None:
         self._log.warn("AudioSocket {peer} reports error {code!r}", peer=self.peer, code=code, id=self.context_id)
         if code & ErrorBits.HANGUP:
-            self._tell_end(EndReason.CALLER_HANGUP, f"error {code!r}")
+            self._report_end(EndReason.CALLER_HANGUP, f"error {code!r}")
             self._close()
 
     def _unknown_received(self, frame: UnknownFrame) -> None:
         self.unknown_frames += 1
         if self.unknown_frames == 1:
             self._log.warn(
-                "AudioSocket {peer} sent a frame of unknown kind 0x{kind:02x} ({size} bytes): skipped, as all such"
-                " frames of this call will be",
+                "AudioSocket {peer} sent a frame of unknown kind 0x{kind:02x} ({size} bytes): frames of unknown kinds"
+                " are skipped, this call logs no further one",
                 peer=self.peer, kind=frame.kind, size=len(frame.payload), id=self.context_id,
             )  # fmt: skip
 
@@ -235,25 +236,25 @@ class AudioSocketProtocol(Protocol):
     def _claim(self, context_id: str) -> None:
         self._settle()
         self.context_id = context_id
-        # Behind a PROXY protocol the peer is known only now.
+        # With the PROXY protocol, getPeer() is the proxy until the first byte behind the header arrives.
         self.peer = address_text(self.transport.getPeer())
         self._state = _State.CLAIMING
         self._set_deadline(None)
         self.transport.pauseProducing()
         claim = self._reception.claim(context_id, self.transport_name, self.peer)
         claim.addCallbacks(self._claimed, self._refused)
-        claim.addErrback(self._claim_broke)
+        claim.addErrback(self._claim_crashed)
 
     def _claimed(self, context: CallContext) -> None:
         if self._state is not _State.CLAIMING:
             reason, detail = self._early_end or (EndReason.CALLER_HANGUP, "")
-            self._reception.abandon(context, reason, detail or "its connection closed while it was claimed")
+            self._reception.abandon(context, reason, detail or "the connection closed while the call was claimed")
             return
         self._state = _State.UP
         self._sink = self._reception.start(context, self)
         if self.reading is None or not self.reading.polled:
             self.transport.resumeProducing()
-        early, self._early = self._early, []
+        early, self._early_frames = self._early_frames, []
         for frame in early:
             if self._state is _State.UP:
                 self._frame_received(frame)
@@ -261,13 +262,11 @@ class AudioSocketProtocol(Protocol):
     def _refused(self, failure: Failure) -> None:
         failure.trap(RapidaError)
         word = getattr(failure.value, "word", "refused")
-        self._refuse(f"call_{word}", "AudioSocket {peer} refused: {reason}", reason=failure.getErrorMessage())
+        self._reject(f"call_{word}", "AudioSocket {peer} rejected: {reason}", reason=failure.getErrorMessage())
         self.hang_up()
 
-    def _claim_broke(self, failure: Failure) -> None:
-        self._log.failure(
-            "AudioSocket {peer}: its call could not be started", failure, peer=self.peer, id=self.context_id
-        )
+    def _claim_crashed(self, failure: Failure) -> None:
+        self._log.failure("AudioSocket {peer}: cannot start the call", failure, peer=self.peer, id=self.context_id)
         self.hang_up()
 
     # The end
@@ -275,34 +274,29 @@ class AudioSocketProtocol(Protocol):
     def _uuid_overdue(self) -> None:
         self._deadline = None
         text = "AudioSocket {peer} sent no UUID frame within {seconds:g} s: closed"
-        self._refuse("uuid_overdue", text, seconds=self._uuid_timeout_s)
+        self._reject("uuid_overdue", text, seconds=self._uuid_timeout_s)
         self.abort()
 
-    def _protocol_broken(self, error: RemoteProtocolError) -> None:
-        self._refuse("garbage", "AudioSocket {peer} broke the protocol: {error}", error=str(error))
-        self._tell_end(EndReason.PROTOCOL_ERROR, str(error))
+    def _protocol_violated(self, error: RemoteProtocolError) -> None:
+        self._reject("garbage", "AudioSocket {peer} broke the protocol: {error}", error=str(error))
+        self._report_end(EndReason.PROTOCOL_ERROR, str(error))
         self.hang_up()
 
-    def _refuse(self, why: str, text: str, **values: Any) -> None:
+    def _reject(self, cause: str, text: str, **values: Any) -> None:
         peer = self.transport.getPeer()
         self._rejections.add(
-            f"audiosocket.{why}",
-            peer,
-            self._log,
-            text,
-            peer=self.peer or address_text(peer),
-            id=self.context_id,
-            **values,
-        )
+            f"audiosocket.{cause}", peer, self._log, text,
+            peer=self.peer or address_text(peer), id=self.context_id, **values,
+        )  # fmt: skip
 
     def _close(self) -> None:
-        """Close from our side, after a peer that said it is done."""
+        """Close the connection after the peer's hangup or error frame."""
         self._state = _State.CLOSING
         self._set_deadline(CLOSE_TIMEOUT_S, self._writer.abort)
         self._writer.close()
 
-    def _tell_end(self, reason: EndReason, detail: str = "") -> None:
-        """Tell the call, once, that its media is over; one that is not there yet, when it is claimed."""
+    def _report_end(self, reason: EndReason, detail: str = "") -> None:
+        """Report the end of the media to the call, once; keep it for a call that is not claimed yet."""
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.media_ended(reason, detail)
@@ -310,12 +304,12 @@ class AudioSocketProtocol(Protocol):
             self._early_end = reason, detail
 
     def _settle(self) -> None:
-        settled, self._settled = self._settled, None
-        if settled is not None:
-            settled(self)
+        on_settled, self._on_settled = self._on_settled, None
+        if on_settled is not None:
+            on_settled(self)
 
     def _set_deadline(self, delay_s: float | None, overdue: Callable[[], None] | None = None) -> None:
-        """One deadline at a time: replace it, or drop it (None)."""
+        """Replace the connection's only deadline; None cancels it."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
@@ -324,11 +318,10 @@ class AudioSocketProtocol(Protocol):
 
 
 class AudioSocketFactory(ServerFactory):
-    """Makes an :class:`AudioSocketProtocol` for each connection that an endpoint accepts.
+    """Makes an :class:`AudioSocketProtocol` for each accepted connection.
 
-    :param max_waiting: connections that may be open at once without saying which call they are; for a further one, the
-        oldest of them is closed.
-    :param rejections: told of those who are sent away.
+    :param max_unidentified: maximum connections that have not sent their UUID; beyond it the oldest is closed.
+    :param rejections: counts and logs rejected connections.
     """
 
     _log = Logger()
@@ -339,131 +332,47 @@ class AudioSocketFactory(ServerFactory):
         reception: IReception,
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
-        max_waiting: int = MAX_WAITING,
+        max_unidentified: int = MAX_UNIDENTIFIED,
         rejections: RejectionLog | None = None,
     ) -> None:
         self.refused = 0
-        """Connections that were closed because too many had not said which call they are."""
+        """Connections closed because too many had not sent their UUID."""
         self._reception = reception
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
-        self._max_waiting = max_waiting
+        self._max_unidentified = max_unidentified
         self.rejections = rejections if rejections is not None else RejectionLog()
-        self._waiting: dict[AudioSocketProtocol, None] = {}
+        self._unidentified: dict[AudioSocketProtocol, None] = {}
 
     @property
-    def waiting(self) -> int:
-        """Connections that have not said which call they are."""
-        return len(self._waiting)
+    def unidentified(self) -> int:
+        """Open connections that have not sent their UUID."""
+        return len(self._unidentified)
 
     def buildProtocol(self, addr: IAddress | None) -> AudioSocketProtocol:
-        if len(self._waiting) >= self._max_waiting:
+        if len(self._unidentified) >= self._max_unidentified:
             self._close_oldest()
         protocol = AudioSocketProtocol(
             self._reception, self._reactor, self._uuid_timeout_s, self._settled, self.rejections
         )
         protocol.factory = self
-        self._waiting[protocol] = None
+        self._unidentified[protocol] = None
         return protocol
 
     def _close_oldest(self) -> None:
-        """Make room. An Asterisk says its UUID at once, so whoever has been silent for the longest is none."""
-        oldest = next(iter(self._waiting))
+        """Make room. Asterisk sends its UUID at once, so the connection silent for longest is not Asterisk's."""
+        oldest = next(iter(self._unidentified))
         self.refused += 1
         peer = oldest.transport.getPeer() if oldest.transport is not None else None
         self.rejections.add(
             "audiosocket.waiting", peer, self._log,
-            "AudioSocket: {waiting} connections have not said which call they are, so the oldest is closed"
+            "AudioSocket: {unidentified} connections have not sent their UUID: closed the oldest"
             " ({refused} closed so far)",
-            waiting=len(self._waiting), refused=self.refused,
+            unidentified=len(self._unidentified), refused=self.refused,
         )  # fmt: skip
         self._settled(oldest)
         if oldest.transport is not None:
             oldest.abort()
 
     def _settled(self, protocol: AudioSocketProtocol) -> None:
-        self._waiting.pop(protocol, None)
-
-
-class AsteriskProtocol(Protocol):
-    """One AudioSocket connection, Asterisk's side: override what should be heard of.
-
-    :param call: the UUID to send first: the contextId that the registration gave.
-    """
-
-    transport: Any
-
-    def __init__(self, call: UUID) -> None:
-        self.call = call
-        self._codec = AsteriskCodec()
-        self._writer: FrameWriter | None = None
-        """Where frames go, while the call is up."""
-        self.problem = ""
-        """The rule that the server broke, if it did."""
-
-    # To be overridden
-
-    def call_started(self) -> None:
-        """The connection is up and the UUID is sent."""
-
-    def audio_received(self, samples: bytes, rate_hz: int) -> None:
-        """The server said something: s16le mono."""
-
-    def hangup_received(self) -> None:
-        """The server ended the call. The connection is closed by now; :meth:`call_ended` follows."""
-
-    def error_received(self, code: ErrorBits) -> None:
-        """The server reports an error."""
-
-    def call_ended(self, problem: str) -> None:
-        """The connection is gone, once; ``problem`` is empty for an orderly end."""
-
-    # To be called
-
-    def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
-        """Send one frame of s16le mono; whether the server kept up, else it was dropped."""
-        return self._writer is not None and self._writer.send(self._codec.send(AudioFrame(samples, rate_hz)))
-
-    def send_digit(self, digit: str) -> None:
-        """Send a key that was pressed."""
-        if self._writer is not None:
-            self._writer.send_control(self._codec.send(DtmfFrame(digit)))
-
-    def hang_up(self) -> None:
-        """Hang up as Asterisk does: close, without a frame. A server that is behind with reading is not waited for."""
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        if writer.full:
-            writer.abort()
-        else:
-            writer.close()
-
-    # What the transport says
-
-    def connectionMade(self) -> None:
-        tune_socket(self.transport)
-        self._writer = make_frame_writer(self.transport)
-        self._writer.send_control(self._codec.send(UuidFrame(self.call)))
-        self.call_started()
-
-    def dataReceived(self, data: bytes) -> None:
-        try:
-            for frame in self._codec.receive_data(data):
-                if self._writer is None:
-                    return
-                if type(frame) is AudioFrame:
-                    self.audio_received(frame.samples, frame.rate_hz)
-                elif type(frame) is HangupFrame:
-                    self.hang_up()
-                    self.hangup_received()
-                elif type(frame) is ErrorFrame:
-                    self.error_received(frame.code)
-        except RemoteProtocolError as error:
-            if self._writer is not None:
-                self.problem = str(error)
-                self._writer.abort()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._writer = None
-        self.call_ended(self.problem or ("" if reason.check(ConnectionDone) else reason.getErrorMessage()))
+        self._unidentified.pop(protocol, None)

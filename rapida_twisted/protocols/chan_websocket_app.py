@@ -1,8 +1,8 @@
-"""chan_websocket, the application's side: a call's media over a WebSocket with Asterisk.
+"""chan_websocket, the application's side: a call's audio, marks, flow control, and FLUSH_MEDIA at barge-in.
 
 Either Asterisk connects to us (``Dial(WebSocket/...)``: :class:`MediaServerProtocol`), or we connect to a channel that
-waits in Asterisk (``WebSocket/INCOMING``: :class:`MediaClientProtocol`). From there on both are the same: MEDIA_START
-tells what the audio is, audio goes both ways as binary messages, everything else as control messages.
+waits in Asterisk (``WebSocket/INCOMING``: :class:`MediaClientProtocol`). Then both work alike: MEDIA_START names the
+audio format, binary messages carry audio in both directions, text messages carry events and commands.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IPolledReader, 
 from rapida_twisted.net.address_text import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.polled_reader import make_polled_reader
-from rapida_twisted.protocols.quick_websocket import QuickWebSocket
+from rapida_twisted.protocols.quick_websocket import MAX_MESSAGE_BYTES, QuickWebSocket, tune_factory
 from rapida_twisted.wire.audiosocket import DIGITS
 from rapida_twisted.wire.chan_websocket import (
+    SUBPROTOCOL,
     Command,
     ControlForm,
     DtmfEnd,
@@ -56,30 +57,18 @@ from rapida_twisted.wire.chan_websocket import (
 )
 from rapida_twisted.wire.chan_websocket_text import decode_event, encode_command
 
-__all__ = [
-    "SUBPROTOCOL",
-    "MediaClientFactory",
-    "MediaClientProtocol",
-    "MediaServerFactory",
-    "MediaServerProtocol",
-    "tune_factory",
-]
+__all__ = ["MediaClientFactory", "MediaClientProtocol", "MediaServerFactory", "MediaServerProtocol"]
 
-SUBPROTOCOL = "media"
 START_TIMEOUT_S = 5.0
-MAX_MESSAGE_BYTES = 65_536
-"""More than a caller's packet ever has, and more than any control message."""
 MAX_SENT_BYTES = 32_000
-"""Asterisk takes messages of up to 65,535 bytes; a longer run of frames is sent as several."""
+"""Longer runs of frames are split; Asterisk accepts messages of up to 65,535 bytes."""
 STALLED_S = 5.0
-"""A peer that takes nothing for so long is given up."""
-PING_S = 10.0
-"""A peer that is gone is noticed within a ping's interval and its timeout, 20 s together."""
+"""The connection is aborted if the peer reads nothing for this long."""
 
 
 @implementer(IMediaChannel)
 class _MediaChannel(QuickWebSocket):
-    """What both directions of connecting share: a WebSocket that is a call's media channel."""
+    """A WebSocket as a call's media channel, whichever side connected."""
 
     _log = Logger()
 
@@ -92,9 +81,9 @@ class _MediaChannel(QuickWebSocket):
         self.reading: IPolledReader | None = None
         self.format = AudioFormat("slin", 8000)
         self.context_id = ""
-        """Of the call that the handshake named."""
+        """The contextId from the handshake."""
         self.channel = ""
-        """Asterisk's name of the channel, once MEDIA_START told it."""
+        """Asterisk's name of the channel, from MEDIA_START."""
         self._reception = reception
         self._reactor = reactor
         self._context: CallContext | None = None
@@ -105,42 +94,42 @@ class _MediaChannel(QuickWebSocket):
         self._marks_made = 0
         self._xoff = False
         self._paused = False
-        self._puzzled = False
+        self._warned = False
 
-    # What the call says (IMediaChannel)
+    # IMediaChannel, called by the call
 
     def send_audio(self, payload: bytes) -> None:
-        """One or more whole frames, in the channel's format: all of them go, or none when the peer is behind."""
+        """Send whole frames in the channel's format: all of them, or none if the peer reads too slowly."""
         step = MAX_SENT_BYTES // self.format.frame_bytes * self.format.frame_bytes
         messages = [payload] if len(payload) <= step else _slices(payload, step)
         self.send_binary(*messages)
         if self.writer.full:
-            self._tell_paused()
+            self._update_paused()
 
     def flush(self) -> None:
-        """Have Asterisk drop what it has not played; the marks in it never come."""
+        """Barge-in: FLUSH_MEDIA discards the audio that Asterisk has not played, and the marks in it."""
         self._marks.clear()
         self._command(FlushMedia())
 
     def mark(self, reached: Callable[[], None]) -> None:
-        """Call back when Asterisk has played all that was sent so far."""
+        """Call back when Asterisk has played the audio sent so far."""
         self._marks_made += 1
         name = str(self._marks_made)
         self._marks[name] = reached
         self._command(MarkMedia(name))
 
     def hang_up(self) -> None:
-        """Tell Asterisk to hang the channel up, and close."""
+        """Send HANGUP and close."""
         self._sink = None
         self._command(Hangup())
         self.sendClose(1000)
 
     def abort(self) -> None:
-        """Close at once, whatever is queued."""
+        """Close at once and drop what is queued."""
         self._sink = None
         self.writer.abort()
 
-    # What Asterisk says
+    # Events from Asterisk
 
     def binary_received(self, payload: bytes) -> None:
         if self._sink is not None:
@@ -151,7 +140,7 @@ class _MediaChannel(QuickWebSocket):
         try:
             event, form = decode_event(text)
         except RemoteProtocolError as error:
-            self._puzzle(str(error))
+            self._warn_once(str(error))
             return
         if isinstance(event, MediaStart):
             self._form = form
@@ -160,19 +149,19 @@ class _MediaChannel(QuickWebSocket):
             self._event(event, self._sink)
 
     def onOpen(self) -> None:
-        """The handshake is done: MEDIA_START must come now."""
+        """The handshake is complete: await MEDIA_START."""
         self._set_deadline(START_TIMEOUT_S, self._start_overdue)
-        self.writer.drained = self._tell_paused
+        self.writer.drained = self._update_paused
         self.reading = make_polled_reader(self.transport, self.dataReceived)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
-        """The connection is gone, or was never open."""
+        """The connection closed, or its handshake failed."""
         self._set_deadline(None)
         if getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
-            # What the peer answers to that, if it does, is 1000 as often as not.
-            said: bytes = getattr(self, "localCloseReason", None) or b""
-            end, detail = EndReason.PROTOCOL_ERROR, said.decode("utf-8", "replace")
-            self._refuse(
+            # Our own code decides: the peer may well answer it with 1000.
+            cause: bytes = getattr(self, "localCloseReason", None) or b""
+            end, detail = EndReason.PROTOCOL_ERROR, cause.decode("utf-8", "replace")
+            self._reject(
                 "too_long" if self.localCloseCode == 1009 else "garbage",
                 "WebSocket {peer} broke the protocol: {error}", error=detail,
             )  # fmt: skip
@@ -180,27 +169,27 @@ class _MediaChannel(QuickWebSocket):
             end, detail = EndReason.CALLER_HANGUP, ""
         else:
             end, detail = EndReason.CONNECTION_LOST, str(reason or "")
-        self._tell_end(end, detail)
+        self._report_end(end, detail)
         if self._context is not None:
-            self._abandon(end, f"its WebSocket closed before MEDIA_START {detail}".rstrip())
+            self._abandon(end, f"the WebSocket closed before MEDIA_START {detail}".rstrip())
 
     def _media_started(self, event: MediaStart) -> None:
         if self._context is None:
-            self._puzzle("a second MEDIA_START")
+            self._warn_once("a second MEDIA_START")
             return
         self._set_deadline(None)
         try:
             self.format = AudioFormat.from_asterisk(event.format)
             if event.optimal_frame_size != self.format.frame_bytes:
-                raise ValueError(f"{event.format} in frames of {event.optimal_frame_size} bytes is not taken")
+                raise ValueError(f"{event.format} in frames of {event.optimal_frame_size} bytes is not supported")
         except ValueError as error:
-            self._refuse("bad_format", "WebSocket {peer} refused: {error}", error=str(error))
+            self._reject("bad_format", "WebSocket {peer} rejected: {error}", error=str(error))
             self._abandon(EndReason.PROTOCOL_ERROR, str(error))
             self.hang_up()
             return
         self.channel, self.peer = event.channel, self._peer_text()
         context, self._context = self._context, None
-        # What the registration said wins over the channel's own variables.
+        # The registration's variables win over the channel's own.
         context = replace(
             context,
             channel_id=context.channel_id or event.channel_id,
@@ -213,23 +202,23 @@ class _MediaChannel(QuickWebSocket):
             case DtmfEnd(digit=digit) if len(digit) == 1 and digit in DIGITS:
                 sink.digit_received(digit)
             case DtmfEnd(digit=digit):
-                self._puzzle(f"the digit {digit[:80]!r}")
+                self._warn_once(f"the digit {digit[:80]!r}")
             case MediaMarkProcessed(correlation_id=name):
                 reached = self._marks.pop(name, None)
                 if reached is not None:
                     reached()
             case MediaXoff() | MediaXon():
                 self._xoff = isinstance(event, MediaXoff)
-                self._tell_paused()
+                self._update_paused()
             case ErrorEvent(error_text=text):
                 self._log.warn(
-                    "WebSocket {peer}: Asterisk says {text}", peer=self._peer_text(), text=text, id=self.context_id
+                    "WebSocket {peer}: Asterisk reports {text}", peer=self._peer_text(), text=text, id=self.context_id
                 )
             case UnknownEvent(text=text):
-                self._puzzle(f"an unknown event {text[:80]!r}")
+                self._warn_once(f"an unknown event {text[:80]!r}")
 
-    def _tell_paused(self) -> None:
-        """Tell the call to pause, or to go on: Asterisk's queue is full, or what was sent is still on its way there."""
+    def _update_paused(self) -> None:
+        """Pause the call's audio while Asterisk's queue or our send buffer is full; otherwise resume it."""
         if self._sink is None:
             return
         if not self.writer.full:
@@ -241,32 +230,32 @@ class _MediaChannel(QuickWebSocket):
             self._paused = paused
             self._sink.sending_paused(paused)
 
-    def _puzzle(self, what: str) -> None:
-        """Something that is not understood, and not fatal: one log line a call."""
-        if not self._puzzled:
-            self._puzzled = True
+    def _warn_once(self, content: str) -> None:
+        """Log the first ignored message of a call."""
+        if not self._warned:
+            self._warned = True
             self._log.warn(
-                "WebSocket {peer} sent {what}: ignored, as all such of this call will be",
-                peer=self._peer_text(), what=what, id=self.context_id,
+                "WebSocket {peer} sent {content}: ignored; this call logs no further one",
+                peer=self._peer_text(), content=content, id=self.context_id,
             )  # fmt: skip
 
     def _start_overdue(self) -> None:
         text = "WebSocket {peer} sent no MEDIA_START within {seconds} s: closed"
-        self._refuse("start_overdue", text, seconds=START_TIMEOUT_S)
+        self._reject("start_overdue", text, seconds=START_TIMEOUT_S)
         self._abandon(EndReason.PROTOCOL_ERROR, "no MEDIA_START came")
         self.sendClose(1000)
 
     def _stalled(self) -> None:
-        self._tell_end(EndReason.PEER_STALLED, f"it took nothing for {STALLED_S:g} s")
+        self._report_end(EndReason.PEER_STALLED, f"the peer read nothing for {STALLED_S:g} s")
         self.abort()
 
     def _abandon(self, reason: EndReason, detail: str) -> None:
-        """The claimed call will not start."""
+        """End a call that is claimed and cannot start."""
         context, self._context = self._context, None
         if context is not None:
             self._reception.abandon(context, reason, detail)
 
-    def _tell_end(self, reason: EndReason, detail: str = "") -> None:
+    def _report_end(self, reason: EndReason, detail: str = "") -> None:
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.media_ended(reason, detail)
@@ -275,10 +264,10 @@ class _MediaChannel(QuickWebSocket):
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_command(command, self._form).encode("utf-8"))
 
-    def _refuse(self, why: str, text: str, **values: Any) -> None:
+    def _reject(self, cause: str, text: str, **values: Any) -> None:
         peer = self.transport.getPeer()
         self.factory.rejections.add(
-            f"websocket.{why}", peer, self._log, text, peer=address_text(peer), id=self.context_id, **values
+            f"websocket.{cause}", peer, self._log, text, peer=address_text(peer), id=self.context_id, **values
         )
 
     def _peer_text(self) -> str:
@@ -293,23 +282,23 @@ class _MediaChannel(QuickWebSocket):
 
 
 class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
-    """Asterisk connects to us: the handshake names the call, which is claimed before it is answered."""
+    """Asterisk connects to us: we claim the call that the handshake names before we answer the handshake."""
 
     factory: MediaServerFactory
 
     def __init__(self, reception: IReception, reactor: Any) -> None:
         super().__init__(reception, reactor)
-        self._asked = False
+        self._connecting = False
 
     def onConnect(self, request: ConnectionRequest) -> Deferred[str]:
         """Check the handshake and claim the call.
 
-        :raises ConnectionDeny: what the peer is answered before the upgrade.
+        :raises ConnectionDeny: the HTTP status and reason of a rejected handshake.
         """
-        if self._asked:
-            raise self._denied(400, "a second handshake while the first is looked at")
-        self._asked = True
-        problem = self.factory.door(request)
+        if self._connecting:
+            raise self._denied(400, "a second handshake before the first was answered")
+        self._connecting = True
+        problem = self.factory.check_handshake(request)
         if problem is not None:
             raise self._denied(*problem)
         if SUBPROTOCOL not in request.protocols:
@@ -324,8 +313,8 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
     def _claimed(self, context: CallContext) -> str:
         self._context = context
         if self.state != self.STATE_CONNECTING:
-            self._abandon(EndReason.CALLER_HANGUP, "its connection closed while it was claimed")
-            # Else Autobahn would open what is closed.
+            self._abandon(EndReason.CALLER_HANGUP, "the connection closed while the call was claimed")
+            # Otherwise Autobahn would answer the handshake on the closed connection.
             raise ConnectionDeny(503, "closed")
         return SUBPROTOCOL
 
@@ -333,7 +322,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
         error = failure.value
         if not isinstance(error, RapidaError):
             self._log.failure(
-                "WebSocket {peer}: its call could not be claimed", failure, peer=self._peer_text(), id=self.context_id
+                "WebSocket {peer}: cannot claim the call", failure, peer=self._peer_text(), id=self.context_id
             )
             raise self._denied(500, "the call could not be claimed")
         status = 503
@@ -342,13 +331,13 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
         raise self._denied(status, str(error))
 
     def _denied(self, status: int, reason: str) -> ConnectionDeny:
-        self._refuse(str(status), "WebSocket {peer} refused: {status} {reason}", status=status, reason=reason)
-        # The reason stands in the status line: a stranger's text must not break it.
+        self._reject(str(status), "WebSocket {peer} rejected: {status} {reason}", status=status, reason=reason)
+        # The reason becomes part of the HTTP status line and may quote the peer.
         return ConnectionDeny(status, reason if reason.isprintable() and reason.isascii() else "refused")
 
 
 class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
-    """We connect to a channel that waits in Asterisk (``WebSocket/INCOMING``), for a call that is claimed already."""
+    """We connect to a channel that waits in Asterisk (``WebSocket/INCOMING``), for a call already claimed."""
 
     def __init__(self, reception: IReception, reactor: Any, context: CallContext) -> None:
         super().__init__(reception, reactor)
@@ -359,9 +348,9 @@ class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
 class MediaServerFactory(WebSocketServerFactory):
     """Makes a :class:`MediaServerProtocol` for each connection. Serve it alone, or under a Site by WebSocketResource.
 
-    :param door: looks at a handshake first: None lets it in, (status, reason) refuses it. For API keys.
-    :param rejections: told of those who are sent away.
-    :param message_bytes: what a message may have.
+    :param check_handshake: checks API keys, for instance: returns None to accept, (status, reason) to reject.
+    :param rejections: counts and logs rejected connections.
+    :param message_bytes: the maximum size of a message.
     """
 
     noisy = False
@@ -370,12 +359,12 @@ class MediaServerFactory(WebSocketServerFactory):
         self,
         reception: IReception,
         reactor: Any,
-        door: Callable[[ConnectionRequest], tuple[int, str] | None] = lambda request: None,
+        check_handshake: Callable[[ConnectionRequest], tuple[int, str] | None] = lambda request: None,
         rejections: RejectionLog | None = None,
         message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(protocols=[SUBPROTOCOL], server="", reactor=reactor)
-        self.door = door
+        self.check_handshake = check_handshake
         self.rejections = rejections if rejections is not None else RejectionLog()
         self._reception = reception
         self._reactor = reactor
@@ -394,10 +383,10 @@ class MediaServerFactory(WebSocketServerFactory):
 
 
 class MediaClientFactory(WebSocketClientFactory):
-    """Makes the one :class:`MediaClientProtocol` of a call.
+    """Makes the only :class:`MediaClientProtocol` of a call.
 
     :param url: such as ``ws://asterisk:8088/media/<MEDIA_WEBSOCKET_CONNECTION_ID>``.
-    :param context: the call, claimed already.
+    :param context: the call, already claimed.
     """
 
     noisy = False
@@ -415,20 +404,6 @@ class MediaClientFactory(WebSocketClientFactory):
         protocol = MediaClientProtocol(self._reception, self._reactor, self._context)
         protocol.factory = self
         return protocol
-
-
-def tune_factory(factory: Any) -> None:
-    """Set what Autobahn leaves open: sizes, pings, and close codes instead of dropped connections."""
-    factory.setProtocolOptions(
-        maxFramePayloadSize=MAX_MESSAGE_BYTES,
-        maxMessagePayloadSize=MAX_MESSAGE_BYTES,
-        autoPingInterval=PING_S,
-        autoPingTimeout=PING_S,
-        autoPingRestartOnAnyTraffic=True,
-        failByDrop=False,
-        closeHandshakeTimeout=2,
-        tcpNoDelay=True,
-    )
 
 
 def _context_id(request: ConnectionRequest) -> str:

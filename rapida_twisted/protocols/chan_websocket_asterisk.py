@@ -1,7 +1,7 @@
-"""chan_websocket, Asterisk's side: for programs that stand in for an Asterisk (phones, gateways, tests).
+"""chan_websocket, Asterisk's side: behaves as the channel driver, for far ends, phones and tests.
 
-It is the channel driver's behaviour and not only its syntax: what the application sends waits in Asterisk's queue of
-1,000 frames and is heard one frame each packet time, with all that this means for flow control, marks and flushes.
+The application's audio waits in a queue of 1,000 frames, as in Asterisk, and leaves it one frame each 20 ms; flow
+control, marks and FLUSH_MEDIA act on that queue (:mod:`rapida_twisted.wire.chan_websocket_queue`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from autobahn.websocket.types import ConnectionRequest, ConnectionResponse
 
 from rapida_twisted.audio.formats import FRAME_MS, ULAW, AudioFormat
 from rapida_twisted.errors import RemoteProtocolError
-from rapida_twisted.protocols.chan_websocket_app import SUBPROTOCOL, tune_factory
-from rapida_twisted.protocols.quick_websocket import QuickWebSocket
+from rapida_twisted.protocols.quick_websocket import QuickWebSocket, tune_factory
 from rapida_twisted.wire.chan_websocket import (
     MAX_COMMAND_BYTES,
+    SUBPROTOCOL,
     Answer,
     Command,
     ControlForm,
@@ -45,12 +45,12 @@ __all__ = [
 
 
 class AsteriskChannel(QuickWebSocket):
-    """A channel of chan_websocket: override what should be heard of, and call :meth:`tick` each 20 ms.
+    """A channel of chan_websocket. Override the methods for the events of interest, and call :meth:`tick` each 20 ms.
 
-    :param format: of the audio, both ways.
-    :param form: how control messages are written.
+    :param format: of the audio in both directions.
+    :param form: of the control messages.
     :param channel_id: Asterisk's unique id of the channel.
-    :param variables: the channel's variables; told in the JSON form only.
+    :param variables: the channel's variables; sent in the JSON form only.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class AsteriskChannel(QuickWebSocket):
         self.format = format
         self.form = form
         self.channel_id = channel_id
-        self.queue = MediaQueue(format.frame_bytes, self.say, channel_id=channel_id, form=form)
+        self.queue = MediaQueue(format.frame_bytes, self.send_event, channel_id=channel_id, form=form)
         self._start = MediaStart(
             connection_id=connection_id,
             channel=f"WebSocket/{connection_id}/{id(self):#x}",
@@ -78,42 +78,42 @@ class AsteriskChannel(QuickWebSocket):
         )
         self._ended = False
 
-    # To be overridden
+    # Events, to be overridden
 
     def call_started(self) -> None:
-        """The handshake is done and MEDIA_START is said."""
+        """The handshake is complete and MEDIA_START is sent."""
 
     def answered(self) -> None:
         """The application answered the channel."""
 
     def hangup_received(self) -> None:
-        """The application hung up; the connection closes, :meth:`call_ended` follows."""
+        """The application hung up. The connection is closing; :meth:`call_ended` follows."""
 
     def command_received(self, command: Command) -> None:
-        """A command came, of whatever kind; the queue has heard of it already."""
+        """A command of any kind came, after the queue executed it."""
 
     def call_ended(self, problem: str) -> None:
-        """The connection is gone, once; ``problem`` is empty for an orderly end."""
+        """The connection closed. Called once; ``problem`` is empty for an orderly end."""
 
-    # To be called
+    # Actions
 
     def tick(self) -> bytes | None:
-        """A packet time is over: the frame that the caller hears now, or None for silence."""
+        """Another 20 ms have passed: take the frame that the caller hears now, None for silence."""
         return self.queue.take()
 
     def send_audio(self, payload: bytes) -> bool:
-        """The caller says something: one packet; whether the application kept up, else it was dropped.
+        """Send one packet of the caller; False if it was dropped because the application reads too slowly.
 
-        An application that set its direction to ``out`` wants none, and gets none.
+        An application that set its direction to ``out`` gets none.
         """
         return self.queue.direction == "out" or self.send_binary(payload)
 
     def send_digit(self, digit: str) -> None:
-        """The caller pressed a key."""
-        self.say(DtmfEnd(digit=digit, channel_id=self.channel_id))
+        """Send DTMF_END: the caller pressed a key."""
+        self.send_event(DtmfEnd(digit=digit, channel_id=self.channel_id))
 
-    def say(self, event: Event) -> None:
-        """Say an event to the application."""
+    def send_event(self, event: Event) -> None:
+        """Send an event to the application."""
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_event(event, self.form).encode("utf-8"))
 
@@ -124,10 +124,10 @@ class AsteriskChannel(QuickWebSocket):
     # From Autobahn
 
     def onOpen(self) -> None:
-        """The handshake is done: say what this channel is."""
-        if self.state != self.STATE_OPEN:  # the application did not agree to the subprotocol
+        """The handshake is complete: send MEDIA_START."""
+        if self.state != self.STATE_OPEN:  # the application did not accept the subprotocol
             return
-        self.say(self._start)
+        self.send_event(self._start)
         self.call_started()
 
     def binary_received(self, payload: bytes) -> None:
@@ -139,7 +139,7 @@ class AsteriskChannel(QuickWebSocket):
         try:
             command = decode_command(payload.decode("utf-8"), self.form)
         except RemoteProtocolError:
-            self.say(ErrorEvent(error_text="Unable to parse JSON command", channel_id=self.channel_id))
+            self.send_event(ErrorEvent(error_text="Unable to parse JSON command", channel_id=self.channel_id))
             command = UnknownCommand(payload.decode("utf-8"))
         if isinstance(command, Hangup):
             self.sendClose(1000)
@@ -151,7 +151,7 @@ class AsteriskChannel(QuickWebSocket):
         self.command_received(command)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
-        """The connection is gone, or was never open."""
+        """The connection closed, or its handshake failed."""
         if not self._ended:
             self._ended = True
             orderly = wasClean and code in (1000, 1001, None)
@@ -159,10 +159,10 @@ class AsteriskChannel(QuickWebSocket):
 
 
 class AsteriskClientProtocol(AsteriskChannel, WebSocketClientProtocol):
-    """The channel that ``Dial(WebSocket/<client>/...)`` makes: it connects to the application."""
+    """The channel of ``Dial(WebSocket/<client>/...)``: connects to the application."""
 
     def onConnect(self, response: ConnectionResponse) -> None:
-        """The application agreed: to the subprotocol, too."""
+        """Fail unless the application accepted the subprotocol."""
         if response.protocol != SUBPROTOCOL:
             self._fail_connection(1002, "the subprotocol must be media")
 
@@ -171,16 +171,16 @@ class AsteriskServerProtocol(AsteriskChannel, WebSocketServerProtocol):
     """The channel ``WebSocket/INCOMING``: the application connects to it."""
 
     def onConnect(self, request: ConnectionRequest) -> str:
-        """Let the application in."""
+        """Accept the application's handshake."""
         return SUBPROTOCOL
 
 
 class AsteriskClientFactory(WebSocketClientFactory):
     """Connects one channel to an application.
 
-    :param url: of the application, with all that ``v()`` adds to its query.
-    :param channel: the protocol, made already.
-    :param headers: further headers of the handshake, such as an API key's.
+    :param url: of the application, with the query that ``v()`` adds.
+    :param channel: the protocol of the only connection.
+    :param headers: further headers of the handshake, such as an API key.
     """
 
     noisy = False
@@ -201,7 +201,7 @@ class AsteriskClientFactory(WebSocketClientFactory):
 class AsteriskServerFactory(WebSocketServerFactory):
     """Waits for an application to connect to one channel.
 
-    :param channel: the protocol, made already.
+    :param channel: the protocol of the only connection.
     """
 
     noisy = False

@@ -1,9 +1,8 @@
-"""How small frames leave: straight into the socket where that is possible, and never into an unbounded buffer.
+"""Writes audio frames directly to the socket, and drops frames for a peer that reads too slowly.
 
-Twisted's ``transport.write`` queues and asks the reactor to write in its next turn, which for one small frame costs
-more than the frame. On a bare TCP or UNIX socket with nothing queued, one ``send()`` does it. What the kernel does not
-take at once goes through ``transport.write``, and until that is gone further audio is dropped: a listener who does not
-listen loses audio, not our memory.
+Twisted's ``transport.write`` queues data for the reactor's next turn, which costs more than a small frame itself. On a
+bare TCP or UNIX socket with nothing queued, one ``send()`` is enough. Data that the kernel does not accept goes through
+``transport.write``; until that is sent, further audio is dropped, so that a slow peer costs no memory.
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from zope.interface import implementer
 __all__ = ["FrameWriter", "make_frame_writer", "tune_socket"]
 
 READ_BYTES = 4096
-"""What one read takes at the most, and what may be queued in user space: 13 frames of 320 bytes."""
+"""The largest read, and the limit of Twisted's own send buffer: 13 frames of 320 bytes."""
 
 KERNEL_SEND_BYTES = 16384
-"""The socket's send buffer (Linux doubles it): about 2 s of slin at 8 kHz instead of minutes."""
+"""The socket's send buffer (Linux doubles it): about 2 s of slin at 8 kHz. The default would hold minutes."""
 
 UNACKNOWLEDGED_MS = 10_000
 
 
 class FrameWriter:
-    """Where one connection's frames go."""
+    """Writes the frames of one connection."""
 
     def __init__(self, transport: Any) -> None:
         self.full = False
-        """Whether the peer is behind: audio is dropped until it has taken what is queued."""
+        """True while data is queued: audio is dropped until the peer has read it."""
         self.dropped = 0
-        """Audio frames that were dropped."""
+        """Audio frames dropped."""
         self.dropped_in_row = 0
-        """Those since the last one that left."""
+        """Audio frames dropped since the last one sent."""
         self.drained: Callable[[], None] = lambda: None
-        """Called when :attr:`full` is over."""
+        """Called when :attr:`full` becomes False."""
         self._transport = transport
 
     def send(self, *messages: bytes) -> bool:
-        """Send audio, or drop all of it when the peer does not keep up; whether it was sent."""
+        """Send audio, or drop all of it if the peer reads too slowly; True if it was sent."""
         if self.full:
             self.dropped += 1
             self.dropped_in_row += 1
@@ -54,17 +53,17 @@ class FrameWriter:
         return True
 
     def send_control(self, data: bytes) -> None:
-        """Send what must not be lost (a hangup frame): behind what is queued already."""
+        """Send data that must not be dropped (a hangup frame), after the data already queued."""
         self._transport.write(data)
 
     def close(self) -> None:
-        """Close when what is queued is sent."""
+        """Close once the queued data is sent."""
         # A registered producer would keep the transport open.
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
     def abort(self) -> None:
-        """Close at once, whatever is queued."""
+        """Close at once and drop the queued data."""
         self._transport.abortConnection()
 
     def _write(self, data: bytes) -> None:
@@ -73,7 +72,7 @@ class FrameWriter:
 
 @implementer(IPushProducer)
 class _BufferedWriter(FrameWriter):
-    """Any transport: it tells us when its buffer is full and when it is empty again."""
+    """Any transport: the transport reports when its buffer is full and when it is empty again."""
 
     def __init__(self, transport: Any) -> None:
         super().__init__(transport)
@@ -83,24 +82,22 @@ class _BufferedWriter(FrameWriter):
         self._transport.write(data)
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
         self.full = True
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
         self.full = False
         self.drained()
 
     def stopProducing(self) -> None:
-        """The connection is gone."""
         self.full = True
 
 
 class _RecordWriter(_BufferedWriter):
-    """TLS: each message in a record of its own.
+    """TLS: puts each message into a record of its own.
 
-    Twisted would put those of one turn into one record. Asterisk reads one message whenever its socket has something
-    to read. What its TLS took from there in the same record waits for the next one: a mark or a flush, for seconds.
+    Twisted would combine the messages of one turn in one record. Asterisk reads one message each time its socket is
+    readable, and the rest of the record stays in its TLS buffer until the next record comes: a mark or a flush would
+    wait for seconds.
     """
 
     def send(self, *messages: bytes) -> bool:
@@ -114,13 +111,13 @@ class _RecordWriter(_BufferedWriter):
         self._write(data)
 
     def _write(self, data: bytes) -> None:
-        # Not the transport's own write, which aggregates.
+        # The transport's own write() would combine messages.
         TLSMemoryBIOProtocol.write(self._transport, data)
 
 
 @implementer(IPullProducer)
 class _DirectWriter(FrameWriter):
-    """A bare socket: ``send()`` now, and ``transport.write`` only for what the kernel did not take."""
+    """A bare socket: ``send()`` at once, and ``transport.write`` for the data that the kernel does not accept."""
 
     def __init__(self, transport: Any) -> None:
         super().__init__(transport)
@@ -133,7 +130,7 @@ class _DirectWriter(FrameWriter):
         except BlockingIOError:
             sent = 0
         except OSError:
-            # The connection is broken: the reactor finds out by itself, and tells connectionLost why.
+            # The connection is broken: the reactor notices, and calls connectionLost with the cause.
             self.full = True
             return
         if sent < len(data):
@@ -146,27 +143,25 @@ class _DirectWriter(FrameWriter):
             self._write(data)
 
     def _hand_over(self, rest: bytes) -> None:
-        """Let the transport send the rest, and have it call when that is gone."""
+        """Let the transport send the rest, and call us when its buffer is empty."""
         self.full = self._handing_over = True
         self._transport.write(rest)
-        # A pull producer is asked for more once at its registration, and then whenever the buffer is empty.
+        # The transport calls a pull producer once at its registration, and then whenever the buffer is empty.
         self._transport.registerProducer(self, False)
         self._handing_over = False
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
         if not self._handing_over:
             self.full = False
             self._transport.unregisterProducer()
             self.drained()
 
     def stopProducing(self) -> None:
-        """The connection is gone."""
         self.full = True
 
 
 def tune_socket(transport: Any) -> None:
-    """Small frames at once, small buffers, and word of a dead peer: as far as there is a socket beneath."""
+    """Disable Nagle's algorithm, shrink the buffers and detect dead peers, as far as the transport has a socket."""
     transport.bufferSize = READ_BYTES
     while isinstance(transport, ProtocolWrapper):  # TLS, the PROXY protocol
         transport = transport.transport
@@ -175,18 +170,18 @@ def tune_socket(transport: Any) -> None:
         return
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
     if handle.family not in (socket.AF_INET, socket.AF_INET6):
-        return  # a UNIX socket, which in Twisted is a kind of TCP transport too
+        return  # Twisted's UNIX transports are subclasses of its TCP transports.
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        # What was sent and is not acknowledged for so long means that the peer is gone.
+        # The kernel closes the connection if the peer acknowledges nothing for this long.
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
 
 def make_frame_writer(transport: Any, *, records: bool = False) -> FrameWriter:
-    """The writer that suits the transport; to be called once, in ``connectionMade``.
+    """The writer that suits the transport. Call it once, in ``connectionMade``.
 
-    :param records: whether each message leaves in a TLS record of its own, if there is TLS.
+    :param records: put each message into a TLS record of its own, if there is TLS.
     """
     if isinstance(transport, tcp.Connection) and not transport.TLS:
         return _DirectWriter(transport)

@@ -1,8 +1,8 @@
-"""Who reads a connection: the reactor, whenever it says that something came, or the media clock, once a period.
+"""Lets the media clock read a connection once each 20 ms, in place of the reactor.
 
-To be told that something came costs more than to read it. With many calls the clock therefore takes their sockets out
-of the reactor's poll, and reads each once a period, right before the call's next frame leaves. Whatever is not data
-(the end of the stream, an error) is the reactor's again.
+Polling saves one reactor wake-up per packet, which costs more than the read itself. With many calls the clock takes
+their sockets out of the reactor's poll and reads each once a period, just before the call's next frame leaves. The end
+of the stream and errors go back to the reactor.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from rapida_twisted.protocols.frame_writer import READ_BYTES
 __all__ = ["MAX_READS", "PolledReader", "make_polled_reader"]
 
 MAX_READS = 4
-"""What a poll reads at the most, in times of READ_BYTES: 1 s of slin at 8 kHz. More than that waits in the socket."""
+"""Maximum reads of READ_BYTES per poll: together 1 s of slin at 8 kHz. The rest waits in the socket."""
 
 
 @implementer(IPolledReader)
 class PolledReader:
-    """One TCP or UNIX connection without TLS.
+    """Reads one TCP or UNIX connection without TLS.
 
     :param transport: a Twisted transport that has a socket.
-    :param received: gets the bytes: the protocol's ``dataReceived``.
+    :param received: the protocol's ``dataReceived``.
     """
 
     _log = Logger()
@@ -42,18 +42,18 @@ class PolledReader:
         self._received = received
 
     def take_over(self) -> None:
-        """The clock reads from now on."""
+        """Start polling: the reactor stops reading the connection."""
         self.polled = True
         self._transport.pauseProducing()
 
     def give_back(self) -> None:
-        """The reactor reads from now on; of a connection that is closing or gone nobody does."""
+        """Stop polling: the reactor reads the connection again, unless it is closing or closed."""
         if self.polled:
             self.polled = False
             self._transport.resumeProducing()
 
     def poll(self) -> bool:
-        """Read what has come; whether anything had."""
+        """Read the available data; True if there was any."""
         if not self.polled:
             return False
         try:
@@ -64,30 +64,30 @@ class PolledReader:
             self._lost(Failure(ConnectionLost()))
             return False
         if not data:
-            # The reactor finds the end of the stream too, and closes.
+            # The reactor reads the end of the stream again, and closes.
             self.give_back()
             return False
         try:
             self._received(data)
             if len(data) == READ_BYTES:
-                self._read_on()
+                self._read_burst()
         except Exception:
             # As the reactor does with a protocol that raises.
             failure = Failure()
-            self._log.failure("a protocol failed at what it received, and its connection is closed", failure)
+            self._log.failure("a protocol failed in dataReceived: its connection is closed", failure)
             self._lost(failure)
         return True
 
-    def _read_on(self) -> None:
-        """Take the rest of a burst, or it would be late for ever; but no flood."""
+    def _read_burst(self) -> None:
+        """Read the rest of a burst, up to MAX_READS: left unread, it would delay the call's audio to its end."""
         for _ in range(MAX_READS - 1):
-            # What was received may have ended the call.
+            # The data received so far may have ended the call.
             if not self.polled:
                 return
             try:
                 data = self._recv(READ_BYTES)
             except OSError:
-                return  # The next poll finds it too.
+                return  # The next poll gets the error again.
             if not data:
                 return
             self._received(data)
@@ -96,12 +96,12 @@ class PolledReader:
 
     def _lost(self, failure: Failure) -> None:
         self.polled = False
-        # The error was taken out of the socket by our read: the reactor would find an orderly end.
+        # Our read cleared the socket's error: the reactor would see an orderly end.
         self._transport.connectionLost(failure)
 
 
 def make_polled_reader(transport: Any, received: Callable[[bytes], None]) -> PolledReader | None:
-    """What lets the clock read this transport; None where only the reactor can (TLS, the PROXY protocol)."""
+    """The polled reader of a transport; None where only the reactor can read (TLS, the PROXY protocol)."""
     if isinstance(transport, tcp.Connection) and not transport.TLS:
         return PolledReader(transport, received)
     return None

@@ -1,11 +1,11 @@
-"""Autobahn's WebSocket with a short way for what a call is made of.
+"""Autobahn's WebSocket with a fast path for audio messages, and its limits and pings.
 
-Nearly all that a call says is complete, unfragmented binary messages, each in one read. Autobahn's general machinery
-spends most of a message's cost on log arguments, a Deferred for each message and per-frame objects; here such messages
-are read and written directly. Whatever is anything else (text, control frames, fragments, a frame cut by a read, a
-frame that breaks a rule) goes to Autobahn, which then has it all from its first byte.
+Nearly all traffic of a call is complete, unfragmented binary messages, each in one read. Autobahn spends most of a
+message's cost on log arguments, per-frame objects and a Deferred for each message; this class reads and writes such
+messages directly. Everything else goes to Autobahn from its first byte: text, control frames, fragments, frames split
+across reads, invalid frames.
 
-The names that begin with an underscore are Autobahn's own; the tests hold this class against the stock one.
+Names with a leading underscore are Autobahn's; the tests compare this class with Autobahn's own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 
-__all__ = ["MAX_CONTROL_BYTES", "QuickWebSocket"]
+__all__ = ["MAX_CONTROL_BYTES", "MAX_MESSAGE_BYTES", "PING_S", "QuickWebSocket", "tune_factory"]
 
 if TYPE_CHECKING:
     from autobahn.twisted.websocket import WebSocketAdapterProtocol as _Autobahn
@@ -27,16 +27,20 @@ else:
     _Autobahn = object
 
 MAX_CONTROL_BYTES = 65_536
-"""What may wait of texts, pongs and the like for a peer that does not read, before it is given up."""
+"""The connection is aborted when more texts and pongs than this wait for a peer that does not read."""
+MAX_MESSAGE_BYTES = 65_536
+"""More than any packet of a caller and any control message."""
+PING_S = 10.0
+"""The interval of pings and the time limit of their answers: a dead peer is noticed within 20 s."""
 
 _BINARY = 0x82
 """FIN, no reserved bits, opcode binary."""
 
 
 class QuickWebSocket(_Autobahn):
-    """To be mixed in before Autobahn's Twisted server or client protocol.
+    """Mix in before Autobahn's Twisted server or client protocol.
 
-    ``binary_received`` gets binary messages by either way; ``onMessage`` of the general way calls it too.
+    ``binary_received`` gets every binary message, from the fast path and from Autobahn's ``onMessage``.
     """
 
     transport: Any
@@ -55,7 +59,7 @@ class QuickWebSocket(_Autobahn):
         raise NotImplementedError
 
     def send_binary(self, *payloads: bytes) -> bool:
-        """Send binary messages, or drop all of them when the peer does not keep up; whether they were sent."""
+        """Send binary messages, or drop all of them if the peer reads too slowly; True if they were sent."""
         if self.state != WebSocketProtocol.STATE_OPEN:
             return False
         if len(payloads) == 1:
@@ -67,7 +71,7 @@ class QuickWebSocket(_Autobahn):
         return sent
 
     def _binary_message(self, payload: bytes) -> bytes:
-        """As it goes over the wire."""
+        """The frame on the wire (RFC 6455, 5.2)."""
         size = len(payload)
         masked = 0 if self.factory.isServer else 0x80
         if size < 126:
@@ -84,14 +88,14 @@ class QuickWebSocket(_Autobahn):
     # From Twisted and Autobahn
 
     def connectionMade(self) -> None:
-        # Behind a Site the HTTP channel is still registered as the transport's producer.
+        # Under a Site the HTTP channel is still the transport's producer.
         self.transport.unregisterProducer()
         tune_socket(self.transport)
         self.writer = make_frame_writer(self.transport, records=True)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Autobahn lets this timer run on when the close that it waits for does not come.
+        # Autobahn leaves this timer running if the peer's close frame never arrives.
         protocol: Any = self
         if protocol.closeHandshakeTimeoutCall is not None:
             protocol.closeHandshakeTimeoutCall.cancel()
@@ -104,18 +108,18 @@ class QuickWebSocket(_Autobahn):
             self._dataReceived(rest)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
-        # All that is written must go one way, or a direct send would land in the middle of a queued frame.
+        # All writes use the writer: a direct send would land in the middle of a queued frame.
         self.writer.send_control(data)
         if not self.writer.full:
             self._control_bytes = 0
             return
-        # Whoever sends pings and does not read the answers costs his connection, not our memory.
+        # A peer that sends pings and does not read the pongs loses its connection before it fills our memory.
         self._control_bytes += len(data)
         if self._control_bytes > MAX_CONTROL_BYTES:
             self.writer.abort()
 
     def onMessageEnd(self) -> None:  # noqa: N802
-        # As Autobahn's, without the Deferred that it makes for listeners that we do not have.
+        # Autobahn's own, without the Deferred that it makes for each message.
         protocol: Any = self
         if not protocol.failedByMe:
             self.onMessage(b"".join(protocol.message_data), protocol.message_is_binary)
@@ -127,10 +131,10 @@ class QuickWebSocket(_Autobahn):
         else:
             self.text_received(payload)
 
-    # The short way
+    # The fast path
 
     def _between_messages(self) -> bool:
-        """Whether the next byte begins a message of an open connection."""
+        """True if the connection is open and the next byte begins a message."""
         protocol: Any = self
         return (
             self.state == WebSocketProtocol.STATE_OPEN
@@ -140,7 +144,7 @@ class QuickWebSocket(_Autobahn):
         )
 
     def _read_quickly(self, data: bytes) -> bytes:
-        """Read the complete binary messages at the beginning; what is left is for Autobahn."""
+        """Deliver the complete binary messages at the beginning; return the rest, for Autobahn."""
         protocol: Any = self
         masked = 0x80 if self.factory.isServer else 0
         limit = min(protocol.maxFramePayloadSize or 0xFFFF, protocol.maxMessagePayloadSize or 0xFFFF, 0xFFFF)
@@ -164,6 +168,20 @@ class QuickWebSocket(_Autobahn):
             if self.state != WebSocketProtocol.STATE_OPEN:
                 break
         return data[at:] if at else data
+
+
+def tune_factory(factory: Any) -> None:
+    """Set Autobahn's size limits and pings, and have it send close codes instead of dropping connections."""
+    factory.setProtocolOptions(
+        maxFramePayloadSize=MAX_MESSAGE_BYTES,
+        maxMessagePayloadSize=MAX_MESSAGE_BYTES,
+        autoPingInterval=PING_S,
+        autoPingTimeout=PING_S,
+        autoPingRestartOnAnyTraffic=True,
+        failByDrop=False,
+        closeHandshakeTimeout=2,
+        tcpNoDelay=True,
+    )
 
 
 def _xor(payload: bytes, mask: bytes) -> bytes:

@@ -320,7 +320,7 @@ class RapidaMedia(Service):
             draining=self.draining,
             calls_coming=self.reception.coming,
             ends_unwritten=self.reception.unwritten,
-            audiosocket_waiting=audiosocket.waiting if audiosocket is not None else 0,
+            audiosocket_waiting=audiosocket.unidentified if audiosocket is not None else 0,
             breakers={rule: str(told["state"]) for rule, told in health.items() if "state" in told},
         )
 

@@ -1,8 +1,8 @@
-"""The vocabulary of chan_websocket: what Asterisk and an application say to one another. No I/O, no clock.
+"""The events and commands of chan_websocket (MEDIA_START, FLUSH_MEDIA, ...) as dataclasses.
 
-Asterisk (``channels/chan_websocket.c``) says events to the application, the application says commands to Asterisk, each
-as one WebSocket text message; :mod:`rapida_twisted.wire.chan_websocket_text` turns them into text and back. Audio goes
-beside them as binary messages.
+Asterisk (``channels/chan_websocket.c``) sends events to the application; the application sends commands to Asterisk.
+Each is one WebSocket text message, which :mod:`rapida_twisted.wire.chan_websocket_text` encodes and decodes. Audio
+travels in binary messages between them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = [
     "EVENTS",
     "MAX_COMMAND_BYTES",
     "QUEUE_MAX_FRAMES",
+    "SUBPROTOCOL",
     "XOFF_LEVEL_FRAMES",
     "XON_LEVEL_FRAMES",
     "Answer",
@@ -48,14 +49,16 @@ __all__ = [
     "nothing",
 ]
 
+SUBPROTOCOL = "media"
+"""The WebSocket subprotocol."""
 MAX_COMMAND_BYTES = 128
-"""Asterisk ignores a longer one (MAX_TEXT_MESSAGE_LEN)."""
+"""Asterisk ignores longer commands (MAX_TEXT_MESSAGE_LEN)."""
 QUEUE_MAX_FRAMES = 1000
-"""Asterisk drops a message that comes when so many frames wait (QUEUE_LENGTH_MAX)."""
+"""Asterisk drops messages while its queue holds this many frames (QUEUE_LENGTH_MAX)."""
 XOFF_LEVEL_FRAMES = 900
-"""MEDIA_XOFF is said when so many frames wait."""
+"""Asterisk sends MEDIA_XOFF when its queue reaches this length."""
 XON_LEVEL_FRAMES = 800
-"""MEDIA_XON is said when fewer wait again."""
+"""Asterisk sends MEDIA_XON when its queue falls below this length."""
 
 
 def nothing() -> Mapping[str, Any]:
@@ -70,12 +73,12 @@ class ControlForm(StrEnum):
     JSON = "json"
 
 
-# Events: what Asterisk says. ``extra`` keeps the fields that this version does not know.
+# Events, from Asterisk. ``extra`` keeps the fields that this version does not know.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that Asterisk said. ``channel_id`` is empty where the form does not tell it."""
+    """An event from Asterisk. ``channel_id`` is empty where the plain-text form omits it."""
 
     NAME: ClassVar[str]
     channel_id: str = ""
@@ -84,11 +87,11 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaStart(Event):
-    """The first event: what the channel is, and what its audio is."""
+    """The first event: names the channel and its audio format."""
 
     NAME = "MEDIA_START"
     format: str
-    """Asterisk's name of the codec: ``ulaw``, ``slin16`` ..."""
+    """Asterisk's codec name: ``ulaw``, ``slin16`` ..."""
     optimal_frame_size: int
     """Bytes of one frame."""
     ptime: int = 20
@@ -102,7 +105,7 @@ class MediaStart(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Event):
-    """The answer to GET_STATUS. Lengths and levels are frames."""
+    """The answer to GET_STATUS. Lengths and levels are in frames."""
 
     NAME = "STATUS"
     queue_length: int
@@ -122,26 +125,26 @@ class DtmfEnd(Event):
 
 
 class MediaXoff(Event):
-    """The queue is nearly full: send no more audio."""
+    """Asterisk's queue is nearly full: the application must pause its audio."""
 
     NAME = "MEDIA_XOFF"
 
 
 class MediaXon(Event):
-    """The queue has room again."""
+    """Asterisk's queue has room again."""
 
     NAME = "MEDIA_XON"
 
 
 class QueueDrained(Event):
-    """The queue ran empty, as REPORT_QUEUE_DRAINED asked to be told, once."""
+    """Asterisk's queue is empty. Sent once for each REPORT_QUEUE_DRAINED."""
 
     NAME = "QUEUE_DRAINED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaBufferingCompleted(Event):
-    """What was sent between START_MEDIA_BUFFERING and this STOP_MEDIA_BUFFERING was played."""
+    """Asterisk has played the audio between START_MEDIA_BUFFERING and STOP_MEDIA_BUFFERING."""
 
     NAME = "MEDIA_BUFFERING_COMPLETED"
     correlation_id: str = ""
@@ -149,7 +152,7 @@ class MediaBufferingCompleted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class MediaMarkProcessed(Event):
-    """What was sent before this MARK_MEDIA was played. A flushed mark never comes."""
+    """Asterisk has played the audio sent before this MARK_MEDIA. FLUSH_MEDIA discards waiting marks."""
 
     NAME = "MEDIA_MARK_PROCESSED"
     correlation_id: str = ""
@@ -157,7 +160,7 @@ class MediaMarkProcessed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorEvent(Event):
-    """Asterisk could not do what a command asked."""
+    """Asterisk could not execute a command."""
 
     NAME = "ERROR"
     error_text: str
@@ -165,26 +168,26 @@ class ErrorEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownEvent(Event):
-    """An event that this version does not know; ``text`` is all of it."""
+    """An event that this version does not know; ``text`` is the whole message."""
 
     NAME = ""
     name: str
     text: str
 
 
-# Commands: what the application says.
+# Commands, from the application.
 
 
 @dataclass(frozen=True)
 class Command:
-    """Something that the application asks of Asterisk. ``ARGUMENT`` names the JSON field of its one argument."""
+    """A command to Asterisk. ``ARGUMENT`` names the JSON field of its only argument."""
 
     NAME: ClassVar[str]
     ARGUMENT: ClassVar[str] = ""
 
 
 class Answer(Command):
-    """Answer the channel (needed only when it was dialled with ``n``)."""
+    """Answer the channel. Needed only if the dialplan dialled it with ``n``."""
 
     NAME = "ANSWER"
 
@@ -196,14 +199,14 @@ class Hangup(Command):
 
 
 class StartMediaBuffering(Command):
-    """From now on messages may be cut anywhere, not only between frames."""
+    """Allow the following messages to split frames."""
 
     NAME = "START_MEDIA_BUFFERING"
 
 
 @dataclass(frozen=True)
 class StopMediaBuffering(Command):
-    """The end of what START_MEDIA_BUFFERING began; a last partial frame is played as it is."""
+    """End START_MEDIA_BUFFERING. Asterisk plays a last partial frame as it is."""
 
     NAME = "STOP_MEDIA_BUFFERING"
     ARGUMENT = "correlation_id"
@@ -212,7 +215,7 @@ class StopMediaBuffering(Command):
 
 @dataclass(frozen=True)
 class MarkMedia(Command):
-    """Say MEDIA_MARK_PROCESSED when what was sent so far was played."""
+    """Request MEDIA_MARK_PROCESSED once the audio sent so far has been played."""
 
     NAME = "MARK_MEDIA"
     ARGUMENT = "correlation_id"
@@ -220,7 +223,7 @@ class MarkMedia(Command):
 
 
 class FlushMedia(Command):
-    """Drop all that waits to be played, the marks with it."""
+    """Discard the audio and marks that wait in Asterisk's queue, as at barge-in."""
 
     NAME = "FLUSH_MEDIA"
 
@@ -232,26 +235,26 @@ class PauseMedia(Command):
 
 
 class ContinueMedia(Command):
-    """Play on."""
+    """Resume playing after PAUSE_MEDIA."""
 
     NAME = "CONTINUE_MEDIA"
 
 
 class GetStatus(Command):
-    """Say STATUS."""
+    """Request STATUS."""
 
     NAME = "GET_STATUS"
 
 
 class ReportQueueDrained(Command):
-    """Say QUEUE_DRAINED, once, when nothing waits any more."""
+    """Request one QUEUE_DRAINED for when the queue is empty."""
 
     NAME = "REPORT_QUEUE_DRAINED"
 
 
 @dataclass(frozen=True)
 class SetMediaDirection(Command):
-    """Which ways audio goes, as the application sees it: ``both``, ``in``, ``out``. JSON only."""
+    """Set the audio directions as the application sees them: ``both``, ``in``, ``out``. JSON only."""
 
     NAME = "SET_MEDIA_DIRECTION"
     ARGUMENT = "direction"
@@ -260,7 +263,7 @@ class SetMediaDirection(Command):
 
 @dataclass(frozen=True)
 class UnknownCommand(Command):
-    """A command that this version does not know; ``text`` is all of it."""
+    """A command that this version does not know; ``text`` is the whole message."""
 
     NAME = ""
     text: str

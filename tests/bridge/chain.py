@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
+from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 from tests.bridge.test_far_end_websocket import Bot, Bots

@@ -16,7 +16,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rapida_twisted import AssistantEnvironment, CallContext, IAssistantFactory
-from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
+from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.testing import FakeCall
 from rapida_twisted.wire.audiosocket import AsteriskCodec, AudioFrame, DtmfFrame, UuidFrame
 

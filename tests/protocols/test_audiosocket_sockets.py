@@ -30,7 +30,8 @@ from twisted.trial.unittest import TestCase
 
 from rapida_twisted.context import EndReason
 from rapida_twisted.protocols import audiosocket_app as audiosocket
-from rapida_twisted.protocols.audiosocket_app import STALLED_FRAMES, AsteriskProtocol, AudioSocketFactory
+from rapida_twisted.protocols.audiosocket_app import STALLED_FRAMES, AudioSocketFactory
+from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.protocols.frame_writer import READ_BYTES, UNACKNOWLEDGED_MS
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import EchoSink, FakeReception, FakeSink, warnings_of, write_certificate
@@ -192,7 +193,7 @@ class SocketsTestCase(TestCase):
         """Whether no connection of the server's is left; those that are, are cut."""
         for protocol in filter(is_open, self.factory.made):
             protocol.transport.abortConnection()
-        return self.factory.waiting == 0 and not any(map(is_open, self.factory.made))
+        return self.factory.unidentified == 0 and not any(map(is_open, self.factory.made))
 
     async def connect(self, protocol: Any) -> Any:
         """One more connection, which is closed when the test ends."""
@@ -261,7 +262,7 @@ class BothRolesMixin:
         self.assertEqual((sink.ended, phone.problems), ([(EndReason.CALLER_HANGUP, "")], [""]))
         next_phone, _ = await self.call()
         self.assertEqual(next_phone.problems, [])
-        self.assertEqual((self.factory.waiting, warnings_of(self.log)), (0, []))
+        self.assertEqual((self.factory.unidentified, warnings_of(self.log)), (0, []))
 
     async def test_claim_that_takes_its_time(self: Any) -> None:
         """While the call is claimed nothing is lost of what the phone says."""
@@ -304,12 +305,12 @@ class BothRolesMixin:
 
     async def test_one_too_many(self: Any) -> None:
         """Beyond the limit of silent connections the oldest is closed at once, and nothing is left of it."""
-        await self.listen(max_waiting=1)
+        await self.listen(max_unidentified=1)
         first = await self.raw()
-        await until(lambda: self.factory.waiting == 1)
+        await until(lambda: self.factory.unidentified == 1)
         await self.raw()
         await until(lambda: first.lost)
-        self.assertEqual((self.factory.waiting, self.factory.refused), (1, 1))
+        self.assertEqual((self.factory.unidentified, self.factory.refused), (1, 1))
         await until(lambda: not is_open(self.factory.made[0]))
 
     async def test_garbage(self: Any) -> None:
@@ -318,7 +319,7 @@ class BothRolesMixin:
         garbage = await self.raw(b"GET / HTTP/1.1\r\n\r\n" * 100)
         await until(lambda: garbage.received == HANGUP)
         garbage.transport.loseConnection()
-        await until(lambda: self.factory.waiting == 0)
+        await until(lambda: self.factory.unidentified == 0)
         (line,) = warnings_of(self.log)
         self.assertIn("broke the protocol: a frame of kind 0x47 came before the UUID frame", line)
 
@@ -350,7 +351,7 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
         for part in (b"", b"\x01", b"\x01\x00\x10", identify()[:-1]):
             peer = await self.raw(part)
             await until(lambda peer=peer: peer.lost)
-        self.assertEqual(self.factory.waiting, 0)
+        self.assertEqual(self.factory.unidentified, 0)
         self.assertEqual(self.factory.rejections.counts["audiosocket.uuid_overdue"], 4)
 
     async def test_half_a_frame_in_a_call(self) -> None:
@@ -379,12 +380,12 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
             peer = await self.raw(header)
             await until(lambda peer=peer: peer.received == HANGUP)
             peer.transport.loseConnection()
-            await until(lambda: self.factory.waiting == 0)
+            await until(lambda: self.factory.unidentified == 0)
             await self.port.stopListening()
 
     async def test_silent_crowd(self) -> None:
         """Hundreds of connections that say nothing cost places, not the call in progress, and are gone in time."""
-        await self.listen(uuid_timeout_s=0.6, max_waiting=200)
+        await self.listen(uuid_timeout_s=0.6, max_unidentified=200)
         phone, sink = await self.call()
         crowd = []
         for _ in range(300):
@@ -393,12 +394,12 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
             silent.connect_ex(("127.0.0.1", self.port.getHost().port))
             crowd.append(silent)
             self.addCleanup(silent.close)
-        await until(lambda: self.factory.waiting + self.factory.refused == 300)
-        self.assertEqual((self.factory.waiting, self.factory.refused), (200, 100))
+        await until(lambda: self.factory.unidentified + self.factory.refused == 300)
+        self.assertEqual((self.factory.unidentified, self.factory.refused), (200, 100))
         for _ in range(5):
             phone.send_audio(FRAME)
         await until(lambda: phone.heard == FRAME * 5)
-        await until(lambda: self.factory.waiting == 0)
+        await until(lambda: self.factory.unidentified == 0)
         self.assertEqual(sink.ended, [])
         phone.send_audio(FRAME)
         await until(lambda: phone.heard == FRAME * 6)
@@ -469,7 +470,7 @@ class ProxyTests(BothRolesMixin, SocketsTestCase):
         peer = await self.connect(Raw())
         peer.transport.write(identify())
         await until(lambda: peer.lost)
-        await until(lambda: self.factory.waiting == 0)
+        await until(lambda: self.factory.unidentified == 0)
         self.assertEqual(self.reception.claims, [])
 
 

@@ -189,7 +189,7 @@ class EchoSink(PausedSink):
     """A call that gives back what it hears."""
 
     def audio_received(self, payload: bytes) -> None:
-        """Keep it, and say it."""
+        """Keep it, and send it."""
         super().audio_received(payload)
         self.channel.send_audio(payload)
 
@@ -227,10 +227,10 @@ class KeptChannel(AsteriskChannel):
         """Keep it."""
         self.problems.append(problem)
 
-    def say(self, event: Event) -> None:
-        """Keep it, and say it."""
+    def send_event(self, event: Event) -> None:
+        """Keep it, and send it."""
         self.events.append(event)
-        super().say(event)
+        super().send_event(event)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep it."""

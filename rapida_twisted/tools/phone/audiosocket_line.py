@@ -8,7 +8,7 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from rapida_twisted.protocols.audiosocket_app import AsteriskProtocol
+from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.tools.phone.call import PhoneCall, SetUpFailed
 from rapida_twisted.wire.audiosocket import ErrorBits
 

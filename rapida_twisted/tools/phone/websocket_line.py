@@ -199,9 +199,9 @@ class _Channel(AsteriskClientProtocol):
     def call_ended(self, problem: str) -> None:
         self._line.gone(problem)
 
-    def say(self, event: Event) -> None:
+    def send_event(self, event: Event) -> None:
         self._line.event(event)
-        super().say(event)
+        super().send_event(event)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.refusal = _refusal(getattr(self, "http_status_line", ""), reason.value)

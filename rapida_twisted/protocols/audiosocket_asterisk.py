@@ -1,0 +1,108 @@
+"""AudioSocket, Asterisk's side: connects to a server and sends the UUID, for far ends, phones and tests."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from rapida_twisted.errors import RemoteProtocolError
+from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
+from rapida_twisted.wire.audiosocket import (
+    AsteriskCodec,
+    AudioFrame,
+    DtmfFrame,
+    ErrorBits,
+    ErrorFrame,
+    HangupFrame,
+    UuidFrame,
+)
+
+__all__ = ["AsteriskProtocol"]
+
+
+class AsteriskProtocol(Protocol):
+    """One AudioSocket connection that Asterisk would make. Override the methods for the events of interest.
+
+    :param call: the UUID frame's UUID: the contextId from the registration.
+    """
+
+    transport: Any
+
+    def __init__(self, call: UUID) -> None:
+        self.call = call
+        self._codec = AsteriskCodec()
+        self._writer: FrameWriter | None = None
+        """None unless the call is up."""
+        self.problem = ""
+        """The protocol rule that the server broke, or empty."""
+
+    # Events, to be overridden
+
+    def call_started(self) -> None:
+        """The connection is up and the UUID is sent."""
+
+    def audio_received(self, samples: bytes, rate_hz: int) -> None:
+        """The server sent audio (s16le mono)."""
+
+    def hangup_received(self) -> None:
+        """The server hung up. The connection is closing; :meth:`call_ended` follows."""
+
+    def error_received(self, code: ErrorBits) -> None:
+        """The server sent an error frame."""
+
+    def call_ended(self, problem: str) -> None:
+        """The connection closed. Called once; ``problem`` is empty for an orderly end."""
+
+    # Actions
+
+    def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
+        """Send one frame of s16le mono; False if it was dropped because the server reads too slowly."""
+        return self._writer is not None and self._writer.send(self._codec.send(AudioFrame(samples, rate_hz)))
+
+    def send_digit(self, digit: str) -> None:
+        """Send a DTMF digit."""
+        if self._writer is not None:
+            self._writer.send_control(self._codec.send(DtmfFrame(digit)))
+
+    def hang_up(self) -> None:
+        """Hang up as Asterisk does: close without a hangup frame. Do not wait for a server that reads too slowly."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        if writer.full:
+            writer.abort()
+        else:
+            writer.close()
+
+    # IProtocol
+
+    def connectionMade(self) -> None:
+        tune_socket(self.transport)
+        self._writer = make_frame_writer(self.transport)
+        self._writer.send_control(self._codec.send(UuidFrame(self.call)))
+        self.call_started()
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            for frame in self._codec.receive_data(data):
+                if self._writer is None:
+                    return
+                if type(frame) is AudioFrame:
+                    self.audio_received(frame.samples, frame.rate_hz)
+                elif type(frame) is HangupFrame:
+                    self.hang_up()
+                    self.hangup_received()
+                elif type(frame) is ErrorFrame:
+                    self.error_received(frame.code)
+        except RemoteProtocolError as error:
+            if self._writer is not None:
+                self.problem = str(error)
+                self._writer.abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._writer = None
+        self.call_ended(self.problem or ("" if reason.check(ConnectionDone) else reason.getErrorMessage()))
