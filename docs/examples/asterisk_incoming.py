@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from zope.interface import implementer
 
-from rapida_twisted import CallContext, EndReason, IMediaChannel, IMediaSink, IReception
+from rapida_twisted import CallContext, EndReason, ICallStarter, IMediaChannel, IMediaSink
 from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory
 
 
@@ -40,12 +40,9 @@ class Parrot:
         print("the caller is gone:", reason.value)
 
 
-@implementer(IReception)
+@implementer(ICallStarter)
 class Parrots:
-    """Who is told of the one call that the connection is for; it was claimed before."""
-
-    def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
-        raise NotImplementedError
+    """Starts the one call that the connection is for."""
 
     def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
         print("the call is up:", context.channel_id)

@@ -26,7 +26,7 @@ class WeatherFactory:
     name = "weather"
     usage = "weather:CITY  says the weather of a city, as a tone"
 
-    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], Assistant]:
+    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], Assistant]:
         if not argument:
             raise SettingsError("weather needs a city, as in weather:Berlin")
         return lambda context: Weather(argument)

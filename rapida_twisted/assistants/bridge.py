@@ -20,6 +20,7 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError, TransferRefused, UpstreamFailed
 from rapida_twisted.interfaces import (
     AssistantEnvironment,
+    Counters,
     IAssistant,
     IAssistantFactory,
     IAssistantMaker,
@@ -27,7 +28,6 @@ from rapida_twisted.interfaces import (
     IFarEndUser,
 )
 from rapida_twisted.net.http_client import make_client
-from rapida_twisted.observe.interface import Metrics
 
 __all__ = ["BridgeFactory", "BridgeMaker"]
 
@@ -41,19 +41,19 @@ class BridgeMaker:
     :param route: where to.
     :param breaker: spares calls the waiting for a server that is down.
     :param pool: the connections of the route's HTTP client.
-    :param metrics: told what came of each attempt.
+    :param counters: counts the outcome of each attempt.
     """
 
     _log = Logger()
 
     def __init__(
-        self, route: Route, fallback: Fallback, breaker: CircuitBreaker, pool: Any, metrics: Metrics | None = None
+        self, route: Route, fallback: Fallback, breaker: CircuitBreaker, pool: Any, counters: Counters
     ) -> None:
         self._route = route
         self._fallback = fallback
         self._breaker = breaker
         self._pool = pool
-        self._metrics = metrics if metrics is not None else Metrics()
+        self._count = counters.upstream
 
     def __call__(self, context: CallContext) -> IAssistant:
         """One call's."""
@@ -111,9 +111,9 @@ class BridgeMaker:
         try:
             yield
         except UpstreamFailed as failure:
-            self._metrics.upstream(context.assistant_id, step, failure.word)
+            self._count(context.assistant_id, step, failure.word)
             raise
-        self._metrics.upstream(context.assistant_id, step, "ok")
+        self._count(context.assistant_id, step, "ok")
 
 
 @implementer(IPlugin, IAssistantFactory)
@@ -126,22 +126,22 @@ class BridgeFactory:
         " UPSTREAM__URL, or a program that speaks chan_websocket or AudioSocket"
     )
 
-    def configure(self, argument: str, house: AssistantEnvironment) -> BridgeMaker:
+    def configure(self, argument: str, environment: AssistantEnvironment) -> BridgeMaker:
         """The argument is empty, or the address of a program.
 
         :raises SettingsError: it can't be used, or a setting is missing.
         """
-        settings = house.settings
+        settings = environment.settings
         try:
-            client, pool = make_client(house.reactor, settings.tls_ca_file, retries=False, idle_s=30.0)
+            client, pool = make_client(environment.reactor, settings.tls_ca_file, retries=False, idle_s=30.0)
         except ValueError as error:
             raise SettingsError(f"TLS__CA_FILE: {error}") from None
-        route = route_of(argument, settings, treq_client=client, reactor=house.reactor)
-        fallback = fallback_of(settings.upstream_fallback, house)
-        return BridgeMaker(route, fallback, CircuitBreaker(route.name), pool, house.metrics)
+        route = route_of(argument, settings, treq_client=client, reactor=environment.reactor)
+        fallback = fallback_of(settings.upstream_fallback, environment)
+        return BridgeMaker(route, fallback, CircuitBreaker(route.name), pool, environment.counters)
 
 
-def fallback_of(words: str, house: AssistantEnvironment) -> Fallback:
+def fallback_of(words: str, environment: AssistantEnvironment) -> Fallback:
     """The fallback that ``UPSTREAM__FALLBACK`` names.
 
     :raises SettingsError: it can't be used.
@@ -151,13 +151,13 @@ def fallback_of(words: str, house: AssistantEnvironment) -> Fallback:
         return Fallback()
     if name == NEXT:
         try:
-            house.check_transfer(dial_string)
+            environment.check_transfer(dial_string)
         except TransferRefused as refusal:
             raise SettingsError(f"UPSTREAM__FALLBACK: {refusal}") from None
         return Fallback(words, dial_string=dial_string)
     if name == BridgeFactory.name:
         raise SettingsError("UPSTREAM__FALLBACK can't be another bridge: it is whoever is here when all else fails")
     try:
-        return Fallback(words, parse_assistant(words, house))
+        return Fallback(words, parse_assistant(words, environment))
     except SettingsError as error:
         raise SettingsError(f"UPSTREAM__FALLBACK: {error}") from None

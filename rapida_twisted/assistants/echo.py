@@ -30,7 +30,7 @@ class EchoFactory:
     name = "echo"
     usage = "echo  says what it hears"
 
-    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """It takes no argument."""
         if argument:
             raise SettingsError(f"echo takes no argument, and got {argument!r}")

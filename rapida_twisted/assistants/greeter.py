@@ -85,7 +85,7 @@ class GreeterFactory:
     name = "greeter"
     usage = "greeter  says a welcome, then all it hears a second later; # hangs up"
 
-    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """It takes no argument."""
         if argument:
             raise SettingsError(f"greeter takes no argument, and got {argument!r}")

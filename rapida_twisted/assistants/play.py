@@ -39,7 +39,7 @@ class PlayFactory:
     name = "play"
     usage = "play:FILE  plays a WAV file, then hangs up"
 
-    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """The argument is the file, which must be there and be sound.
 
         :raises SettingsError: it is not.

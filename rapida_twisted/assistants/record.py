@@ -17,7 +17,14 @@ from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, IAssistantMaker, ICall
+from rapida_twisted.interfaces import (
+    AssistantEnvironment,
+    IAssistant,
+    IAssistantFactory,
+    IAssistantMaker,
+    ICall,
+    ICallPlumbing,
+)
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Beep", "Record", "RecordFactory", "Recorder"]
@@ -92,7 +99,7 @@ class Record(Assistant):
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._recorder = Recorder(self._folder / f"{call.context.context_id}.wav", call.rate_hz)
-            call.tap(self._recorder.heard, lambda samples: self._said(call, samples))
+            ICallPlumbing(call).tap(self._recorder.heard, lambda samples: self._said(call, samples))
         except OSError as error:
             self._give_up(call, error)
         await self._inner.answer(call)
@@ -123,7 +130,7 @@ class Record(Assistant):
 
     def _give_up(self, call: ICall, error: OSError) -> None:
         """A full disk ends the recording, not the call."""
-        call.tap(None, None)
+        ICallPlumbing(call).tap(None, None)
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             with suppress(OSError):
@@ -151,15 +158,15 @@ class RecordFactory:
     name = "record"
     usage = "record[:ASSISTANT]  records the call, answered by a beep or by another assistant, in the state directory"
 
-    def configure(self, argument: str, house: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
         """The argument is another assistant, as on the command line.
 
         :raises SettingsError: it is not known.
         """
         if argument.partition(":")[0] == self.name:
             raise SettingsError("record can't record itself")
-        make_inner = parse_assistant(argument, house) if argument else lambda context: Beep()
-        folder = house.state_dir / "recordings"
+        make_inner = parse_assistant(argument, environment) if argument else lambda context: Beep()
+        folder = environment.state_dir / "recordings"
         if IAssistantMaker.providedBy(make_inner):
             return _RecordMaker(make_inner, folder)
         return lambda context: Record(make_inner(context), folder)

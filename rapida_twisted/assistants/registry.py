@@ -80,7 +80,7 @@ def known_factories() -> dict[str, IAssistantFactory]:
     return {factory.name: factory for factory in getPlugins(IAssistantFactory)}
 
 
-def parse_rules(rules: str | Iterable[str], house: AssistantEnvironment) -> Assistants:
+def parse_rules(rules: str | Iterable[str], environment: AssistantEnvironment) -> Assistants:
     """Read ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``: a list of them, or one text with commas between.
 
     :raises SettingsError: one of them can't be used; the text is one sentence.
@@ -92,13 +92,13 @@ def parse_rules(rules: str | Iterable[str], house: AssistantEnvironment) -> Assi
             raise SettingsError(f"--assistant {rule!r} can't be used: it must be ID=NAME, as in '*=greeter'")
         if assistant_id in makers:
             raise SettingsError(f"--assistant names the id {assistant_id!r} twice")
-        makers[assistant_id] = parse_assistant(words, house)
+        makers[assistant_id] = parse_assistant(words, environment)
     if not makers:
         raise SettingsError("nobody answers: --assistant must name at least one, as in '*=greeter'")
     return Assistants(makers)
 
 
-def parse_assistant(words: str, house: AssistantEnvironment) -> MakeAssistant:
+def parse_assistant(words: str, environment: AssistantEnvironment) -> MakeAssistant:
     """Read ``NAME``, ``NAME:ARGUMENT`` or ``module:Class``.
 
     :raises SettingsError: it is not known, or can't be used so.
@@ -107,7 +107,7 @@ def parse_assistant(words: str, house: AssistantEnvironment) -> MakeAssistant:
     factories = known_factories()
     factory = factories.get(name)
     if factory is not None:
-        return factory.configure(argument, house)
+        return factory.configure(argument, environment)
     if _MODULE_AND_NAME.fullmatch(words):
         return _own(words)
     raise SettingsError(

@@ -13,7 +13,7 @@ from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.interfaces import ICall, IFarEnd, IFarEndUser
+from rapida_twisted.interfaces import ICall, ICallPlumbing, IFarEnd, IFarEndUser
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Bridge", "Carry"]
@@ -47,22 +47,22 @@ class Bridge(Assistant):
         self._upward: Converter | None = converter(format.linear(), format)
         self._downward: Converter | None = converter(format, format.linear())
         self._far_end: IFarEnd | None = None
-        self._call: ICall | None = None
+        self._call: ICallPlumbing | None = None
         self._failure: Deferred[UpstreamFailed] = Deferred()
         self._unheard_bytes = 0
         self._early_digits = ""
 
     async def answer(self, call: ICall) -> None:
         """Connect, and stay for what may go wrong."""
-        self._call = call
+        self._call = plumbing = ICallPlumbing(call)
         try:
-            self._attach(call, await self._carry(call.context, self))
+            self._attach(plumbing, await self._carry(call.context, self))
             failure = await self._failure
         except UpstreamFailed as error:
             failure = error
-        await self._fallback.take_over(call, failure)
+        await self._fallback.take_over(plumbing, failure)
 
-    def _attach(self, call: ICall, far_end: IFarEnd) -> None:
+    def _attach(self, call: ICallPlumbing, far_end: IFarEnd) -> None:
         self._far_end = far_end
         for digit in self._early_digits:
             far_end.send_digit(digit)

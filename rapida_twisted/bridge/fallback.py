@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import CallEnded, StoreUnavailable, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import IAssistant, ICall
+from rapida_twisted.interfaces import IAssistant, ICallPlumbing
 
 __all__ = ["Fallback"]
 
@@ -34,7 +34,7 @@ class Fallback:
         """Whether somebody is there to take over."""
         return bool(self._make or self._dial_string)
 
-    async def take_over(self, call: ICall, failure: UpstreamFailed) -> None:
+    async def take_over(self, call: ICallPlumbing, failure: UpstreamFailed) -> None:
         """Go on with a call.
 
         :raises UpstreamFailed: nobody is there, or nobody can be reached.

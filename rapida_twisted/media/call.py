@@ -22,7 +22,15 @@ from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, IPolledReader, Playable, PlayOutcome
+from rapida_twisted.interfaces import (
+    IAssistant,
+    ICallPlumbing,
+    IMediaChannel,
+    IMediaSink,
+    IPolledReader,
+    Playable,
+    PlayOutcome,
+)
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
@@ -47,7 +55,7 @@ def refuse_transfer(call: Call, dial_string: str) -> Deferred[Any]:
     return fail(TransferRefused(f"call {call.context.context_id} can't be transferred: nobody here could move it on"))
 
 
-@implementer(ICall, IMediaSink)
+@implementer(ICallPlumbing, IMediaSink)
 class Call:
     """One call, from the moment that its media is up.
 

@@ -33,7 +33,7 @@ from rapida_twisted.errors import (
     RapidaError,
     RemoteProtocolError,
 )
-from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IPolledReader, IReception
+from rapida_twisted.interfaces import ICallStarter, IMediaChannel, IMediaSink, IPolledReader, IReception
 from rapida_twisted.net.address_text import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.polled_reader import make_polled_reader
@@ -75,7 +75,7 @@ class _MediaChannel(QuickWebSocket):
     transport_name = "websocket"
     paced = True
 
-    def __init__(self, reception: IReception, reactor: Any) -> None:
+    def __init__(self, starter: ICallStarter, reactor: Any) -> None:
         super().__init__()
         self.peer: str = ""
         self.reading: IPolledReader | None = None
@@ -84,7 +84,7 @@ class _MediaChannel(QuickWebSocket):
         """The contextId from the handshake."""
         self.channel = ""
         """Asterisk's name of the channel, from MEDIA_START."""
-        self._reception = reception
+        self._starter = starter
         self._reactor = reactor
         self._context: CallContext | None = None
         self._sink: IMediaSink | None = None
@@ -195,7 +195,7 @@ class _MediaChannel(QuickWebSocket):
             channel_id=context.channel_id or event.channel_id,
             variables=MappingProxyType({**event.channel_variables, **context.variables}),
         )
-        self._sink = self._reception.start(context, self)
+        self._sink = self._starter.start(context, self)
 
     def _event(self, event: Event, sink: IMediaSink) -> None:
         match event:
@@ -253,7 +253,7 @@ class _MediaChannel(QuickWebSocket):
         """End a call that is claimed and cannot start."""
         context, self._context = self._context, None
         if context is not None:
-            self._reception.abandon(context, reason, detail)
+            self._starter.abandon(context, reason, detail)
 
     def _report_end(self, reason: EndReason, detail: str = "") -> None:
         sink, self._sink = self._sink, None
@@ -288,6 +288,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
 
     def __init__(self, reception: IReception, reactor: Any) -> None:
         super().__init__(reception, reactor)
+        self._reception = reception
         self._connecting = False
 
     def onConnect(self, request: ConnectionRequest) -> Deferred[str]:
@@ -339,8 +340,8 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
 class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
     """We connect to a channel that waits in Asterisk (``WebSocket/INCOMING``), for a call already claimed."""
 
-    def __init__(self, reception: IReception, reactor: Any, context: CallContext) -> None:
-        super().__init__(reception, reactor)
+    def __init__(self, starter: ICallStarter, reactor: Any, context: CallContext) -> None:
+        super().__init__(starter, reactor)
         self._context = context
         self.context_id = context.context_id
 
@@ -385,15 +386,16 @@ class MediaServerFactory(WebSocketServerFactory):
 class MediaClientFactory(WebSocketClientFactory):
     """Makes the only :class:`MediaClientProtocol` of a call.
 
+    :param starter: starts the call when its media is up.
     :param url: such as ``ws://asterisk:8088/media/<MEDIA_WEBSOCKET_CONNECTION_ID>``.
     :param context: the call, already claimed.
     """
 
     noisy = False
 
-    def __init__(self, url: str, reception: IReception, reactor: Any, context: CallContext) -> None:
+    def __init__(self, url: str, starter: ICallStarter, reactor: Any, context: CallContext) -> None:
         super().__init__(url, protocols=[SUBPROTOCOL], useragent="", reactor=reactor)
-        self._reception = reception
+        self._starter = starter
         self._reactor = reactor
         self._context = context
         self.rejections = RejectionLog()
@@ -401,7 +403,7 @@ class MediaClientFactory(WebSocketClientFactory):
         self.setProtocolOptions(openHandshakeTimeout=START_TIMEOUT_S)
 
     def buildProtocol(self, addr: Any) -> MediaClientProtocol:
-        protocol = MediaClientProtocol(self._reception, self._reactor, self._context)
+        protocol = MediaClientProtocol(self._starter, self._reactor, self._context)
         protocol.factory = self
         return protocol
 

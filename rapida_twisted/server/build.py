@@ -107,8 +107,8 @@ class RapidaMedia(Service):
         self.draining = False
         transfers = TransferRules(settings.transfer_allow)
         self.metrics = open_metrics(reactor)
-        house = AssistantEnvironment(reactor, settings.state_dir, settings, transfers.check, self.metrics)
-        self.assistants: Assistants = parse_rules(settings.assistant, house)
+        environment = AssistantEnvironment(reactor, settings.state_dir, settings, transfers.check, self.metrics)
+        self.assistants: Assistants = parse_rules(settings.assistant, environment)
         self.metrics.set_rules(self.assistants.ids)
         self.store: ICallStore = observed(self._make_store(), self.metrics)
         self.lease = Lease(self.store, self._obey, reactor)

@@ -27,6 +27,7 @@ from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import IAssistantMaker
+from rapida_twisted.observe.interface import Metrics
 from tests.asterisk.scripted_ari import ScriptedAri
 from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, Phone, nothing, says
 from tests.bridge.test_assistant import FRAME, FakeFarEnd
@@ -83,7 +84,7 @@ class MakerTests(SynchronousTestCase):
 
     def make(self, route: FakeRoute, fallback: Fallback | None = None) -> BridgeMaker:
         """A rule's maker."""
-        return BridgeMaker(route, fallback or Fallback(), self.breaker, self.pool)
+        return BridgeMaker(route, fallback or Fallback(), self.breaker, self.pool, Metrics())
 
     def prepare(self, maker: BridgeMaker) -> CallContext:
         """Register a call; it is done at once."""

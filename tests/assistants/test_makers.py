@@ -85,7 +85,7 @@ class MakersTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """What ships and has nothing to prepare, prepares nothing."""
-        house = AssistantEnvironment(Clock(), Path("state"))
-        assistants = parse_rules("*=echo,1=record:echo", house)
+        environment = AssistantEnvironment(Clock(), Path("state"))
+        assistants = parse_rules("*=echo,1=record:echo", environment)
         self.assertEqual((self.prepared(assistants, "1"), self.prepared(assistants, "2")), ("", ""))
         self.assertEqual(assistants.health(), {})

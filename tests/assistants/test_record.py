@@ -29,18 +29,18 @@ BEEP_S = 0.2
 
 class RecordTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.house = AssistantEnvironment(Clock(), Path(self.mktemp()).absolute())
+        self.environment = AssistantEnvironment(Clock(), Path(self.mktemp()).absolute())
 
     def answered(self, argument: str = "", rate_hz: int = 8000) -> FakeCall:
         """A call that is recorded."""
-        make = RecordFactory().configure(argument, self.house)
+        make = RecordFactory().configure(argument, self.environment)
         call = FakeCall(make(CONTEXT), rate_hz=rate_hz)
         call.start()
         return call
 
     def path(self, call: FakeCall) -> Path:
         """Where its recording must be."""
-        return self.house.state_dir / "recordings" / f"{call.call.context.context_id}.wav"
+        return self.environment.state_dir / "recordings" / f"{call.call.context.context_id}.wav"
 
     def is_open(self, call: FakeCall) -> bool:
         """Whether this process has its recording open."""
@@ -178,7 +178,7 @@ class InnerTests(RecordTestCase):
             def call_ended(self, call: ICall, reason: EndReason) -> None:
                 told.append(reason)
 
-        self.patch(record, "parse_assistant", lambda words, house: lambda context: Inner())
+        self.patch(record, "parse_assistant", lambda words, environment: lambda context: Inner())
         call = self.answered("inner")
         call.hear(bytes(320))
         call.press("4")
@@ -190,13 +190,13 @@ class InnerTests(RecordTestCase):
     def test_refused_at_the_start(self) -> None:
         """An inner assistant that is not known, or that is the recorder itself, is refused in a sentence."""
         for argument, why in (("nosuch", "'nosuch' is not known"), ("record", "itself"), ("echo:loud", "no argument")):
-            error = self.assertRaises(SettingsError, RecordFactory().configure, argument, self.house)
+            error = self.assertRaises(SettingsError, RecordFactory().configure, argument, self.environment)
             self.assertRegex(str(error), why)
 
     def test_nothing_at_the_start(self) -> None:
         """The folder is made by the first call, not by the start."""
-        RecordFactory().configure("greeter", self.house)
-        self.assertFalse(self.house.state_dir.exists())
+        RecordFactory().configure("greeter", self.environment)
+        self.assertFalse(self.environment.state_dir.exists())
 
 
 class FullDiskTests(RecordTestCase):
@@ -210,8 +210,8 @@ class FullDiskTests(RecordTestCase):
 
     def test_full_from_the_start(self) -> None:
         """If the recording can't even begin, the call goes on, and one log line says so."""
-        self.house.state_dir.parent.mkdir(parents=True, exist_ok=True)
-        self.house.state_dir.write_text("a file, where a folder must be")
+        self.environment.state_dir.parent.mkdir(parents=True, exist_ok=True)
+        self.environment.state_dir.write_text("a file, where a folder must be")
         with capturedLogs() as events:
             call = self.answered("echo")
             call.advance(0.1)

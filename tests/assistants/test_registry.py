@@ -76,14 +76,14 @@ class WeatherFactory:
     def __init__(self) -> None:
         self.configured: list[tuple[str, AssistantEnvironment]] = []
 
-    def configure(self, argument, house):  # type: ignore[no-untyped-def]
-        self.configured.append((argument, house))
+    def configure(self, argument, environment):  # type: ignore[no-untyped-def]
+        self.configured.append((argument, environment))
         return lambda context: Assistant()
 
 
 class RegistryTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.house = AssistantEnvironment(Clock(), Path(self.mktemp()))
+        self.environment = AssistantEnvironment(Clock(), Path(self.mktemp()))
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
         here = os.getcwd()
@@ -101,11 +101,11 @@ class RegistryTestCase(SynchronousTestCase):
 
     def made(self, words: str) -> IAssistant:
         """What these words make for one call."""
-        return parse_assistant(words, self.house)(CONTEXT)
+        return parse_assistant(words, self.environment)(CONTEXT)
 
     def assert_refused(self, words: str, why: str) -> None:
         """These words are refused in one sentence that repeats them."""
-        error = self.assertRaises(SettingsError, parse_assistant, words, self.house)
+        error = self.assertRaises(SettingsError, parse_assistant, words, self.environment)
         self.assertIn(words, str(error))
         self.assertRegex(str(error), why)
         self.assertNotIn("\n", str(error))
@@ -129,11 +129,11 @@ class KnownTests(RegistryTestCase):
             verifyObject(IAssistant, made)
 
     def test_plugin(self) -> None:
-        """A plugin's assistant is found by its name, and is given its argument, colons included, and the house."""
+        """A plugin's assistant is found by its name, and is given its argument with its colons, and the environment."""
         weather = WeatherFactory()
         self.patch(registry, "getPlugins", lambda interface: [weather])
         self.made("weather:Berlin:Mitte")
-        self.assertEqual(weather.configured, [("Berlin:Mitte", self.house)])
+        self.assertEqual(weather.configured, [("Berlin:Mitte", self.environment)])
         self.assert_refused("wether:Berlin", "known by name are weather")
 
     def test_unknown(self) -> None:
@@ -144,8 +144,8 @@ class KnownTests(RegistryTestCase):
 
     def test_no_argument(self) -> None:
         """Those that take no argument say so."""
-        self.assertRaises(SettingsError, parse_assistant, "echo:loud", self.house)
-        self.assertRaises(SettingsError, parse_assistant, "greeter:hello", self.house)
+        self.assertRaises(SettingsError, parse_assistant, "echo:loud", self.environment)
+        self.assertRaises(SettingsError, parse_assistant, "greeter:hello", self.environment)
 
 
 class OwnTests(RegistryTestCase):
@@ -153,7 +153,7 @@ class OwnTests(RegistryTestCase):
         """A class or a function of a module in the current directory makes one assistant for each call."""
         module = self.write_module(BOTS)
         for name in ("Plain", "WithContext", "PerhapsContext", "Options", "a_function", "without"):
-            make = parse_assistant(f"{module}:{name}", self.house)
+            make = parse_assistant(f"{module}:{name}", self.environment)
             first, second = make(CONTEXT), make(CONTEXT)
             verifyObject(IAssistant, first)
             self.assertIsNot(first, second)
@@ -201,28 +201,28 @@ class RulesTests(RegistryTestCase):
 
     def test_ids(self) -> None:
         """Each id has its assistant, and ``*`` is all others."""
-        assistants = parse_rules(["*=greeter", "123=echo", " 456 = record:echo "], self.house)
+        assistants = parse_rules(["*=greeter", "123=echo", " 456 = record:echo "], self.environment)
         self.assertEqual(assistants.ids, ("*", "123", "456"))
         self.assertEqual([self.who(assistants, name) for name in ("123", "456", "789")], [Echo, Record, Greeter])
         self.assertTrue(assistants.knows("789"))
 
     def test_without_others(self) -> None:
         """Without ``*`` an id that was not named is not known; ``*`` itself never is."""
-        assistants = parse_rules(["123=echo"], self.house)
+        assistants = parse_rules(["123=echo"], self.environment)
         self.assertTrue(assistants.knows("123"))
         self.assertFalse(assistants.knows("124"))
         self.assertFalse(assistants.knows("*"))
         self.assertRaises(SettingsError, assistants.make, context_for("124"))
-        self.assertFalse(parse_rules(["*=echo"], self.house).knows("*"))
+        self.assertFalse(parse_rules(["*=echo"], self.environment).knows("*"))
 
     def test_one_text(self) -> None:
         """Several rules may come as one text with commas."""
-        assistants = parse_rules("*=greeter,123=echo", self.house)
+        assistants = parse_rules("*=greeter,123=echo", self.environment)
         self.assertEqual([self.who(assistants, name) for name in ("123", "1")], [Echo, Greeter])
 
     def test_equals_sign_in_the_argument(self) -> None:
         """Only the first equals sign divides a rule."""
-        error = self.assertRaises(SettingsError, parse_rules, ["123=play:/a=b.wav"], self.house)
+        error = self.assertRaises(SettingsError, parse_rules, ["123=play:/a=b.wav"], self.environment)
         self.assertIn("'/a=b.wav'", str(error))
 
     def test_refused(self) -> None:
@@ -235,5 +235,5 @@ class RulesTests(RegistryTestCase):
             ([], "nobody answers"),
             ("", "ID=NAME"),
         ):
-            error = self.assertRaises(SettingsError, parse_rules, rules, self.house)
+            error = self.assertRaises(SettingsError, parse_rules, rules, self.environment)
             self.assertRegex(str(error), why)

@@ -169,10 +169,10 @@ class FactoryTests(SynchronousTestCase):
     def configure(self, argument: str = "", **words: Any) -> Any:
         """Read them."""
         settings = Settings(**{**HOSTED, **words})
-        house = AssistantEnvironment(
+        environment = AssistantEnvironment(
             Clock(), Path(self.mktemp()), settings, TransferRules(settings.transfer_allow).check
         )
-        return BridgeFactory().configure(argument, house)
+        return BridgeFactory().configure(argument, environment)
 
     def refused(self, argument: str = "", **words: Any) -> str:
         """Why these settings can't be used."""
