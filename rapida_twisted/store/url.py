@@ -48,7 +48,7 @@ def _redis_store(url: str, reactor: Any, owner: str, ca_file: str) -> ICallStore
         from rapida_twisted.store.redis import RedisStore
     except ImportError as error:
         raise SettingsError(
-            f"for a call store in Redis {error.name} is missing: pip install 'rapida-twisted[redis]'"
+            f"for a call store in Redis {error.name} is missing: install this package with its extra 'redis'"
         ) from None
     return RedisStore(address, reactor, owner, ca_file)
 

@@ -11,7 +11,7 @@ from rapida_twisted.web.responses import ERROR_HEADER, Answer
 
 __all__ = ["MetricsPage"]
 
-MISSING = "there are no metrics: install prometheus-client, as in pip install 'rapida-twisted[metrics]'"
+MISSING = "there are no metrics: install prometheus-client, or this package with its extra 'metrics'"
 
 
 class MetricsPage(KeyedResource):

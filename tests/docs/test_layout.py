@@ -88,3 +88,22 @@ class PromptTests(SynchronousTestCase):
             text = page.read_text("utf-8")
             self.assertNotIn("code-block:: console", text, page.name)
             self.assertEqual(re.findall(r"^ +\$ .*", text, re.MULTILINE), [], page.name)
+
+
+class ArchitecturePageTests(SynchronousTestCase):
+    """The page "Architecture" names what there is."""
+
+    def test_paths(self) -> None:
+        """Each file and folder that it names is in the package or beside it."""
+        named = re.findall(
+            r"``([a-z_]+(?:/[a-z_]+)+(?:\.py)?|[a-z_]+\.py)``", (DOCS / "architecture.rst").read_text("utf-8")
+        )
+        self.assertGreater(len(named), 20)
+        for name in named:
+            self.assertTrue((DOCS.parent / "rapida_twisted" / name).exists() or (DOCS.parent / name).exists(), name)
+
+    def test_rooms(self) -> None:
+        """It says of each room what is in it."""
+        page = (DOCS / "architecture.rst").read_text("utf-8")
+        for room in set().union(*LAYERS) - {"errors"}:
+            self.assertRegex(page, rf"``{room}(\.py)?``")

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from rapida_twisted.settings import all_settings
 from rapida_twisted.tap import Options
+from rapida_twisted.testing import FakeCall
+from tests.docs.blocks import named_block
 
 ROOT = Path(__file__).parents[2]
+
+
+class IndexTests(SynchronousTestCase):
+    def test_no_package_index(self) -> None:
+        """Nothing says that pip finds the package on an index: it is on none."""
+        pages = [*(ROOT / "docs").rglob("*.rst"), *ROOT.glob("*.md"), *(ROOT / "rapida_twisted").rglob("*.py")]
+        for page in pages:
+            self.assertNotRegex(page.read_text("utf-8"), r"pip install [^\n`]*rapida[-_]twisted", str(page))
 
 
 class ReadmeTests(SynchronousTestCase):
@@ -26,6 +37,18 @@ class ReadmeTests(SynchronousTestCase):
             target = word.partition(")")[0]
             if target.endswith((".rst", ".md")):
                 self.assertTrue((ROOT / target).exists(), target)
+
+
+class FrontPageTests(SynchronousTestCase):
+    def test_assistant(self) -> None:
+        """The front page's assistant plays its tone and hangs up."""
+        names: dict[str, Any] = {}
+        exec(named_block("index.rst", "assistant"), names)
+        call = FakeCall(names["Support"]())
+        call.start()
+        call.advance(1.0)
+        self.assertTrue(any(call.said))
+        self.assertTrue(call.hung_up)
 
 
 class SettingsPageTests(SynchronousTestCase):

@@ -50,6 +50,6 @@ class MetricsPageTests(SynchronousTestCase):
         face = self.face(Metrics())
         reply = face.ask("/metrics")
         self.assertEqual(reply.status, 501)
-        self.assertIn(b"pip install 'rapida-twisted[metrics]'", reply.body)
-        self.assertIn("rapida-twisted[metrics]", reply.reason)
+        self.assertIn(b"its extra 'metrics'", reply.body)
+        self.assertIn("its extra 'metrics'", reply.reason)
         self.assertEqual(face.ask("/metrics", key=None).status, 401)
