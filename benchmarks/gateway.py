@@ -23,7 +23,7 @@ sys.path[:0] = [str(here), str(here.parent)]
 from measure import SETTLE_S, compile_c, cores, machine, median_of, one_run, sources  # noqa: E402
 from servers import BenchmarkError, free_port, rapida_media  # noqa: E402
 
-from tests.live.tls import Authority  # noqa: E402
+from benchmarks.harness.authority import Authority  # noqa: E402
 
 FAR_KEY = "rpd-key-of-the-far-server"
 WAYS = ("direct", "gateway")

@@ -19,11 +19,11 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 from tests.bridge.test_far_end_websocket import Bot, Bots
-from tests.live.tls import Authority
 from tests.media.fakes import KeptLog
 from tests.protocols.websockets import until
 

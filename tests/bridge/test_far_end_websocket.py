@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import deferLater
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted.audio.formats import ULAW
 from rapida_twisted.bridge import far_end_websocket
 from rapida_twisted.bridge.far_end import STALLED_S
@@ -20,7 +21,6 @@ from rapida_twisted.bridge.far_end_websocket import connect_websocket
 from rapida_twisted.net.http_client import tls_options
 from rapida_twisted.wire.chan_websocket import ControlForm
 from tests.bridge.far_ends import KEY, FarEndTestCase, Peer, Peers, context
-from tests.live.tls import Authority
 from tests.protocols.websockets import CALL, until
 
 FRAME = b"\x11" * 160

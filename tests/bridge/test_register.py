@@ -18,6 +18,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted.bridge.register import UpstreamClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.credentials.api_keys import ApiKeys
@@ -26,7 +27,6 @@ from rapida_twisted.net.http_client import make_client
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import make_site
-from tests.live.tls import Authority
 
 reactor: Any = reactor_
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted.assistants.bridge import BridgeFactory
 from rapida_twisted.bridge import routes
 from rapida_twisted.bridge.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
@@ -19,7 +20,6 @@ from rapida_twisted.net.http_client import make_client
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
 from tests.bridge.far_ends import KeptUser
-from tests.live.tls import Authority
 from tests.media.fakes import make_context
 
 KEY = "rpd-key-of-the-far-one"

@@ -12,7 +12,7 @@ from rapida_twisted.asterisk.dialplan import (
     websocket_client_conf,
     websocket_dialplan,
 )
-from tests.docs.blocks import named_blocks
+from tests.support.blocks import named_blocks
 
 VALUES = DialplanValues("rpd-xxx-your-api-key", "http://127.0.0.1:8080", "127.0.0.1", 4573)
 CA_FILE = "/etc/asterisk/rapida-ca.pem"

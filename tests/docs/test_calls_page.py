@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.context import CallStatus, EndReason
 from rapida_twisted.settings import all_settings
 from rapida_twisted.tools.ctl.main import make_parser
-from tests.docs.blocks import DOCS, named_blocks
+from tests.support.blocks import DOCS, named_blocks
 from tests.web.in_memory import Face
 from tests.web.test_outbound import PAGE, ScriptedOutbound
 

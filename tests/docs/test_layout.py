@@ -9,7 +9,7 @@ from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.docs.blocks import DOCS
+from tests.support.blocks import DOCS
 from tests.test_layers import LAYERS
 
 WIDEST = 136

@@ -11,7 +11,7 @@ from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialpla
 from rapida_twisted.settings import all_settings
 from rapida_twisted.tap import Options
 from rapida_twisted.testing import FakeCall
-from tests.docs.blocks import named_block
+from tests.support.blocks import named_block
 
 ROOT = Path(__file__).parents[2]
 

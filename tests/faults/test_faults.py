@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.faults import inputs, peers, processes, soak, stores
-from tests.faults.scene import FAULTS, Scale, Scene
+from benchmarks.harness.programs import not_tested
+from benchmarks.injections import inputs, peers, processes, soak, stores
+from benchmarks.injections.scene import FAULTS, Scale, Scene
 
 __all__ = ["FaultTests"]
 
@@ -21,7 +22,7 @@ class FaultTests(SynchronousTestCase):
             try:
                 FAULTS[name].run(scene)
             except PermissionError as error:
-                raise SkipTest(str(error)) from None
+                not_tested(str(error))
             self.assertEqual(scene.wrong, [], scene.found)
 
     def test_half_open(self) -> None:

@@ -17,15 +17,13 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
-from twisted.trial.unittest import FailTest
+from twisted.trial.unittest import FailTest, SkipTest
 
-from tests.live import free_port, free_udp_block, wait_until
+from benchmarks.harness.ports import free_port, free_udp_block, release
+from benchmarks.harness.programs import required
+from benchmarks.harness.waiting import wait_until
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / "script" / "asterisk"
-MAKING_S = 900
 BOOT_S = 60
 RTP_PORTS = 200
 ARI_USER, ARI_PASSWORD = "harness", "ari-4lL3in-Kx92"
@@ -150,12 +148,12 @@ class Asterisk:
 
     def __init__(self, root: Path, configs: Mapping[str, str] | None = None) -> None:
         self.root = root
-        self.sip_port = free_port()
-        self.http_port = free_port()
-        self.rtp_start = free_udp_block(RTP_PORTS)
-        self.trunk_port = free_port(socket.SOCK_DGRAM)
+        self.sip_port = free_port(keep=True)
+        self.http_port = free_port(keep=True)
+        self.rtp_start = free_udp_block(RTP_PORTS, keep=True)
+        self.trunk_port = free_port(socket.SOCK_DGRAM, keep=True)
         """Where the telephones of the trunk ``trunk`` are, see :class:`~tests.live.phones.Exchange`."""
-        self.nobody_port = free_port()
+        self.nobody_port = free_port(keep=True)
         """Where nobody is: the trunks ``absent`` (TCP: refused at once) and ``silent`` (UDP: no answer ever)."""
         self.directory = Path(tempfile.mkdtemp(prefix="rapida-", dir=root / "tmp"))
         self.inside = f"/tmp/{self.directory.name}"
@@ -239,6 +237,9 @@ class Asterisk:
         if keep_log is not None and self._log.exists():
             shutil.copyfile(self._log, keep_log)
         shutil.rmtree(self.directory, ignore_errors=True)
+        release(self.rtp_start, RTP_PORTS)
+        for port in (self.sip_port, self.http_port, self.trunk_port, self.nobody_port):
+            release(port)
 
     def run_inside(self, *command: str, timeout_s: float = 20) -> subprocess.CompletedProcess[str]:
         """Run a command inside the folder and wait for it."""
@@ -388,48 +389,28 @@ def _may_unshare() -> bool:
 # One for the whole test run: booting takes seconds
 
 
-_shared: Asterisk | None = None
-_missing: tuple[type[Exception], str] | None = None
-"""Why there is none: the next test need not wait for the same answer again."""
+@cache
+def _shared() -> Asterisk | Exception:
+    try:
+        return _started_asterisk()
+    except (SkipTest, FailTest) as error:
+        return error
 
 
 def shared_asterisk() -> Asterisk:
-    """The Asterisk of this test run, started by the first who asks and stopped when Python ends.
+    """The Asterisk of this process, started by the first test that asks and stopped when Python ends.
 
     :raises SkipTest: it can't be had here. With ``CI=true`` in the environment that is a failure instead.
     """
-    global _shared, _missing
-    if _shared is None and _missing is None:
-        try:
-            _shared = _started_asterisk()
-        except (SkipTest, FailTest) as error:
-            _missing = type(error), str(error)
-    if _shared is None:
-        assert _missing is not None
-        kind, why = _missing
-        raise kind(why)
-    return _shared
+    shared = _shared()
+    if isinstance(shared, Exception):
+        raise shared
+    return shared
 
 
 def _started_asterisk() -> Asterisk:
-    refused = _make_root()
-    if refused is not None:
-        kind = FailTest if os.environ.get("CI") == "true" else SkipTest
-        raise kind(f"no real Asterisk: {refused}")
-    root = subprocess.run([SCRIPT, "--print-root"], check=True, capture_output=True, text=True).stdout.strip()
-    asterisk = Asterisk(Path(root))
+    asterisk = Asterisk(required("asterisk"))
     # The log goes to trial's own directory, where its other logs are.
     atexit.register(asterisk.stop, keep_log=Path.cwd() / "asterisk.log")
     asterisk.start()
     return asterisk
-
-
-def _make_root() -> str | None:
-    """Make the folder if it is not there; gives why that can't be done, in one line."""
-    try:
-        made = subprocess.run([SCRIPT], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MAKING_S)
-    except subprocess.TimeoutExpired:
-        return f"script/asterisk took longer than {MAKING_S} s"
-    if made.returncode == 0:
-        return None
-    return (made.stderr.strip().splitlines() or [f"script/asterisk failed with code {made.returncode}"])[-1]

@@ -10,12 +10,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.docs.blocks import named_block
-from tests.live import wait_until
+from benchmarks.harness.server import Server
+from benchmarks.harness.waiting import wait_until
 from tests.live.asterisk import shared_asterisk
 from tests.live.nodes import live_server
 from tests.live.recordings import FLOOR_DB, Recording
-from tests.live.server import Server
+from tests.support.blocks import named_block
 
 __all__ = ["ASSISTANT_ID", "PROMPT_HZ", "TONE_HZ", "LiveTestCase", "from_page"]
 

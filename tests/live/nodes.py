@@ -14,11 +14,11 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.haproxy import Haproxy
-from tests.live import free_port
-from tests.live.server import Server
-from tests.live.tls import Authority
-from tests.store.redis_server import RedisServer
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.server import Server
+from tests.support.haproxy import Haproxy
 
 __all__ = ["Node", "TwoNodes", "live_server"]
 

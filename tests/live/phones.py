@@ -10,7 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import FailTest
 
-from tests.live import free_port, free_udp_block, wait_until
+from benchmarks.harness.ports import free_port, free_udp_block
+from benchmarks.harness.waiting import wait_until
 from tests.live.asterisk import Asterisk
 
 __all__ = ["BUSY", "CONGESTED", "DECLINES", "HANGS_UP", "RINGS", "RINGS_FIRST", "SPEAKS", "UNKNOWN", "Exchange"]

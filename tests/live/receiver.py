@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.live import free_port, wait_until
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.waiting import wait_until
 
 __all__ = ["Post", "Receiver"]
 

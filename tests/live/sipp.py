@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import FailTest
 
-from tests.live import free_port, free_udp_block
+from benchmarks.harness.ports import free_port, free_udp_block
 from tests.live.asterisk import Asterisk
 
 STOCK = "uac_pcap"

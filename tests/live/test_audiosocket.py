@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from benchmarks.harness.server import API_KEY, Server
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from tests.live import sipp
 from tests.live.case import ASSISTANT_ID, PROMPT_HZ, TONE_HZ, LiveTestCase
 from tests.live.recordings import Recording
-from tests.live.server import API_KEY, Server
 
 NUMBER = "100@rapida-inbound"
 

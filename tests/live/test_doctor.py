@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.server import API_KEY, Server
 from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
     audiosocket_outbound_dialplan,
 )
-from tests.live import free_port
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER
 from tests.live.case import ASSISTANT_ID, LiveTestCase
-from tests.live.server import API_KEY, Server
 
 WRONG = "not-the-p4ssword-qq"
 WRONG_KEY = "rpd-not-the-key-99887766"

@@ -6,20 +6,21 @@ import re
 import time
 from typing import Any
 
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.server import API_KEY, Server
 from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
     websocket_client_conf,
     websocket_dialplan,
 )
-from tests.live import free_port, sipp
+from tests.live import sipp
 from tests.live.assistants import SPEECH_HZ
 from tests.live.case import ASSISTANT_ID, PROMPT_HZ, TONE_HZ, LiveTestCase
 from tests.live.recordings import Recording
-from tests.live.server import API_KEY, Server
 from tests.live.sounds import losses, noise
 from tests.live.test_transfer import SECOND_HZ, SECOND_PARTY
-from tests.live.tls import Authority
 
 FAR_KEY = "rpd-far-away-0123456789"
 FAR_ID = "777"

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live import wait_until
+from benchmarks.harness.waiting import wait_until
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER, Asterisk, shared_asterisk
 from tests.live.nodes import live_server
 from tests.live.recordings import Recording

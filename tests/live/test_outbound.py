@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.harness.server import API_KEY, Server
+from benchmarks.harness.waiting import wait_until
 from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
@@ -15,14 +17,13 @@ from rapida_twisted.asterisk.dialplan import (
     websocket_client_conf,
     websocket_outbound_dialplan,
 )
-from tests.live import phones, wait_until
+from tests.live import phones
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER, Asterisk
 from tests.live.case import ASSISTANT_ID, LiveTestCase
 from tests.live.nodes import live_server
 from tests.live.phones import Exchange
 from tests.live.receiver import Receiver
 from tests.live.recordings import Recording
-from tests.live.server import API_KEY, Server
 
 WEBHOOK_SECRET = "hook-9pWz-5ecret-of-the-webhook"
 WRONG_PASSWORD = "ari-wr0ng-Tq71"

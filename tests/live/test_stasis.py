@@ -6,13 +6,13 @@ import re
 import time
 from typing import Any
 
+from benchmarks.harness.server import Server
+from benchmarks.harness.waiting import wait_until
 from rapida_twisted.asterisk.dialplan import stasis_dialplan
-from tests.live import wait_until
 from tests.live.asterisk import ARI_PASSWORD, ARI_USER
 from tests.live.case import ASSISTANT_ID, TONE_HZ, LiveTestCase
 from tests.live.nodes import live_server
 from tests.live.recordings import Recording
-from tests.live.server import Server
 from tests.live.sounds import losses, noise
 
 SECOND_HZ = 850.0

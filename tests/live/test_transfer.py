@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.harness.server import API_KEY, Server
 from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
@@ -9,7 +10,6 @@ from rapida_twisted.asterisk.dialplan import (
     websocket_dialplan,
 )
 from tests.live.case import ASSISTANT_ID, LiveTestCase
-from tests.live.server import API_KEY, Server
 
 SECOND_HZ = 850.0
 """What the second party says."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.server import API_KEY
 from tests.live.case import ASSISTANT_ID, TONE_HZ
 from tests.live.nodes import TwoNodes
-from tests.live.server import API_KEY
 from tests.live.test_audiosocket import AUDIOSOCKET, GLOBALS, INBOUND
 from tests.live.test_websocket import DIAL, STATUS, WebSocketTestCase, from_page
-from tests.live.tls import Authority
 
 AUDIO = "100@rapida-inbound"
 WEBSOCKET = "100@rapida-inbound-ws"

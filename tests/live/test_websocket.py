@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tests.live import free_port, sipp, wait_until
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.server import API_KEY, REPOSITORY, Server
+from benchmarks.harness.waiting import wait_until
+from tests.live import sipp
 from tests.live.assistants import SPEECH_HZ
 from tests.live.case import ASSISTANT_ID, PROMPT_HZ, TONE_HZ, LiveTestCase, from_page
 from tests.live.recordings import Recording
-from tests.live.server import API_KEY, REPOSITORY, Server
 from tests.live.sounds import losses, noise
-from tests.live.tls import Authority
 
 NUMBER = "100@rapida-inbound-ws"
 DIAL = r'Executing \[\d+@[\w-]+:\d+\] Dial\("[^"]+", "WebSocket/\w+/[^"]*contextId=([0-9a-f-]{36})'

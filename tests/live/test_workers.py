@@ -7,10 +7,10 @@ import signal
 import time
 from pathlib import Path
 
+from benchmarks.harness.server import API_KEY, Server
+from benchmarks.harness.waiting import wait_until
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
-from tests.live import wait_until
 from tests.live.case import ASSISTANT_ID
-from tests.live.server import API_KEY, Server
 from tests.live.sounds import losses, noise
 from tests.live.test_stasis import APP, StasisTestCase
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
-from tests.observe.twistd import Program, wait_for
+from tests.support.twistd_program import Program, wait_for
 
 UP = 'rapida_calls{assistant="*",transport="audiosocket"}'
 STARTED = 'rapida_calls_started_total{assistant="*",transport="audiosocket"}'

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.observe.twistd import KEY, Program, wait_for
+from tests.support.twistd_program import KEY, Program, wait_for
 
 UPSTREAM_KEY = "upstream key/äö+1"
 OURS = f"""

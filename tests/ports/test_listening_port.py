@@ -14,9 +14,9 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted.errors import StartError
 from rapida_twisted.ports.listening_port import ACCEPTS_A_TURN, Listener, tcp_endpoint
-from tests.live.tls import Authority
 
 
 class Greeter(Protocol):

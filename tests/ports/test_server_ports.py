@@ -16,11 +16,11 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter, ConnectionLimits
 from rapida_twisted.ports.listening_port import Listener, is_proxied
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
-from tests.live.tls import Authority
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import EchoSink, FakeReception, warnings_of
 from tests.protocols.test_audiosocket_sockets import until

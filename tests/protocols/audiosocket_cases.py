@@ -16,7 +16,7 @@ from rapida_twisted.protocols.audiosocket_app import (
 )
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import FakeReception
-from tests.strategies import raw_frame
+from tests.support.strategies import raw_frame
 
 CALL = UUID("6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11")
 IDENTIFY = raw_frame(0x01, CALL.bytes)

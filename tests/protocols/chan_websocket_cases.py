@@ -27,7 +27,7 @@ from tests.protocols.websockets import (
     on_clock,
     unframed,
 )
-from tests.websocket_strategies import CLOSE, MASK, TEXT, raw_ws_frame
+from tests.support.websocket_strategies import CLOSE, MASK, TEXT, raw_ws_frame
 
 START = (
     "MEDIA_START connection_id:rapida channel:WebSocket/rapida/0x7fbce000af40 channel_id:1795402101.4 format:ulaw"

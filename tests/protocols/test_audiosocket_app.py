@@ -16,7 +16,7 @@ from rapida_twisted.protocols.audiosocket_app import (
 )
 from tests.protocols.audiosocket_cases import HANGUP, IDENTIFY, PEER_TEXT, CallTestCase
 from tests.protocols.fakes import warnings_of
-from tests.strategies import raw_frame
+from tests.support.strategies import raw_frame
 
 
 class HearingTests(CallTestCase):

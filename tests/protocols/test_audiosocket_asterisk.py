@@ -19,7 +19,7 @@ from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.wire.audiosocket import ErrorBits
 from tests.protocols.audiosocket_cases import CALL, HANGUP, IDENTIFY
 from tests.protocols.fakes import EchoSink, FakeReception
-from tests.strategies import raw_frame
+from tests.support.strategies import raw_frame
 
 
 class Phone(AsteriskProtocol):

@@ -30,7 +30,7 @@ from rapida_twisted.protocols.audiosocket_app import (
 from tests.media.fakes import KeptLog
 from tests.protocols.audiosocket_cases import CALL, HANGUP, IDENTIFY, PEER, PEER_TEXT, ServerTestCase
 from tests.protocols.fakes import EchoSink, FakeReception, warnings_of
-from tests.strategies import raw_frame
+from tests.support.strategies import raw_frame
 
 
 class WaitingTests(ServerTestCase):

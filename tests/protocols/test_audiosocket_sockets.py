@@ -35,7 +35,7 @@ from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.protocols.frame_writer import READ_BYTES, UNACKNOWLEDGED_MS
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import EchoSink, FakeReception, FakeSink, warnings_of, write_certificate
-from tests.strategies import raw_frame
+from tests.support.strategies import raw_frame
 
 LONGEST_S = 4.0
 HANGUP = b"\x00\x00\x00"

@@ -27,7 +27,7 @@ from tests.protocols.fakes import FakeSink, warnings_of
 from tests.protocols.websockets import (
     PEER_TEXT,
 )
-from tests.websocket_strategies import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, raw_ws_frame
+from tests.support.websocket_strategies import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, raw_ws_frame
 
 
 class CallTests(MediaTestCase):

@@ -40,7 +40,7 @@ from tests.protocols.websockets import (
     on_clock,
     unframed,
 )
-from tests.websocket_strategies import CLOSE
+from tests.support.websocket_strategies import CLOSE
 
 
 class BothSidesTestCase(SynchronousTestCase):

@@ -41,7 +41,7 @@ from tests.protocols.websockets import (
     on_clock,
     unframed,
 )
-from tests.websocket_strategies import BINARY, CLOSE, TEXT, raw_ws_frame
+from tests.support.websocket_strategies import BINARY, CLOSE, TEXT, raw_ws_frame
 
 
 class HandshakeTests(MediaTestCase):

@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket
 from tests.protocols.websockets import MemoryTransport, handshake, on_clock, open_socket, unframed
-from tests.strategies import cut_up
-from tests.websocket_strategies import (
+from tests.support.strategies import cut_up
+from tests.support.websocket_strategies import (
     BINARY,
     CLOSE,
     CONTINUATION,

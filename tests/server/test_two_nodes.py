@@ -13,9 +13,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live import wait_until
+from benchmarks.harness.server import API_KEY
+from benchmarks.harness.waiting import wait_until
 from tests.live.nodes import TwoNodes
-from tests.live.server import API_KEY
 from tests.server.test_two_servers import Phone
 
 HANDSHAKE = """\

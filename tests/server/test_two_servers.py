@@ -11,10 +11,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.server import Server
+from benchmarks.harness.waiting import wait_until
 from rapida_twisted.wire.audiosocket import AsteriskCodec, AudioFrame, HangupFrame, UuidFrame
-from tests.live import wait_until
-from tests.live.server import Server
-from tests.store.redis_server import RedisServer
 
 FRAME = AudioFrame(b"\x00\x10" * 160)
 

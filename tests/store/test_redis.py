@@ -16,16 +16,16 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.redis_server import PASSWORD, QUOTED, RedisServer, Sentinel
 from rapida_twisted.context import CallProgress, CallStatus, ContextStatus, EndReason
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import Swept
 from rapida_twisted.store import redis_probe, redis_scripts
 from rapida_twisted.store.redis import RedisStore
 from rapida_twisted.store.redis_address import RedisAddress
-from tests.live.tls import Authority
-from tests.store.claim_race import race
-from tests.store.redis_server import PASSWORD, QUOTED, RedisServer, Sentinel
 from tests.store.store_tests import NOW, SharedStoreTests, context, outbound_context
+from tests.support.claim_race import race
 
 _numbers = count()
 

@@ -20,8 +20,8 @@ from rapida_twisted.interfaces import Swept
 from rapida_twisted.store import sqlite_thread
 from rapida_twisted.store.sqlite import SqliteStore
 from rapida_twisted.store.sqlite_schema import SCHEMA_VERSION
-from tests.store.claim_race import race
 from tests.store.store_tests import NOW, SharedStoreTests, context
+from tests.support.claim_race import race
 
 
 class SqliteStoreTests(SharedStoreTests, TestCase):

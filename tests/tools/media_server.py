@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
-import socket
-from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.internet.task import deferLater
 
 from rapida_twisted.context import CallContext, EndReason
@@ -126,54 +118,3 @@ async def stop(media: RapidaMedia, reactor: Any) -> None:
     """Stop it, and wait for its ends of the connections to close."""
     await media.stopService()
     await deferLater(reactor, 0.05)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens to now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class TestCA:
-    """A certificate authority of a test's own, with a server's certificate for 127.0.0.1."""
-
-    def __init__(self, directory: Path) -> None:
-        self.file = directory / "ca.pem"
-        self.server_key = directory / "server-key.pem"
-        self.server_file = directory / "server.pem"
-        directory.mkdir(parents=True)
-        ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"CA of {directory.name}")])
-        ca = _certificate(ca_name, ca_name, ca_key.public_key())
-        ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-        server = _certificate(name, ca_name, key.public_key())
-        loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        server = server.add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
-        for builder, path in ((ca, self.file), (server, self.server_file)):
-            signed = builder.sign(ca_key, hashes.SHA256())
-            path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-        self.server_key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-
-    def endpoint(self, port: int) -> str:
-        """A Twisted endpoint string with the server's certificate."""
-        return f"ssl:{port}:interface=127.0.0.1:privateKey={self.server_key}:certKey={self.server_file}"
-
-
-def _certificate(subject: x509.Name, issuer: x509.Name, public_key: Any) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-    )

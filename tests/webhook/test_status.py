@@ -24,6 +24,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted import __version__
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, record_of
 from rapida_twisted.errors import StoreUnavailable
@@ -34,8 +35,7 @@ from rapida_twisted.webhook import delivery as webhook_receiver
 from rapida_twisted.webhook import status as webhook
 from rapida_twisted.webhook.delivery import sign
 from rapida_twisted.webhook.status import StatusWebhook
-from tests.docs.blocks import named_block
-from tests.live.tls import Authority
+from tests.support.blocks import named_block
 
 NOW = 1_795_000_000.25
 SECRET = "a-secret-of-the-webhook"

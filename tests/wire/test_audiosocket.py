@@ -24,7 +24,7 @@ from rapida_twisted.wire.audiosocket import (
     UuidFrame,
     audio_header,
 )
-from tests.strategies import (
+from tests.support.strategies import (
     RATES_HZ,
     asterisk_frames,
     cut_up,

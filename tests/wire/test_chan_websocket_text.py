@@ -41,7 +41,7 @@ from rapida_twisted.wire.chan_websocket import (
     UnknownEvent,
 )
 from rapida_twisted.wire.chan_websocket_text import decode_command, decode_event, encode_command, encode_event
-from tests.websocket_strategies import (
+from tests.support.websocket_strategies import (
     COMMAND_STRATEGIES,
     EVENT_STRATEGIES,
     extra_fields,

@@ -21,6 +21,8 @@ from twisted.web.iweb import IAgentEndpointFactory
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.ports import free_port
 from rapida_twisted.asterisk.ari import client as ari
 from rapida_twisted.asterisk.ari import http as ari_http
 from rapida_twisted.asterisk.ari.client import AriClient, channel_id_of
@@ -46,8 +48,6 @@ from tests.asterisk.scripted_ari import (
     channel,
     sleep,
 )
-from tests.live import free_port
-from tests.live.tls import Authority
 
 CONTEXT_ID = "626162E8-ed7b-44b4-b10d-2f3ca1d457ca"
 CHANNEL_ID = channel_id_of(CONTEXT_ID)

@@ -16,11 +16,11 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
+from benchmarks.harness.authority import Authority
 from rapida_twisted.asterisk.ari import events as ari_events
 from rapida_twisted.asterisk.ari.events import AriEvents
 from rapida_twisted.asterisk.ari.http import authorization
 from tests.asterisk.scripted_ari import PASSWORD, ScriptedAri, sleep, until
-from tests.live.tls import Authority
 
 
 class EventsTestCase(TestCase):

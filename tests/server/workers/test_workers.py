@@ -14,8 +14,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live import wait_until
-from tests.live.server import API_KEY, Server
+from benchmarks.harness.server import API_KEY, Server
+from benchmarks.harness.waiting import wait_until
 from tests.server.test_two_servers import Phone
 
 

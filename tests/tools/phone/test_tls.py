@@ -8,22 +8,31 @@ from uuid import uuid4
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.ports import free_port
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.net.http_client import read_ca
 from rapida_twisted.tools.phone.call import SetUpFailed
 from rapida_twisted.tools.phone.options import parse_options
 from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
 from tests.tools.echo_server import API_KEY
-from tests.tools.media_server import Heard, TestCA, free_port
+from tests.tools.media_server import Heard
 from tests.tools.phone.test_websocket_line import NoCall, OptionsTestCase, WebSocketTestCase
+
+
+def certified(directory: Path) -> Authority:
+    """An authority, and a server's certificate by it."""
+    authority = Authority(directory)
+    authority.certify("server")
+    return authority
 
 
 class TlsTests(WebSocketTestCase):
     """https and wss."""
 
     def setUp(self) -> None:
-        self.ca = TestCA(Path(self.mktemp()).absolute())
-        self.other_ca = TestCA(Path(self.mktemp()).absolute())
+        self.ca = certified(Path(self.mktemp()).absolute())
+        self.other_ca = certified(Path(self.mktemp()).absolute())
         self.https_port = free_port()
         super().setUp()
 
@@ -39,7 +48,8 @@ class TlsTests(WebSocketTestCase):
     async def test_private_ca(self) -> None:
         """With its CA's file, a call goes over https and wss."""
         report = await self.call(
-            "--ca", str(self.ca.file), "--tone", "440", "--digits", "3@0.2", "--duration", "0.8", "--save", "heard.wav"
+            *["--ca", str(self.ca.authority), "--tone", "440", "--digits", "3@0.2"],
+            *["--duration", "0.8", "--save", "heard.wav"],
         )
         assert report.level_db is not None
         self.assertEqual((report.problem, Heard.made[0].digits), ("", "3"))
@@ -47,7 +57,7 @@ class TlsTests(WebSocketTestCase):
 
     async def test_wrong_ca(self) -> None:
         """With another CA's file the program says so in one sentence, and exits 1."""
-        code, out, err = await self.program("--ca", str(self.other_ca.file))
+        code, out, err = await self.program("--ca", str(self.other_ca.authority))
         self.assertEqual((code, err), (1, ""))
         self.assertEqual(len(out.splitlines()), 1)
         self.assertIn("not trusted", out)
@@ -61,7 +71,7 @@ class TlsTests(WebSocketTestCase):
 
     async def test_media_is_verified_too(self) -> None:
         """The media connection trusts no more than registration does."""
-        server = WebSocketServer(http_url=self.http_url, api_key=API_KEY, trust=read_ca(self.other_ca.file))
+        server = WebSocketServer(http_url=self.http_url, api_key=API_KEY, trust=read_ca(self.other_ca.authority))
         dialing = WebSocketLine.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         error = await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed)
         self.assertIn("not trusted", str(error))
@@ -69,23 +79,23 @@ class TlsTests(WebSocketTestCase):
     async def test_wrong_name(self) -> None:
         """A certificate for another name is told as that, at registration as in the handshake."""
         http_url = f"https://localhost:{self.https_port}"
-        report = await self.call("--ca", str(self.ca.file), "--http", http_url, "--duration", "0.2")
+        report = await self.call("--ca", str(self.ca.authority), "--http", http_url, "--duration", "0.2")
         self.assertIn("not for this name", report.problem)
-        server = WebSocketServer(http_url=http_url, api_key=API_KEY, trust=read_ca(self.ca.file))
+        server = WebSocketServer(http_url=http_url, api_key=API_KEY, trust=read_ca(self.ca.authority))
         dialing = WebSocketLine.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         error = await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed)
         self.assertIn("not for this name", str(error))
 
     async def test_no_tls_there(self) -> None:
         """https at a port without TLS is one sentence, too."""
-        report = await self.call("--ca", str(self.ca.file), "--http", f"https://127.0.0.1:{self.media.http_port}")
+        report = await self.call("--ca", str(self.ca.authority), "--http", f"https://127.0.0.1:{self.media.http_port}")
         self.assertNotEqual(report.problem, "")
         self.assertNotIn("[(", report.problem)
 
     async def test_audiosocket_with_https(self) -> None:
         """Calls over AudioSocket may be registered over https."""
         audiosocket = f"127.0.0.1:{self.media.audiosocket_port}"
-        words = ["--transport", "audiosocket", "--audiosocket", audiosocket, "--ca", str(self.ca.file)]
+        words = ["--transport", "audiosocket", "--audiosocket", audiosocket, "--ca", str(self.ca.authority)]
         report = await self.call(*words, "--duration", "0.4")
         self.assertEqual(report.problem, "")
 
@@ -104,6 +114,6 @@ class CaFileTests(OptionsTestCase):
 
     def test_ca_bundle(self) -> None:
         """A file may hold several CAs."""
-        cas = [TestCA(Path(self.mktemp())) for _ in range(2)]
-        Path("both.pem").write_bytes(b"# two\n" + b"".join(ca.file.read_bytes() for ca in cas))
+        cas = [Authority(Path(self.mktemp())) for _ in range(2)]
+        Path("both.pem").write_bytes(b"# two\n" + b"".join(ca.authority.read_bytes() for ca in cas))
         self.assertIsNotNone(parse_options(["--http", "https://localhost", "--ca", "both.pem"]).trust)

@@ -13,6 +13,11 @@ from cryptography.x509.oid import NameOID
 
 __all__ = ["Authority"]
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
+
 
 class Authority:
     """An authority, and one server's certificate by it.
@@ -29,6 +34,10 @@ class Authority:
         self._name = _name("an authority for a test")
         made = _certificate(self._name, self._key.public_key(), self._name)
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made = made.add_extension(_SIGNS_CERTIFICATES, critical=True)
+        # Python 3.13 and later refuse an authority without the one, and a certificate without the other.
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        made = made.add_extension(self._identifier, critical=False)
         self._write(self.authority, made)
 
     def certify(self, common_name: str) -> None:
@@ -45,6 +54,8 @@ class Authority:
         made = _certificate(_name(common_name), key.public_key(), self._name)
         address = x509.IPAddress(IPv4Address("127.0.0.1"))
         made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
+        made = made.add_extension(issuer, critical=False)
         self._write(self.certificate, made)
 
     def endpoint(self, port: int) -> str:

@@ -8,33 +8,16 @@ import subprocess
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest
+from benchmarks.harness.authority import Authority
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.programs import required
+from benchmarks.harness.waiting import wait_until
 
-from tests.live import free_port, wait_until
-from tests.live.tls import Authority
-
-__all__ = ["PASSWORD", "RedisServer", "redis_program"]
+__all__ = ["PASSWORD", "RedisServer", "Sentinel"]
 
 PASSWORD = "s3cret/@:%"
 """With all that has to be written otherwise in a URL."""
 QUOTED = "s3cret%2F%40%3A%25"
-
-_found: list[Path] = []
-
-
-def redis_program() -> Path:
-    """The program; it is installed if need be.
-
-    :raises SkipTest: that can't be done here.
-    """
-    if not _found:
-        script = Path(__file__).parents[2] / "script" / "redis"
-        done = subprocess.run([script], capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise SkipTest(done.stderr.strip())
-        _found.append(Path(done.stdout.split()[-1]))
-    return _found[0]
-
 
 class RedisServer:
     """One server.
@@ -54,7 +37,7 @@ class RedisServer:
         self.tls = authority is not None
         self._words = ["--appendonly", "yes", "--appendfsync", "always"] if keeps else ["--appendonly", "no"]
         self._words += words
-        self._program = redis_program()
+        self._program = required("redis-server")
         if authority is None:
             self._words += ["--port", str(self.port)]
         else:

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.faults.phones import Caller, Callers
-from tests.live import wait_until
-from tests.live.server import Server
+from benchmarks.harness.server import Server
+from benchmarks.harness.waiting import wait_until
+from benchmarks.injections.phones import Caller, Callers
 
 __all__ = ["FAULTS", "Fault", "Scale", "Scene", "fault", "kb_of", "workers_of"]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from twisted.trial.unittest import FailTest
 
-from tests.live import free_port, wait_until
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "rapida-media"]

@@ -10,12 +10,12 @@ import uuid
 from collections.abc import Callable
 from itertools import islice
 
+from benchmarks.harness.server import REPOSITORY
+from benchmarks.injections.scene import Scene, fault
 from rapida_twisted.errors import LocalProtocolError, RemoteProtocolError
 from rapida_twisted.wire.audiosocket import AsteriskCodec, ServerCodec, UuidFrame, audio_header
 from rapida_twisted.wire.chan_websocket import ControlForm, Event
 from rapida_twisted.wire.chan_websocket_text import decode_command, decode_event, encode_event
-from tests.faults.scene import Scene, fault
-from tests.live.server import REPOSITORY
 
 __all__ = ["feed"]
 

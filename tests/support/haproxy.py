@@ -12,30 +12,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from twisted.trial.unittest import FailTest, SkipTest
+from twisted.trial.unittest import FailTest
 
-from tests.live import free_port, wait_until
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.programs import required
+from benchmarks.harness.waiting import wait_until
 
-__all__ = ["CONFIGURATION", "Haproxy", "haproxy_program"]
+__all__ = ["CONFIGURATION", "Haproxy"]
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = REPOSITORY / "docs/grow/haproxy.cfg"
-
-_found: list[str] = []
-
-
-def haproxy_program() -> str:
-    """The program; it is installed if need be.
-
-    :raises SkipTest: that can't be done here.
-    """
-    if not _found:
-        done = subprocess.run([REPOSITORY / "script/haproxy"], capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise SkipTest(done.stderr.strip())
-        _found.append(done.stdout.split()[-1])
-    return _found[0]
-
 
 class Haproxy:
     """One HAProxy in front of two nodes.
@@ -81,7 +67,7 @@ class Haproxy:
             "TWO_AUDIOSOCKET": f"127.0.0.1:{audiosocket[1]}",
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._program = haproxy_program()
+        self._program = required("haproxy")
 
     def start(self) -> None:
         """Start it, and wait until it says that both nodes are up."""

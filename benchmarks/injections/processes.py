@@ -9,10 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.faults.scene import Scene, fault, log_bytes, pid_of, workers_of
-from tests.live import wait_until
-from tests.live.server import Server
-from tests.store.redis_server import RedisServer
+from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.server import Server
+from benchmarks.harness.waiting import wait_until
+from benchmarks.injections.scene import Scene, fault, log_bytes, pid_of, workers_of
 
 FAKETIME = [f"/usr/lib/{kind}-linux-gnu/faketime/libfaketime.so.1" for kind in ("x86_64", "aarch64")]
 

@@ -8,10 +8,10 @@ import statistics
 import time
 from contextlib import closing
 
-from tests.faults.phones import Caller
-from tests.faults.scene import Scene, fault, kb_of
-from tests.live import wait_until
-from tests.live.server import Server
+from benchmarks.harness.server import Server
+from benchmarks.harness.waiting import wait_until
+from benchmarks.injections.phones import Caller
+from benchmarks.injections.scene import Scene, fault, kb_of
 
 MEAN_CALL_S = 20.0
 UNCLAIMED = 0.03

@@ -7,10 +7,10 @@ import time
 import urllib.error
 from pathlib import Path
 
-from tests.faults.scene import Scene, fault
-from tests.live import wait_until
-from tests.live.server import Server
-from tests.store.redis_server import RedisServer
+from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.server import Server
+from benchmarks.harness.waiting import wait_until
+from benchmarks.injections.scene import Scene, fault
 
 DISK_MB = 16
 

@@ -9,10 +9,10 @@ import time
 import uuid
 from collections.abc import Callable
 
+from benchmarks.harness.server import Server
+from benchmarks.injections.phones import FRAME
+from benchmarks.injections.scene import Scene, fault, figure, kb_of, log_bytes
 from rapida_twisted.wire.audiosocket import AsteriskCodec, UuidFrame
-from tests.faults.phones import FRAME
-from tests.faults.scene import Scene, fault, figure, kb_of, log_bytes
-from tests.live.server import Server
 
 
 def _connect(port: int) -> socket.socket:
