@@ -13,7 +13,16 @@ from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["CallContext", "CallProgress", "CallStatus", "ContextStatus", "Direction", "EndReason", "record_of"]
+__all__ = [
+    "CallContext",
+    "CallParameters",
+    "CallProgress",
+    "CallStatus",
+    "ContextStatus",
+    "Direction",
+    "EndReason",
+    "record_of",
+]
 
 
 class ContextStatus(StrEnum):
@@ -257,6 +266,18 @@ class CallContext:
     def _must_be(self, status: ContextStatus) -> None:
         if self.status is not status:
             raise ValueError(f"context {self.context_id} is {self.status.value}, not {status.value}")
+
+
+@dataclass(frozen=True)
+class CallParameters:
+    """What a registration says of its call."""
+
+    caller: str
+    """Empty for an anonymous call."""
+    called: str
+    channel_id: str
+    variables: Mapping[str, str]
+    """Every parameter that has no meaning of its own."""
 
 
 def record_of(context: CallContext) -> dict[str, Any]:

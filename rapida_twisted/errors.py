@@ -24,6 +24,7 @@ __all__ = [
     "StoreUnavailable",
     "TooManyCalls",
     "TransferRefused",
+    "UnknownAssistant",
     "UnknownContext",
     "UpstreamFailed",
 ]
@@ -79,6 +80,10 @@ class ContextClaimed(ContextError):
     """Another media connection already has, or had, this call."""
 
     word = "already claimed"
+
+
+class UnknownAssistant(RapidaError):
+    """No assistant answers the id that a call is registered for."""
 
 
 class StoreUnavailable(RapidaError):

@@ -5,6 +5,7 @@ from rapida_twisted.interfaces.call import IAssistant, ICall, ICallPlumbing, Pla
 from rapida_twisted.interfaces.far_end import IFarEnd, IFarEndUser
 from rapida_twisted.interfaces.media import ICallStarter, IMediaChannel, IMediaSink, IPolledReader, IReception
 from rapida_twisted.interfaces.outbound import IOutbound, OutboundCall
+from rapida_twisted.interfaces.registrar import IRegistrar
 from rapida_twisted.interfaces.store import (
     Adopted,
     ICallStore,
@@ -38,6 +39,7 @@ __all__ = [
     "IOutbound",
     "IPolledReader",
     "IReception",
+    "IRegistrar",
     "Notice",
     "OutboundCall",
     "PlayOutcome",

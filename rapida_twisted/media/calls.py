@@ -17,12 +17,12 @@ class Calls:
     """The calls now up in this process.
 
     :param limit: how many may be up at once.
-    :param tally: knows how many are up in other processes that share the limit.
+    :param counter: shares the count with the other processes that the limit holds for.
     """
 
-    def __init__(self, limit: int, tally: SharedCounter | None = None) -> None:
+    def __init__(self, limit: int, counter: SharedCounter | None = None) -> None:
         self.limit = limit
-        self._tally = tally if tally is not None else SharedCounter()
+        self._counter = counter if counter is not None else SharedCounter()
         self.total = 0
         """Calls that ever were up."""
         self._calls: dict[str, Call] = {}
@@ -40,19 +40,19 @@ class Calls:
 
     def check_room(self, coming: int = 0) -> None:
         """:raises TooManyCalls: the limit is reached, with those that are about to come up."""
-        if len(self._calls) + coming + self._tally.elsewhere >= self.limit:
+        if len(self._calls) + coming + self._counter.others >= self.limit:
             raise TooManyCalls(f"{self.limit} calls are up, which is the limit")
 
     def add(self, call: Call) -> None:
         """A call is up."""
         self._calls[call.context.context_id] = call
-        self._tally.tell(len(self._calls))
+        self._counter.publish(len(self._calls))
         self.total += 1
 
     def remove(self, call: Call) -> None:
         """A call is over; nothing happens if it is not here."""
         self._calls.pop(call.context.context_id, None)
-        self._tally.tell(len(self._calls))
+        self._counter.publish(len(self._calls))
         if not self._calls:
             waiting, self._waiting_for_empty = self._waiting_for_empty, []
             for empty in waiting:

@@ -31,22 +31,21 @@ _ID_BYTES = 36
 
 
 class SharedCounter:
-    """How many there are of something that is limited: told by this process, and asked for of others, where they share
-    the limit. This one shares it with nobody."""
+    """The count of something that several processes limit together. This base class is for one process alone."""
 
     __slots__ = ()
 
-    def tell(self, count: int) -> None:
-        """So many are here now."""
+    def publish(self, count: int) -> None:
+        """Set this process's count."""
 
     @property
-    def elsewhere(self) -> int:
-        """How many others have."""
+    def others(self) -> int:
+        """The sum of the other processes' counts."""
         return 0
 
     @property
-    def ahead(self) -> int:
-        """How many more are here than at that one of the others who take more that has the fewest."""
+    def surplus(self) -> int:
+        """How many more calls this worker has than the least-loaded worker that accepts calls."""
         return 0
 
 

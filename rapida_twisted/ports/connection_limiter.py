@@ -47,7 +47,7 @@ class ConnectionLimiter:
 
     :param name: of the port, for the log; in lower case for the counts.
     :param seconds: a clock that never goes back.
-    :param tally: knows how many are inside at other processes' doors that share the limit of connections at once.
+    :param counter: shares the count of connections with the other processes that the limit holds for.
     """
 
     _log = Logger()
@@ -60,7 +60,7 @@ class ConnectionLimiter:
         seconds: Callable[[], float] = time.monotonic,
         *,
         proxied: bool = False,
-        tally: SharedCounter | None = None,
+        counter: SharedCounter | None = None,
     ) -> None:
         self.name = name
         self.proxied = proxied
@@ -68,7 +68,7 @@ class ConnectionLimiter:
         self.inside = 0
         """Connections now."""
         self._rules = rules
-        self._tally = tally if tally is not None else SharedCounter()
+        self._counter = counter if counter is not None else SharedCounter()
         self._rejections = rejections if rejections is not None else RejectionLog()
         self._seconds = seconds
         self._bucket = TokenBucket(rules.rate, seconds())
@@ -77,7 +77,7 @@ class ConnectionLimiter:
 
     def enter(self, peer: Any) -> bool:
         """Somebody connects: whether they are let in. Then :meth:`leave` must follow."""
-        if self.inside + self._tally.elsewhere >= self._rules.connections:
+        if self.inside + self._counter.others >= self._rules.connections:
             return self.refuse("too_many", peer, f"{self._rules.connections} connections are open, which is the limit")
         if not self._bucket.take(self._seconds()):
             return self.refuse("too_fast", peer, f"more than {self._rules.rate:g} new connections a second")
@@ -87,18 +87,18 @@ class ConnectionLimiter:
         elif not self.identify(peer):
             return False
         self.inside += 1
-        self._tally.tell(self.inside)
+        self._counter.publish(self.inside)
         return True
 
     @property
     def is_ahead(self) -> bool:
         """Whether more are inside than at another process's door to the same port."""
-        return self._tally.ahead > 0
+        return self._counter.surplus > 0
 
     def leave(self, peer: Any) -> None:
         """A connection that was let in is gone."""
         self.inside -= 1
-        self._tally.tell(self.inside)
+        self._counter.publish(self.inside)
         if not self.proxied:
             self.forget(peer)
 

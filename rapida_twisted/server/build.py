@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import Service
@@ -29,7 +30,7 @@ from rapida_twisted.asterisk.outbound.progress_writer import ProgressWriter
 from rapida_twisted.asterisk.outbound.trunk import Trunk, TrunkLimits
 from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.asterisk.vault.vault import open_vault
-from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.context import CallContext, CallParameters, EndReason
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
@@ -43,16 +44,18 @@ from rapida_twisted.observe.counted_client import CountedClient
 from rapida_twisted.observe.interface import Instant
 from rapida_twisted.observe.multiprocess import open_metrics
 from rapida_twisted.observe.sampler import Sampler
-from rapida_twisted.ports.listening_port import outcome_of
+from rapida_twisted.ports.connection_limiter import ConnectionLimits
+from rapida_twisted.ports.listening_port import outcome_of, tcp_endpoint
 from rapida_twisted.ports.rejection_log import RejectionLog
-from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, ServerPorts
+from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, PortSpec, ServerPorts
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.server.banner import dialplan_values, welcome_text
 from rapida_twisted.server.lease import Lease, owner_name
 from rapida_twisted.server.preflight import check_start
 from rapida_twisted.server.reception import Reception
-from rapida_twisted.server.role import STANDALONE, ProcessRole
+from rapida_twisted.server.registrar import Registrar
+from rapida_twisted.server.role import ACCEPTING, ARI, STANDALONE, ProcessRole
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
 from rapida_twisted.store.memory import MemoryStore
@@ -62,14 +65,13 @@ from rapida_twisted.store.url import open_store
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.metrics import MetricsPage
 from rapida_twisted.web.next_hop import ContextPages
-from rapida_twisted.web.parameters import CallParameters
+from rapida_twisted.web.parameters import check_assistant
 from rapida_twisted.web.proxy import ForwardedOutbound
-from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 from rapida_twisted.web.websocket import handshake_gate, websocket_page
 from rapida_twisted.webhook.status import StatusWebhook
 
-__all__ = ["RapidaMedia"]
+__all__ = ["RapidaMedia", "port_specs"]
 
 HOUSEKEEPING_S = 5.0
 CONNECT_S = 5.0
@@ -114,7 +116,7 @@ class RapidaMedia(Service):
         self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.governor = Governor(self.clock, settings.polling, reactor)
-        self.calls = Calls(settings.max_calls, role.tally("calls"))
+        self.calls = Calls(settings.max_calls, role.counter("calls"))
         self.rejections = RejectionLog()
         """What was refused, by name: ``rejections.counts``."""
         self._idle_watch = IdleWatch(self.calls, settings.idle_s, lambda: self._count("call.idle"))
@@ -143,7 +145,10 @@ class RapidaMedia(Service):
         self.outbound = self._make_outbound()
         self._audiosocket: AudioSocketFactory | None = None
         self._site_open: RapidaSite | None = None
-        self._ports = ServerPorts(settings, self.rejections, role, reactor)
+        self._ports = ServerPorts(
+            port_specs(settings) if role.media else {}, self.rejections, reactor,
+            sockets=role.sockets, elsewhere=role.ports, counter=role.counter, accepting=role.counter(ACCEPTING),
+        )  # fmt: skip
         self._announce = announce
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = reactor
@@ -200,7 +205,8 @@ class RapidaMedia(Service):
         )  # fmt: skip
 
     async def _register_from_stasis(self, assistant_id: str, channel: AriChannel) -> CallContext:
-        """A call that its dialplan gave to our Stasis application."""
+        """Register a call that its dialplan gave to our Stasis application."""
+        check_assistant(self.registrar, assistant_id)
         parameters = CallParameters(channel.caller, channel.extension, channel.id, {})
         return await self.registrar.register(assistant_id, parameters)
 
@@ -263,8 +269,22 @@ class RapidaMedia(Service):
         self._audiosocket = AudioSocketFactory(
             self.reception, self.reactor, settings.audiosocket_uuid_s, settings.audiosocket_waiting, self.rejections
         )
+        if ARI in self._role.sockets:
+            self._ports.serve_unix(self._role.sockets[ARI], site)
         self._ports.open(site, self._audiosocket)
+        if self._role.media:
+            self._compare_limits()
         self._site_open = site
+
+    def _compare_limits(self) -> None:
+        """One Asterisk may bring all the calls there may be, if there may be as many connections."""
+        settings, most = self.settings, min(self.settings.connections, self.settings.connections_of_address)
+        if settings.max_calls > most:
+            self._log.warn(
+                "MAX_CALLS is {calls}, but CONNECTIONS__MAX and CONNECTIONS__OF_ADDRESS let one address make {most}"
+                " connections",
+                calls=settings.max_calls, most=most,
+            )  # fmt: skip
 
     def _refuses_calls(self) -> bool:
         """Whether calls that come now had better go elsewhere; where another process has the ports, they came to us
@@ -442,6 +462,26 @@ class RapidaMedia(Service):
         finally:
             if self._drained.active():
                 self._drained.cancel()
+
+
+def port_specs(settings: Settings) -> dict[str, PortSpec]:
+    """The ports to listen on, by name."""
+    limits = ConnectionLimits(
+        proxies=settings.proxy_allow,
+        connections=settings.connections,
+        of_address=settings.connections_of_address,
+        rate=settings.connections_rate,
+        address_rate=settings.connections_address_rate,
+    )
+    http = settings.http_endpoint or tcp_endpoint(settings.http_host, settings.http_port)
+    audiosocket = settings.audiosocket_endpoint or tcp_endpoint(settings.audiosocket_host, settings.audiosocket_port)
+    specs = {
+        HTTP: PortSpec(http, limits, settings.http_port),
+        AUDIOSOCKET: PortSpec(
+            audiosocket, replace(limits, networks=settings.audiosocket_allow), settings.audiosocket_port
+        ),
+    }
+    return specs | ({HTTPS: PortSpec(settings.https_endpoint, limits)} if settings.https_endpoint else {})
 
 
 def _never_sent(error: BaseException) -> bool:

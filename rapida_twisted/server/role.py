@@ -1,4 +1,4 @@
-"""What part of the server a process is: all of it, or one of several that share a machine's calls."""
+"""What a process does: everything, or one share of the work of several that split a machine's calls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from rapida_twisted.net.limits import SharedCounter, SharedIds
 
-__all__ = ["ARI", "OPEN", "STANDALONE", "ProcessRole"]
+__all__ = ["ACCEPTING", "ARI", "STANDALONE", "ProcessRole"]
 
 ARI = "ARI"
-"""What the socket is called at which the process that speaks with Asterisk's ARI takes requests for outbound calls."""
+"""Names the UNIX socket on which the process that speaks with Asterisk's ARI takes requests for outbound calls."""
 
-OPEN = "open"
-"""The tally in which a process has 1 while it takes calls."""
+ACCEPTING = "open"
+"""Names the counter in which a process has 1 while it takes calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class ProcessRole:
     ari_socket: str = ""
     """The path of the UNIX socket at which another process places outbound calls; empty: none does."""
     sockets: Mapping[str, socket.socket] = field(default_factory=dict)
-    """Sockets that listen already and that others accept from, too, by what listens on them, such as ``HTTP``."""
+    """Listening sockets that several processes accept from, by port name, such as ``HTTP``."""
     ports: Mapping[str, int] = field(default_factory=dict)
-    """Where other processes listen, likewise by name."""
-    tally: Callable[[str], SharedCounter] = field(default=lambda name: SharedCounter())
-    """Makes the count of something that is limited for all processes together."""
+    """The port numbers on which other processes listen, by port name."""
+    counter: Callable[[str], SharedCounter] = field(default=lambda name: SharedCounter())
+    """Makes the counter of something that is limited for all processes together."""
     unbridged: SharedIds = field(default_factory=SharedIds)
     """The contextIds of calls whose media is not in Asterisk's bridge yet."""
 

@@ -18,15 +18,15 @@ from twisted.web.server import Request
 
 from rapida_twisted.context import CallStatus
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope, is_key_name
-from rapida_twisted.interfaces import IOutbound, OutboundCall
+from rapida_twisted.interfaces import IOutbound, IRegistrar, OutboundCall
 from rapida_twisted.web.parameters import (
     LONGEST_NAME,
     LONGEST_NUMBER,
     LONGEST_VALUE,
     MAX_VARIABLES,
+    check_assistant,
     checked_text,
 )
-from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.resource import KeyedResource, NotFound, granted
 from rapida_twisted.web.responses import Answer, Refusal, error_answer, json_answer
 
@@ -60,7 +60,7 @@ class OutboundPages(Resource):
     :param outbound: places the calls; None: this server places none.
     """
 
-    def __init__(self, registrar: Registrar, keys: ApiKeys, outbound: IOutbound | None) -> None:
+    def __init__(self, registrar: IRegistrar, keys: ApiKeys, outbound: IOutbound | None) -> None:
         super().__init__()
         self._registrar = registrar
         self._keys = keys
@@ -85,7 +85,7 @@ class OutboundPage(KeyedResource):
     scope = Scope.CONTROL
     answer_timeout_s = PLACE_TIMEOUT_S
 
-    def __init__(self, registrar: Registrar, keys: ApiKeys, outbound: IOutbound | None, assistant_id: str) -> None:
+    def __init__(self, registrar: IRegistrar, keys: ApiKeys, outbound: IOutbound | None, assistant_id: str) -> None:
         super().__init__(keys)
         self._registrar = registrar
         self._outbound = outbound
@@ -97,7 +97,7 @@ class OutboundPage(KeyedResource):
             raise Refusal(501, "this server places no calls")
         if _is_overdue(request):
             raise Refusal(503, "whoever asked for this call waits for it no longer")
-        self._registrar.check(self._assistant_id)
+        check_assistant(self._registrar, self._assistant_id)
         call = replace(parse_call(self._assistant_id, request), key_name=granted(request).key_name)
         await self._registrar.check_key(granted(request))
         context = await self._outbound.place(call)

@@ -1,19 +1,21 @@
-"""What a registration says of its call: from the query, a form or a JSON object to checked text."""
+"""Parses and checks a registration's parameters (query, form or JSON)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.server import Request
 
+from rapida_twisted.context import CallParameters
 from rapida_twisted.credentials.api_keys import holds_key, is_key_name
+from rapida_twisted.interfaces import IRegistrar
 from rapida_twisted.web.responses import Refusal
 
-__all__ = ["CallParameters", "checked_text", "parse_parameters"]
+__all__ = ["check_assistant", "checked_text", "parse_parameters"]
 
+LONGEST_ASSISTANT_ID = 128
 LONGEST_NUMBER = 128
 LONGEST_NAME = 64
 LONGEST_VALUE = 1024
@@ -25,18 +27,6 @@ CALLER_NAMES = ("from", "caller", "callerid")
 CALLED_NAMES = ("to", "extension", "dnid")
 CHANNEL_NAME = "channel_id"
 _KNOWN_NAMES = frozenset((*CALLER_NAMES, *CALLED_NAMES, CHANNEL_NAME))
-
-
-@dataclass(frozen=True)
-class CallParameters:
-    """What is known of a call before it begins."""
-
-    caller: str
-    """Empty for an anonymous call."""
-    called: str
-    channel_id: str
-    variables: Mapping[str, str]
-    """Every parameter that has no meaning of its own."""
 
 
 def parse_parameters(request: Request) -> CallParameters:
@@ -60,6 +50,17 @@ def parse_parameters(request: Request) -> CallParameters:
         channel_id=given.get(CHANNEL_NAME, ""),
         variables=variables,
     )
+
+
+def check_assistant(registrar: IRegistrar, assistant_id: str) -> None:
+    """Check that the server takes calls to this assistant now.
+
+    :raises Refusal: 400: the id is no text of one line.
+    :raises Draining: the server takes no calls.
+    :raises UnknownAssistant: no assistant answers the id.
+    """
+    checked_text(assistant_id, LONGEST_ASSISTANT_ID, "the assistant's id")
+    registrar.check(assistant_id)
 
 
 def checked_text(value: str, longest: int, what: str) -> str:

@@ -23,6 +23,7 @@ from rapida_twisted.errors import (
     RapidaError,
     StoreUnavailable,
     TooManyCalls,
+    UnknownAssistant,
     UnknownContext,
     UpstreamFailed,
 )
@@ -105,6 +106,8 @@ def refusal_of(error: BaseException | None) -> Refusal | None:
     match error:
         case Refusal():
             return error
+        case UnknownAssistant():
+            return Refusal(404, str(error))
         case UnknownContext():
             return Refusal(404, "no such call")
         case CallNotPlaced():

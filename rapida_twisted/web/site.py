@@ -16,12 +16,12 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.interfaces import ICallStore, IOutbound
+from rapida_twisted.interfaces import ICallStore, IOutbound, IRegistrar
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.web.calls import CallsPage
 from rapida_twisted.web.health import HealthPage, ReadyPage
 from rapida_twisted.web.outbound import OutboundPages
-from rapida_twisted.web.registration import Registrar, RegistrationsPage
+from rapida_twisted.web.registration import RegistrationsPage
 from rapida_twisted.web.resource import Branch
 from rapida_twisted.web.responses import ERROR_HEADER, Answer, describe, send
 
@@ -54,7 +54,7 @@ def make_root(
     *,
     store: ICallStore,
     keys: ApiKeys,
-    registrar: Registrar,
+    registrar: IRegistrar,
     hang_up: Callable[[str], bool],
     draining: Callable[[], bool],
     extra: Mapping[bytes, IResource] | None = None,
@@ -74,7 +74,7 @@ def make_site(
     *,
     store: ICallStore,
     keys: ApiKeys,
-    registrar: Registrar,
+    registrar: IRegistrar,
     hang_up: Callable[[str], bool],
     draining: Callable[[], bool],
     reactor: Any,

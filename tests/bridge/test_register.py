@@ -24,8 +24,8 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.net.http_client import make_client
+from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import make_site
 
 reactor: Any = reactor_

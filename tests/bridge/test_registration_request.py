@@ -21,8 +21,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from rapida_twisted.bridge.registration_request import register_call
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import RegistrationRefused
+from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import make_site
 
 CONTEXT_ID = "626162e8-ed7b-44b4-b10d-2f3ca1d457ca"

@@ -20,9 +20,9 @@ from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.protocols import chan_websocket_app as websocket
 from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory, MediaServerFactory
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskServerFactory
+from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.next_hop import ContextPages
-from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_root
 from rapida_twisted.web.websocket import handshake_gate, websocket_page
 from rapida_twisted.wire.chan_websocket import ControlForm, MarkMedia

@@ -18,8 +18,8 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.key_ring import KeyRing
 from rapida_twisted.interfaces import IOutbound
+from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 
 NOW = 1_795_000_000.25

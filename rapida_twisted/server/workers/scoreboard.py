@@ -10,13 +10,13 @@ import mmap
 import os
 
 from rapida_twisted.net.limits import SharedCounter, SharedIds
-from rapida_twisted.server.role import OPEN
+from rapida_twisted.server.role import ACCEPTING
 
 __all__ = ["COLUMNS", "ROWS", "Scoreboard"]
 
 ROWS = 256
 """More than there can be processes: while workers are replaced there are twice as many."""
-COLUMNS = (OPEN, "calls", "HTTP", "HTTPS", "AudioSocket")
+COLUMNS = (ACCEPTING, "calls", "HTTP", "HTTPS", "AudioSocket")
 _CELLS_SIZE = ROWS * len(COLUMNS) * 8
 _SIZE = _CELLS_SIZE + SharedIds.SIZE
 
@@ -43,9 +43,9 @@ class Scoreboard:
         os.ftruncate(fd, _SIZE)
         return cls(fd)
 
-    def tally(self, name: str) -> SharedCounter:
+    def counter(self, name: str) -> SharedCounter:
         """What this process has of something, one of :data:`COLUMNS`, and the others; of others it knows nothing."""
-        return _Column(self._column(name), self._column(OPEN), self.row) if name in COLUMNS else SharedCounter()
+        return _Column(self._column(name), self._column(ACCEPTING), self.row) if name in COLUMNS else SharedCounter()
 
     def _column(self, name: str) -> memoryview:
         return self._cells[COLUMNS.index(name) :: len(COLUMNS)]
@@ -64,18 +64,15 @@ class _Column(SharedCounter):
         self._open = opened
         self._row = row
 
-    def tell(self, count: int) -> None:
-        """So many are here now."""
+    def publish(self, count: int) -> None:
         self._cells[self._row] = count
 
     @property
-    def elsewhere(self) -> int:
-        """How many the others have."""
+    def others(self) -> int:
         return sum(self._cells) - self._cells[self._row]
 
     @property
-    def ahead(self) -> int:
-        """How many more are here than at that one of the others who take more that has the fewest."""
+    def surplus(self) -> int:
         mine = self._cells[self._row]
         return mine - min(
             (count for count, opened in zip(self._cells, self._open, strict=True) if opened), default=mine

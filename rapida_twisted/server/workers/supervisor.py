@@ -18,9 +18,8 @@ from twisted.logger import Logger
 from rapida_twisted.errors import StartError
 from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
 from rapida_twisted.ports.listening_port import bind, outcome_of
-from rapida_twisted.ports.server_ports import endpoints
 from rapida_twisted.server.banner import dialplan_values, welcome_text
-from rapida_twisted.server.build import RapidaMedia
+from rapida_twisted.server.build import RapidaMedia, port_specs
 from rapida_twisted.server.lease import owner_name
 from rapida_twisted.server.preflight import Keys, check_start
 from rapida_twisted.server.role import ARI
@@ -116,8 +115,8 @@ class WorkerSupervisor(Service):
         try:
             self._folder = _make_folder()
             self._environ = prepare_shared(self._folder / "metrics")
-            for what, description in endpoints(self._settings).items():
-                self._sockets[what] = bind(what, description)
+            for name, spec in port_specs(self._settings).items():
+                self._sockets[name] = bind(name, spec.endpoint)
             self._sockets[ARI] = self._open_ari()
         except OSError as error:
             raise StartError(f"the workers can't be started: {error}") from None

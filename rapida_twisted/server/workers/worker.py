@@ -186,7 +186,7 @@ def _role(start: Start, sockets: dict[str, socket.socket]) -> ProcessRole:
         ari_socket="" if is_ari else start.ari_socket,
         sockets=sockets,
         ports=start.ports,
-        tally=board.tally,
+        counter=board.counter,
         unbridged=board.unbridged,
     )
 

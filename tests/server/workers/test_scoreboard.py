@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.server.role import OPEN
+from rapida_twisted.server.role import ACCEPTING
 from rapida_twisted.server.workers.scoreboard import COLUMNS, ROWS, Scoreboard
 
 
@@ -23,19 +23,19 @@ class BoardTests(SynchronousTestCase):
     def test_elsewhere(self) -> None:
         """Each knows what the others have together, of each thing by itself."""
         for count, worker in enumerate(self.workers, 1):
-            worker.tally("calls").tell(10 * count)
-            worker.tally("HTTP").tell(count)
-        self.assertEqual([worker.tally("calls").elsewhere for worker in self.workers], [50, 40, 30])
-        self.assertEqual([worker.tally("HTTP").elsewhere for worker in self.workers], [5, 4, 3])
-        self.assertEqual(self.workers[0].tally("AudioSocket").elsewhere, 0)
+            worker.counter("calls").publish(10 * count)
+            worker.counter("HTTP").publish(count)
+        self.assertEqual([worker.counter("calls").others for worker in self.workers], [50, 40, 30])
+        self.assertEqual([worker.counter("HTTP").others for worker in self.workers], [5, 4, 3])
+        self.assertEqual(self.workers[0].counter("AudioSocket").others, 0)
 
     def test_process_is_gone(self) -> None:
         """What it had counts no more; what the others have does."""
         for worker in self.workers:
             for name in COLUMNS:
-                worker.tally(name).tell(7)
+                worker.counter(name).publish(7)
         self.parent.wipe(2)
-        self.assertEqual([worker.tally("calls").elsewhere for worker in self.workers], [7, 14, 7])
+        self.assertEqual([worker.counter("calls").others for worker in self.workers], [7, 14, 7])
 
     def test_unbridged(self) -> None:
         """All processes see which calls are not bridged yet; the counts stay as they are."""
@@ -50,19 +50,19 @@ class BoardTests(SynchronousTestCase):
     def test_ahead(self) -> None:
         """Who has more than the one with the fewest, of those that take more, is ahead by so many."""
         for count, worker in zip((5, 2, 9), self.workers, strict=True):
-            worker.tally("HTTP").tell(count)
-        self.assertEqual(self.workers[0].tally("HTTP").ahead, 0)
+            worker.counter("HTTP").publish(count)
+        self.assertEqual(self.workers[0].counter("HTTP").surplus, 0)
         for worker in self.workers:
-            worker.tally(OPEN).tell(1)
-        self.assertEqual([worker.tally("HTTP").ahead for worker in self.workers], [3, 0, 7])
-        self.workers[1].tally(OPEN).tell(0)
-        self.assertEqual([worker.tally("HTTP").ahead for worker in self.workers], [0, -3, 4])
+            worker.counter(ACCEPTING).publish(1)
+        self.assertEqual([worker.counter("HTTP").surplus for worker in self.workers], [3, 0, 7])
+        self.workers[1].counter(ACCEPTING).publish(0)
+        self.assertEqual([worker.counter("HTTP").surplus for worker in self.workers], [0, -3, 4])
 
     def test_nobody_shares_it(self) -> None:
         """Something that the board has no place for is counted by each process for itself."""
-        tally = self.workers[0].tally("keys")
-        tally.tell(3)
-        self.assertEqual((self.workers[1].tally("keys").elsewhere, tally.ahead), (0, 0))
+        counter = self.workers[0].counter("keys")
+        counter.publish(3)
+        self.assertEqual((self.workers[1].counter("keys").others, counter.surplus), (0, 0))
 
     @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(COLUMNS), st.integers(0, 1 << 40))))
     def test_any_counts(self, told: list[tuple[int, str, int]]) -> None:
@@ -71,9 +71,9 @@ class BoardTests(SynchronousTestCase):
             self.parent.wipe(row)
         last: dict[tuple[int, str], int] = {}
         for number, name, count in told:
-            self.workers[number].tally(name).tell(count)
+            self.workers[number].counter(name).publish(count)
             last[number, name] = count
         for mine, worker in enumerate(self.workers):
             for name in COLUMNS:
                 others = sum(last.get((number, name), 0) for number in range(3) if number != mine)
-                self.assertEqual(worker.tally(name).elsewhere, others)
+                self.assertEqual(worker.counter(name).others, others)

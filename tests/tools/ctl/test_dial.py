@@ -24,11 +24,11 @@ from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direct
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import CallNotPlaced, RapidaError, StoreUnavailable, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall
+from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.tools.ctl.calls import calls_text
 from rapida_twisted.tools.ctl.dial import LAST_WORDS_S, PATIENCE_S, Dialling, change_text
 from rapida_twisted.tools.ctl.server_client import NoAnswer, Reply, ServerRefused
-from rapida_twisted.web.registration import Registrar
 from rapida_twisted.web.site import RapidaSite, make_site
 from tests.tools.ctl.test_calls import API_KEY, CTL, WRONG_KEY, ServerTestCase, Stranger
 

@@ -1,4 +1,4 @@
-"""How many calls a key may have at once, where the key file says so."""
+"""Limits the calls of an API key, where the key file sets a limit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ __all__ = ["KeyLimit"]
 
 
 class KeyLimit:
-    """Counts the calls of a key in the store, which knows those of other processes too.
+    """Counts the calls of a key in the store, which holds those of other processes too.
 
-    Within this process the limit is exact. Of several that register at the same moment each may be one call too far.
+    Within this process the limit is exact. Each further process that registers at the same moment may exceed it by one.
 
-    :param store: knows the calls.
     :param now: wall-clock time in UNIX seconds.
-    :param refused: called at each call that is refused.
+    :param refused: called for each refused call.
     """
 
     def __init__(self, store: ICallStore, now: Callable[[], float], refused: Callable[[], None] = lambda: None) -> None:
@@ -31,7 +30,7 @@ class KeyLimit:
         self._locks: dict[str, DeferredLock] = {}
 
     async def check(self, grant: Grant) -> None:
-        """:raises TooManyCalls: the key has as many calls as it may."""
+        """:raises TooManyCalls: the key has reached its limit."""
         if not grant.max_calls:
             return
         count = await self._store.calls_of_key(grant.key_name, now=self._now())
@@ -40,14 +39,14 @@ class KeyLimit:
             raise TooManyCalls(f"{count} calls of this API key wait or are up, and its limit is {grant.max_calls}")
 
     async def add(self, context: CallContext, grant: Grant, max_pending: int) -> None:
-        """Keep a new context, if the key may have one more.
+        """Keep a new context.
 
-        :raises TooManyCalls: it may not, or too many calls wait already.
+        :raises TooManyCalls: the key has reached its limit, or too many calls wait for their media.
         """
         if not grant.max_calls:
             await self._store.add(context, max_pending)
             return
-        # Between the count and the call nobody else of this key may come.
+        # Nothing else of this key may be added between the count and the call.
         lock = self._locks.setdefault(grant.key_name, DeferredLock())
         await lock.acquire()
         try:
