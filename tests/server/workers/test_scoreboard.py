@@ -41,9 +41,9 @@ class BoardTests(SynchronousTestCase):
         """All processes see which calls are not bridged yet; the counts stay as they are."""
         call = "6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11"
         self.workers[2].unbridged.add(call)
-        self.workers[2].tally("AudioSocket").tell(7)
+        self.workers[2].counter("AudioSocket").publish(7)
         self.assertEqual([call in worker.unbridged for worker in self.workers], [True] * 3)
-        self.assertEqual(self.workers[0].tally("AudioSocket").elsewhere, 7)
+        self.assertEqual(self.workers[0].counter("AudioSocket").others, 7)
         self.workers[2].unbridged.discard(call)
         self.assertNotIn(call, self.workers[0].unbridged)
 
