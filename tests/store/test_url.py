@@ -59,7 +59,7 @@ class OpenStoreTests(SynchronousTestCase):
     def test_redis_without_its_library(self) -> None:
         """Without txredisapi it says how to get it."""
         missing = patch.dict(sys.modules, {"rapida_twisted.store.redis": None})
-        with missing, self.assertRaisesRegex(SettingsError, r"rapida-twisted\[redis\]"):
+        with missing, self.assertRaisesRegex(SettingsError, r"extra 'redis'"):
             open_store("redis://host", Path("/state"), None)
 
 
