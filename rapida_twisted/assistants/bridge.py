@@ -8,10 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.logger import Logger
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from rapida_twisted.assistants.registry import parse_assistant
 from rapida_twisted.bridge.assistant import Bridge
 from rapida_twisted.bridge.breaker import CircuitBreaker
 from rapida_twisted.bridge.fallback import Fallback
@@ -22,15 +20,14 @@ from rapida_twisted.interfaces import (
     AssistantEnvironment,
     Counters,
     IAssistant,
-    IAssistantFactory,
     IAssistantMaker,
     IFarEnd,
     IFarEndUser,
 )
-from rapida_twisted.net.http_client import make_client
 
-__all__ = ["BridgeFactory", "BridgeMaker"]
+__all__ = ["BridgeMaker", "configure"]
 
+BRIDGE = "bridge"
 NEXT = "next"
 
 
@@ -40,19 +37,19 @@ class BridgeMaker:
 
     :param route: where to.
     :param breaker: spares calls the waiting for a server that is down.
-    :param pool: the connections of the route's HTTP client.
+    :param client: the route's HTTP client; closed with the maker.
     :param counters: counts the outcome of each attempt.
     """
 
     _log = Logger()
 
     def __init__(
-        self, route: Route, fallback: Fallback, breaker: CircuitBreaker, pool: Any, counters: Counters
+        self, route: Route, fallback: Fallback, breaker: CircuitBreaker, client: Any, counters: Counters
     ) -> None:
         self._route = route
         self._fallback = fallback
         self._breaker = breaker
-        self._pool = pool
+        self._client = client
         self._count = counters.upstream
 
     def __call__(self, context: CallContext) -> IAssistant:
@@ -85,7 +82,7 @@ class BridgeMaker:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await self._pool.closeCachedConnections()
+        await self._client.close()
 
     async def _register(self, context: CallContext) -> str:
         with self._counted(context, "register"), self._breaker.enter() as attempt:
@@ -116,48 +113,36 @@ class BridgeMaker:
         self._count(context.assistant_id, step, "ok")
 
 
-@implementer(IPlugin, IAssistantFactory)
-class BridgeFactory:
-    """Makes :class:`Bridge`."""
+def configure(argument: str, environment: AssistantEnvironment) -> BridgeMaker:
+    """The argument is empty, or the address of a program.
 
-    name = "bridge"
-    usage = (
-        "bridge[:wss://HOST/PATH | :audiosocket://HOST:PORT]  carries calls on to another server: that of"
-        " UPSTREAM__URL, or a program that speaks chan_websocket or AudioSocket"
+    :raises SettingsError: it can't be used, or a setting is missing.
+    """
+    settings, client = environment.settings, environment.http_client()
+    route = route_of(
+        argument, settings, treq_client=client, tls_options=environment.tls_options, reactor=environment.reactor
     )
-
-    def configure(self, argument: str, environment: AssistantEnvironment) -> BridgeMaker:
-        """The argument is empty, or the address of a program.
-
-        :raises SettingsError: it can't be used, or a setting is missing.
-        """
-        settings = environment.settings
-        try:
-            client, pool = make_client(environment.reactor, settings.tls_ca_file, retries=False, idle_s=30.0)
-        except ValueError as error:
-            raise SettingsError(f"TLS__CA_FILE: {error}") from None
-        route = route_of(argument, settings, treq_client=client, reactor=environment.reactor)
-        fallback = fallback_of(settings.upstream_fallback, environment)
-        return BridgeMaker(route, fallback, CircuitBreaker(route.name), pool, environment.counters)
+    fallback = fallback_of(settings.upstream_fallback, environment)
+    return BridgeMaker(route, fallback, CircuitBreaker(route.name), client, environment.counters)
 
 
-def fallback_of(words: str, environment: AssistantEnvironment) -> Fallback:
+def fallback_of(text: str, environment: AssistantEnvironment) -> Fallback:
     """The fallback that ``UPSTREAM__FALLBACK`` names.
 
     :raises SettingsError: it can't be used.
     """
-    name, _, dial_string = words.partition(":")
-    if not words or words == NEXT:
+    name, _, dial_string = text.partition(":")
+    if not text or text == NEXT:
         return Fallback()
     if name == NEXT:
         try:
             environment.check_transfer(dial_string)
         except TransferRefused as refusal:
             raise SettingsError(f"UPSTREAM__FALLBACK: {refusal}") from None
-        return Fallback(words, dial_string=dial_string)
-    if name == BridgeFactory.name:
+        return Fallback(text, dial_string=dial_string)
+    if name == BRIDGE:
         raise SettingsError("UPSTREAM__FALLBACK can't be another bridge: it is whoever is here when all else fails")
     try:
-        return Fallback(words, parse_assistant(words, environment))
+        return Fallback(text, environment.assistant(text))
     except SettingsError as error:
         raise SettingsError(f"UPSTREAM__FALLBACK: {error}") from None

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.plugin import IPlugin
-from zope.interface import implementer
 
 from rapida_twisted.audio.tones import dtmf
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, ICall
 from rapida_twisted.media.assistant import Assistant
 
-__all__ = ["WELCOME", "Greeter", "GreeterFactory"]
+__all__ = ["WELCOME", "Greeter", "configure"]
 
 WELCOME = Path(__file__).with_name("welcome.wav")
 DELAY_S = 1.0
@@ -78,15 +76,8 @@ class Greeter(Assistant):
             call.play(rest)
 
 
-@implementer(IPlugin, IAssistantFactory)
-class GreeterFactory:
-    """Makes :class:`Greeter`."""
-
-    name = "greeter"
-    usage = "greeter  says a welcome, then all it hears a second later; # hangs up"
-
-    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
-        """It takes no argument."""
-        if argument:
-            raise SettingsError(f"greeter takes no argument, and got {argument!r}")
-        return lambda context: Greeter()
+def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    """It takes no argument."""
+    if argument:
+        raise SettingsError(f"greeter takes no argument, and got {argument!r}")
+    return lambda context: Greeter()

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.plugin import IPlugin
-from zope.interface import implementer
-
 from rapida_twisted.audio.wav import WavReader
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, ICall
 from rapida_twisted.media.assistant import Assistant
 
-__all__ = ["Play", "PlayFactory"]
+__all__ = ["Play", "configure"]
 
 
 class Play(Assistant):
@@ -32,23 +29,16 @@ class Play(Assistant):
         await call.hang_up()
 
 
-@implementer(IPlugin, IAssistantFactory)
-class PlayFactory:
-    """Makes :class:`Play`."""
+def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    """The argument is the file, which must exist and be a sound file.
 
-    name = "play"
-    usage = "play:FILE  plays a WAV file, then hangs up"
-
-    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
-        """The argument is the file, which must be there and be sound.
-
-        :raises SettingsError: it is not.
-        """
-        if not argument:
-            raise SettingsError("play needs a file, as in play:/srv/hello.wav")
-        path = Path(argument).expanduser().absolute()
-        try:
-            WavReader(path).close()
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"play can't play {argument!r}: {error}") from None
-        return lambda context: Play(path)
+    :raises SettingsError: it is not.
+    """
+    if not argument:
+        raise SettingsError("play needs a file, as in play:/srv/hello.wav")
+    path = Path(argument).expanduser().absolute()
+    try:
+        WavReader(path).close()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"play can't play {argument!r}: {error}") from None
+    return lambda context: Play(path)

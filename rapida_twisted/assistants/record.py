@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 from twisted.logger import Logger
-from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from rapida_twisted.assistants.registry import parse_assistant
 from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import CallContext, EndReason
@@ -20,14 +18,13 @@ from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import (
     AssistantEnvironment,
     IAssistant,
-    IAssistantFactory,
     IAssistantMaker,
     ICall,
     ICallPlumbing,
 )
 from rapida_twisted.media.assistant import Assistant
 
-__all__ = ["Beep", "Record", "RecordFactory", "Recorder"]
+__all__ = ["Beep", "Record", "Recorder", "configure"]
 
 WRITE_EVERY_S = 0.5
 LONGEST_LAG_S = 0.2
@@ -151,25 +148,18 @@ class Beep(Assistant):
         await call.play(tone(1000, 200, 8000))
 
 
-@implementer(IPlugin, IAssistantFactory)
-class RecordFactory:
-    """Makes :class:`Record`."""
+def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    """The argument is another assistant, as on the command line.
 
-    name = "record"
-    usage = "record[:ASSISTANT]  records the call, answered by a beep or by another assistant, in the state directory"
-
-    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
-        """The argument is another assistant, as on the command line.
-
-        :raises SettingsError: it is not known.
-        """
-        if argument.partition(":")[0] == self.name:
-            raise SettingsError("record can't record itself")
-        make_inner = parse_assistant(argument, environment) if argument else lambda context: Beep()
-        folder = environment.state_dir / "recordings"
-        if IAssistantMaker.providedBy(make_inner):
-            return _RecordMaker(make_inner, folder)
-        return lambda context: Record(make_inner(context), folder)
+    :raises SettingsError: it is not known.
+    """
+    if argument.partition(":")[0] == "record":
+        raise SettingsError("record can't record itself")
+    make_inner = environment.assistant(argument) if argument else lambda context: Beep()
+    folder = environment.state_dir / "recordings"
+    if IAssistantMaker.providedBy(make_inner):
+        return _RecordMaker(make_inner, folder)
+    return lambda context: Record(make_inner(context), folder)
 
 
 @implementer(IAssistantMaker)

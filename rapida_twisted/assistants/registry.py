@@ -7,6 +7,8 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from twisted.plugin import getPlugins
@@ -18,6 +20,8 @@ from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssista
 __all__ = ["Assistants", "MakeAssistant", "known_factories", "parse_assistant", "parse_rules"]
 
 MakeAssistant = Callable[[CallContext], IAssistant]
+
+_NO_GROUPS: Mapping[str, Any] = MappingProxyType({})
 
 _OTHERS = "*"
 _METHODS = ("answer", "audio_received", "digit_received", "call_ended")
@@ -80,9 +84,12 @@ def known_factories() -> dict[str, IAssistantFactory]:
     return {factory.name: factory for factory in getPlugins(IAssistantFactory)}
 
 
-def parse_rules(rules: str | Iterable[str], environment: AssistantEnvironment) -> Assistants:
+def parse_rules(
+    rules: str | Iterable[str], environment: AssistantEnvironment, groups: Mapping[str, Any] = _NO_GROUPS
+) -> Assistants:
     """Read ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``: a list of them, or one text with commas between.
 
+    :param groups: settings by the name of the assistant that gets them.
     :raises SettingsError: one of them can't be used; the text is one sentence.
     """
     makers: dict[str, MakeAssistant] = {}
@@ -92,13 +99,15 @@ def parse_rules(rules: str | Iterable[str], environment: AssistantEnvironment) -
             raise SettingsError(f"--assistant {rule!r} can't be used: it must be ID=NAME, as in '*=greeter'")
         if assistant_id in makers:
             raise SettingsError(f"--assistant names the id {assistant_id!r} twice")
-        makers[assistant_id] = parse_assistant(words, environment)
+        makers[assistant_id] = parse_assistant(words, environment, groups)
     if not makers:
         raise SettingsError("nobody answers: --assistant must name at least one, as in '*=greeter'")
     return Assistants(makers)
 
 
-def parse_assistant(words: str, environment: AssistantEnvironment) -> MakeAssistant:
+def parse_assistant(
+    words: str, environment: AssistantEnvironment, groups: Mapping[str, Any] = _NO_GROUPS
+) -> MakeAssistant:
     """Read ``NAME``, ``NAME:ARGUMENT`` or ``module:Class``.
 
     :raises SettingsError: it is not known, or can't be used so.
@@ -107,7 +116,12 @@ def parse_assistant(words: str, environment: AssistantEnvironment) -> MakeAssist
     factories = known_factories()
     factory = factories.get(name)
     if factory is not None:
-        return factory.configure(argument, environment)
+        own = replace(
+            environment,
+            settings=groups.get(name),
+            assistant=lambda inner: parse_assistant(inner, environment, groups),
+        )
+        return factory.configure(argument, own)
     if _MODULE_AND_NAME.fullmatch(words):
         return _own(words)
     raise SettingsError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
@@ -15,11 +16,13 @@ from rapida_twisted.bridge.register import UpstreamClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
-from rapida_twisted.net.http_client import tls_options
 from rapida_twisted.settings import Settings
 from rapida_twisted.wire.chan_websocket import ControlForm
 
 __all__ = ["AudioSocketRoute", "HostedRoute", "Route", "WebSocketRoute", "route_of"]
+
+TlsOptions = Callable[[str], Any]
+"""How to verify the host of that name, for an endpoint of Twisted."""
 
 _PORTS = {"ws": 80, "wss": 443}
 
@@ -82,13 +85,13 @@ class _OverWebSocket:
     :param url: any of those that will be connected.
     """
 
-    def __init__(self, url: str, settings: Settings, reactor: Any) -> None:
+    def __init__(self, url: str, settings: Settings, tls_options: TlsOptions, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
         self.name = _host_and_port(url)
         self.format = AudioFormat.from_asterisk(settings.upstream_format)
         # Once: whatever is wrong with the name or the authorities shows at the start, not in a call.
-        self._tls_options = _tls_options_of(url, settings.tls_ca_file)
+        self._tls_options = _tls_options_of(url, tls_options)
 
     async def _open(self, url: str, context: CallContext, user: IFarEndUser) -> IFarEnd:
         return await connect_websocket(
@@ -109,7 +112,7 @@ class HostedRoute(_Registering, _OverWebSocket):
     :raises SettingsError: there is no such setting, or it can't be used.
     """
 
-    def __init__(self, settings: Settings, *, treq_client: Any, reactor: Any) -> None:
+    def __init__(self, settings: Settings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> None:
         if not settings.upstream_url:
             raise SettingsError(
                 "the assistant 'bridge' needs UPSTREAM__URL, such as https://assistant.example.com, or an address of"
@@ -118,7 +121,7 @@ class HostedRoute(_Registering, _OverWebSocket):
         _Registering.__init__(self, settings, treq_client=treq_client, reactor=reactor)
         scheme, _, rest = settings.upstream_url.partition("://")
         self._base = f"{'wss' if scheme.lower() == 'https' else 'ws'}://{rest.rstrip('/')}"
-        _OverWebSocket.__init__(self, self._base, settings, reactor)
+        _OverWebSocket.__init__(self, self._base, settings, tls_options, reactor)
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
         """Connect to ``/v1/talk/asterisk/ctx/{contextId}``, as Rapida's page has it."""
@@ -135,8 +138,8 @@ class WebSocketRoute(_OverWebSocket):
 
     registers = False
 
-    def __init__(self, url: str, settings: Settings, *, reactor: Any) -> None:
-        super().__init__(url, settings, reactor)
+    def __init__(self, url: str, settings: Settings, *, tls_options: TlsOptions, reactor: Any) -> None:
+        super().__init__(url, settings, tls_options, reactor)
         self._url = url
 
     async def register(self, context: CallContext) -> str:
@@ -180,16 +183,16 @@ class AudioSocketRoute(_Registering):
         )
 
 
-def route_of(argument: str, settings: Settings, *, treq_client: Any, reactor: Any) -> Route:
+def route_of(argument: str, settings: Settings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> Route:
     """The route that ``bridge:ARGUMENT`` names.
 
     :raises SettingsError: it is none, or a setting is missing.
     """
     if not argument:
-        return HostedRoute(settings, treq_client=treq_client, reactor=reactor)
+        return HostedRoute(settings, treq_client=treq_client, tls_options=tls_options, reactor=reactor)
     scheme = argument.partition("://")[0]
     if scheme in _PORTS:
-        return WebSocketRoute(argument, settings, reactor=reactor)
+        return WebSocketRoute(argument, settings, tls_options=tls_options, reactor=reactor)
     if scheme == "audiosocket":
         return AudioSocketRoute(argument, settings, treq_client=treq_client, reactor=reactor)
     raise SettingsError(
@@ -226,7 +229,7 @@ def _shown(url: str) -> str:
     return re.sub(r"//.*@.*|\?.*", "...", url, flags=re.DOTALL)
 
 
-def _tls_options_of(url: str, ca_file: str) -> Any:
+def _tls_options_of(url: str, tls_options: TlsOptions) -> Any:
     """How the server of an address is verified; None without TLS.
 
     :raises SettingsError: certificates can't be for such a name, or there are no authorities.
@@ -235,7 +238,7 @@ def _tls_options_of(url: str, ca_file: str) -> Any:
     if parts.scheme != "wss":
         return None
     try:
-        return tls_options(parts.hostname or "", ca_file)
+        return tls_options(parts.hostname or "")
     except UnicodeError:
         raise SettingsError(f"the host {parts.hostname!r} can't be used: no certificate is for such a name") from None
     except ValueError as error:

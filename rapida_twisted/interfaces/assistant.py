@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.context import CallContext
+from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces.call import IAssistant
 
 __all__ = ["AssistantEnvironment", "Counters", "IAssistantFactory", "IAssistantMaker"]
@@ -27,6 +28,10 @@ class _NoCounters:
         """Count nothing."""
 
 
+def _absent(*arguments: Any) -> Any:
+    raise SettingsError("this assistant needs what only a server offers")
+
+
 @dataclass(frozen=True)
 class AssistantEnvironment:
     """What the server offers to an assistant's factory."""
@@ -39,6 +44,19 @@ class AssistantEnvironment:
     check_transfer: Callable[[str], None] = lambda dial_string: None
     """Raises :class:`~rapida_twisted.errors.TransferRefused` for a dial string that the settings do not allow."""
     counters: Counters = _NoCounters()  # noqa: RUF009
+    assistant: Callable[[str], Callable[[CallContext], IAssistant]] = _absent
+    """Makes another assistant, named as on the command line, for one that wraps or replaces it.
+
+    :raises SettingsError: it is not known, or can't be used so."""
+    http_client: Callable[[], Any] = _absent
+    """Makes an HTTP client: treq's requests, verified against the configured authorities, none repeated on its own.
+    Close it in the maker's ``close()``, by its own ``close()``."""
+    tls_options: Callable[[str], Any] = _absent
+    """How to verify a host that is connected to without that client, for an endpoint of Twisted.
+
+    :raises ValueError: no certificate can be for such a name."""
+    add_resource: Callable[[str, Any], None] = lambda path, resource: None
+    """Serves a ``twisted.web`` resource at ``/v1/assistants/PATH``. No API key is asked for there."""
 
 
 class IAssistantMaker(Interface):

@@ -103,6 +103,11 @@ class Client(HTTPClient):
         super().__init__(agent, IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[])))
         self._made_of = reactor, policy, pool
 
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept."""
+        closing: Deferred[None] = self._made_of[2].closeCachedConnections()
+        return closing
+
     def bounded(self, step_s: float) -> Client:
         """The same client, on the same connections, whose requests are bounded step by step.
 

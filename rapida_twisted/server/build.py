@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from rapida_twisted.assistants.environment import make_environment
 from rapida_twisted.assistants.registry import Assistants, parse_rules
 from rapida_twisted.asterisk.ari.client import AriClient
 from rapida_twisted.asterisk.ari.credential import AriCredential
@@ -34,7 +35,7 @@ from rapida_twisted.context import CallContext, CallParameters, EndReason
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
-from rapida_twisted.interfaces import AssistantEnvironment, ICallStore, Swept
+from rapida_twisted.interfaces import ICallStore, Swept
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
@@ -109,8 +110,12 @@ class RapidaMedia(Service):
         self.draining = False
         transfers = TransferRules(settings.transfer_allow)
         self.metrics = open_metrics(reactor)
-        environment = AssistantEnvironment(reactor, settings.state_dir, settings, transfers.check, self.metrics)
-        self.assistants: Assistants = parse_rules(settings.assistant, environment)
+        self._assistant_pages: dict[bytes, IResource] = {}
+        environment = make_environment(
+            reactor, settings.state_dir, check_transfer=transfers.check, counters=self.metrics,
+            pages=self._assistant_pages, ca_file=settings.tls_ca_file,
+        )  # fmt: skip
+        self.assistants: Assistants = parse_rules(settings.assistant, environment, {"bridge": settings})
         self.metrics.set_rules(self.assistants.ids)
         self.store: ICallStore = observed(self._make_store(), self.metrics)
         self.lease = Lease(self.store, self._obey, reactor)
@@ -312,6 +317,7 @@ class RapidaMedia(Service):
 
     def _pages(self, keys: ApiKeys) -> dict[bytes, IResource]:
         pages: dict[bytes, IResource] = {
+            **self._assistant_pages,
             b"clock": ClockPage(self.clock, keys),
             b"talk/asterisk/ctx": ContextPages(self.store, keys, websocket_page(self._websockets(keys))),
         }

@@ -65,10 +65,10 @@ class FakeRoute:
         return await self.connecting
 
 
-class FakePool:
+class FakeClient:
     closed = False
 
-    def closeCachedConnections(self) -> Deferred[None]:  # noqa: N802
+    def close(self) -> Deferred[None]:
         """Keep it."""
         self.closed = True
         return succeed(None)
@@ -80,11 +80,11 @@ class MakerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.now_s = 0.0
         self.breaker = CircuitBreaker("far.example:443", now=lambda: self.now_s, random=lambda: 0.0)
-        self.pool = FakePool()
+        self.client = FakeClient()
 
     def make(self, route: FakeRoute, fallback: Fallback | None = None) -> BridgeMaker:
         """A rule's maker."""
-        return BridgeMaker(route, fallback or Fallback(), self.breaker, self.pool, Metrics())
+        return BridgeMaker(route, fallback or Fallback(), self.breaker, self.client, Metrics())
 
     def prepare(self, maker: BridgeMaker) -> CallContext:
         """Register a call; it is done at once."""
@@ -309,7 +309,7 @@ class MakerTests(SynchronousTestCase):
     def test_close(self) -> None:
         """Closing lets go of the connections."""
         self.successResultOf(Deferred.fromCoroutine(self.make(FakeRoute()).close()))
-        self.assertTrue(self.pool.closed)
+        self.assertTrue(self.client.closed)
 
 
 class PlacedCallTests(ChainTestCase):

@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.assistants.play import PlayFactory
+from rapida_twisted.assistants.play import configure
 from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import EndReason
@@ -34,7 +34,7 @@ class PlayTests(SynchronousTestCase):
 
     def answered(self, argument: str) -> FakeCall:
         """A call that is answered by it."""
-        make = PlayFactory().configure(argument, self.environment)
+        make = configure(argument, self.environment)
         call = FakeCall(make(CONTEXT))
         call.start()
         return call
@@ -64,7 +64,7 @@ class PlayTests(SynchronousTestCase):
     def test_each_call_from_the_start(self) -> None:
         """One factory serves many calls, each from the file's beginning."""
         samples = self.write_tone(8000)
-        make = PlayFactory().configure(str(self.path), self.environment)
+        make = configure(str(self.path), self.environment)
         calls = [FakeCall(make(CONTEXT)) for _ in range(2)]
         for call in calls:
             call.start()
@@ -86,7 +86,7 @@ class PlayTests(SynchronousTestCase):
         """A relative path means the folder at the start, wherever the server goes later."""
         self.write_tone(8000)
         here = os.getcwd()
-        make = PlayFactory().configure(os.path.relpath(self.path), self.environment)
+        make = configure(os.path.relpath(self.path), self.environment)
         self.addCleanup(os.chdir, here)
         os.chdir("/")
         call = FakeCall(make(CONTEXT))
@@ -103,6 +103,6 @@ class PlayTests(SynchronousTestCase):
             (str(self.path), "no sound file"),
             (str(self.path.parent), "[Ii]s a directory"),
         ):
-            error = self.assertRaises(SettingsError, PlayFactory().configure, argument, self.environment)
+            error = self.assertRaises(SettingsError, configure, argument, self.environment)
             self.assertRegex(str(error), why)
             self.assertNotIn("\n", str(error))

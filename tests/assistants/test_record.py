@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.assistants import record
-from rapida_twisted.assistants.record import RecordFactory
+from rapida_twisted.assistants.record import configure
+from rapida_twisted.assistants.registry import parse_assistant
 from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import EndReason
@@ -29,11 +30,12 @@ BEEP_S = 0.2
 
 class RecordTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.environment = AssistantEnvironment(Clock(), Path(self.mktemp()).absolute())
+        bare = AssistantEnvironment(Clock(), Path(self.mktemp()).absolute())
+        self.environment = replace(bare, assistant=lambda words: parse_assistant(words, bare))
 
     def answered(self, argument: str = "", rate_hz: int = 8000) -> FakeCall:
         """A call that is recorded."""
-        make = RecordFactory().configure(argument, self.environment)
+        make = configure(argument, self.environment)
         call = FakeCall(make(CONTEXT), rate_hz=rate_hz)
         call.start()
         return call
@@ -178,7 +180,7 @@ class InnerTests(RecordTestCase):
             def call_ended(self, call: ICall, reason: EndReason) -> None:
                 told.append(reason)
 
-        self.patch(record, "parse_assistant", lambda words, environment: lambda context: Inner())
+        self.environment = replace(self.environment, assistant=lambda words: lambda context: Inner())
         call = self.answered("inner")
         call.hear(bytes(320))
         call.press("4")
@@ -190,12 +192,12 @@ class InnerTests(RecordTestCase):
     def test_refused_at_the_start(self) -> None:
         """An inner assistant that is not known, or that is the recorder itself, is refused in a sentence."""
         for argument, why in (("nosuch", "'nosuch' is not known"), ("record", "itself"), ("echo:loud", "no argument")):
-            error = self.assertRaises(SettingsError, RecordFactory().configure, argument, self.environment)
+            error = self.assertRaises(SettingsError, configure, argument, self.environment)
             self.assertRegex(str(error), why)
 
     def test_nothing_at_the_start(self) -> None:
         """The folder is made by the first call, not by the start."""
-        RecordFactory().configure("greeter", self.environment)
+        configure("greeter", self.environment)
         self.assertFalse(self.environment.state_dir.exists())
 
 

@@ -133,8 +133,27 @@ class KnownTests(RegistryTestCase):
         weather = WeatherFactory()
         self.patch(registry, "getPlugins", lambda interface: [weather])
         self.made("weather:Berlin:Mitte")
-        self.assertEqual(weather.configured, [("Berlin:Mitte", self.environment)])
+        ((argument, environment),) = weather.configured
+        self.assertEqual((argument, environment.reactor), ("Berlin:Mitte", self.environment.reactor))
         self.assert_refused("wether:Berlin", "known by name are weather")
+
+    def test_own_settings(self) -> None:
+        """A factory gets its own group of settings and no other; so does an assistant that it wraps."""
+        weather, sport = WeatherFactory(), WeatherFactory()
+        sport.name = "sport"
+        self.patch(registry, "getPlugins", lambda interface: [weather, sport])
+        parse_rules("*=weather:a,1=sport:b", self.environment, {"weather": "sunny", "bridge": "secret"})
+        self.assertEqual(weather.configured[0][1].settings, "sunny")
+        self.assertIsNone(sport.configured[0][1].settings)
+        sport.configured[0][1].assistant("weather:c")
+        self.assertEqual([(made[0], made[1].settings) for made in weather.configured], [("a", "sunny"), ("c", "sunny")])
+
+    def test_without_a_server(self) -> None:
+        """What only a server offers is refused in a sentence where there is none; counting does nothing."""
+        self.environment.counters.upstream("1", "register", "ok")
+        self.environment.add_resource("x", None)
+        for offered in (self.environment.http_client, lambda: self.environment.assistant("echo")):
+            self.assertRaises(SettingsError, offered)
 
     def test_unknown(self) -> None:
         """An unknown name is refused, and the known ones are listed."""

@@ -11,12 +11,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.harness.authority import Authority
-from rapida_twisted.assistants.bridge import BridgeFactory
+from rapida_twisted.assistants.environment import make_environment
+from rapida_twisted.assistants.registry import parse_assistant
 from rapida_twisted.bridge import routes
 from rapida_twisted.bridge.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment
-from rapida_twisted.net.http_client import make_client
+from rapida_twisted.net.http_client import make_client, tls_options
+from rapida_twisted.observe.interface import Metrics
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
 from tests.bridge.far_ends import KeptUser
@@ -31,7 +32,12 @@ def route(argument: str = "", **words: Any) -> Route:
     """The way that the words name."""
     reactor = Clock()
     client, _ = make_client(reactor)
-    return route_of(argument, Settings(**words), treq_client=client, reactor=reactor)
+    settings = Settings(**words)
+
+    def options(host: str) -> Any:
+        return tls_options(host, settings.tls_ca_file)
+
+    return route_of(argument, settings, treq_client=client, tls_options=options, reactor=reactor)
 
 
 class RouteTests(SynchronousTestCase):
@@ -169,10 +175,11 @@ class FactoryTests(SynchronousTestCase):
     def configure(self, argument: str = "", **words: Any) -> Any:
         """Read them."""
         settings = Settings(**{**HOSTED, **words})
-        environment = AssistantEnvironment(
-            Clock(), Path(self.mktemp()), settings, TransferRules(settings.transfer_allow).check
-        )
-        return BridgeFactory().configure(argument, environment)
+        environment = make_environment(
+            Clock(), Path(self.mktemp()), check_transfer=TransferRules(settings.transfer_allow).check,
+            counters=Metrics(), pages={}, ca_file=settings.tls_ca_file,
+        )  # fmt: skip
+        return parse_assistant(f"bridge:{argument}", environment, {"bridge": settings})
 
     def refused(self, argument: str = "", **words: Any) -> str:
         """Why these settings can't be used."""
