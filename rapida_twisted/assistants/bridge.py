@@ -1,4 +1,4 @@
-"""The assistant ``bridge`` on the command line: from its words to what makes it, call by call."""
+"""The assistant ``bridge``: registers each call at another server, connects it, and counts the outcomes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from rapida_twisted.bridge.assistant import Bridge
 from rapida_twisted.bridge.breaker import CircuitBreaker
+from rapida_twisted.bridge.bridged_call import BridgedCall
 from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.bridge.routes import Route, route_of
 from rapida_twisted.context import CallContext
@@ -33,11 +33,11 @@ NEXT = "next"
 
 @implementer(IAssistantMaker)
 class BridgeMaker:
-    """Carries the calls of one rule on.
+    """Makes the bridged calls of one rule.
 
-    :param route: where to.
-    :param breaker: spares calls the waiting for a server that is down.
-    :param client: the route's HTTP client; closed with the maker.
+    :param route: to the other server.
+    :param breaker: sends calls to their fallback at once while the server is down.
+    :param client: the HTTP client of the route; closed with the maker.
     :param counters: counts the outcome of each attempt.
     """
 
@@ -53,50 +53,49 @@ class BridgeMaker:
         self._count = counters.upstream
 
     def __call__(self, context: CallContext) -> IAssistant:
-        """One call's."""
-        return Bridge(self._carry, self._route.format, self._fallback)
+        return BridgedCall(self._connect, self._route.format, self._fallback)
 
     async def prepare(self, context: CallContext) -> CallContext:
         """Register a call there while it is being registered here: see :class:`IAssistantMaker`.
 
-        :raises UpstreamFailed: it was not registered, and nobody is there to take over.
+        :raises UpstreamFailed: the server failed or refused the call, and no fallback is configured.
         """
         try:
             if self._route.registers:
                 return replace(context, upstream_id=await self._register(context))
-            # Else the caller would find out when it is too late for the dialplan's error branch.
+            # Now, while the dialplan can still take its error branch.
             self._breaker.check()
             return context
         except UpstreamFailed as failure:
             if not self._fallback:
                 raise
             self._log.warn(
-                "call {id}: {failure}; it is registered for its fallback",
+                "call {id}: {failure}; registered for its fallback",
                 id=context.context_id, failure=str(failure),
             )  # fmt: skip
             return replace(context, detail=str(failure))
 
     def health(self) -> Mapping[str, Any]:
-        """Whether the other server takes calls, as far as known."""
+        """The state of the other server's circuit breaker."""
         return {"upstream": self._route.name, **self._breaker.health()}
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the HTTP connections."""
         await self._client.close()
 
     async def _register(self, context: CallContext) -> str:
         with self._counted(context, "register"), self._breaker.enter() as attempt:
             upstream_id = await self._route.register(context)
-            # That it registers calls does not tell that it takes them.
+            # A server that registers calls may still fail to accept their media.
             attempt.dropped()
         return upstream_id
 
-    async def _carry(self, context: CallContext, user: IFarEndUser) -> IFarEnd:
+    async def _connect(self, context: CallContext, user: IFarEndUser) -> IFarEnd:
         upstream_id = context.upstream_id
         if self._route.registers and not upstream_id:
             if context.detail:
                 raise UpstreamFailed("refused", context.detail)
-            # One that we placed, for instance: it was not registered there while it rang.
+            # An outbound call, for instance, was not registered there while it rang.
             upstream_id = await self._register(context)
         with self._counted(context, "connect"), self._breaker.enter() as attempt:
             far_end = await self._route.connect(context, upstream_id, user)
@@ -114,7 +113,7 @@ class BridgeMaker:
 
 
 def configure(argument: str, environment: AssistantEnvironment) -> BridgeMaker:
-    """The argument is empty, or the address of a program.
+    """:param argument: empty, or the address of a program.
 
     :raises SettingsError: it can't be used, or a setting is missing.
     """
@@ -129,7 +128,7 @@ def configure(argument: str, environment: AssistantEnvironment) -> BridgeMaker:
 def fallback_of(text: str, environment: AssistantEnvironment) -> Fallback:
     """The fallback that ``UPSTREAM__FALLBACK`` names.
 
-    :raises SettingsError: it can't be used.
+    :raises SettingsError: the fallback is invalid.
     """
     name, _, dial_string = text.partition(":")
     if not text or text == NEXT:
@@ -141,7 +140,7 @@ def fallback_of(text: str, environment: AssistantEnvironment) -> Fallback:
             raise SettingsError(f"UPSTREAM__FALLBACK: {refusal}") from None
         return Fallback(text, dial_string=dial_string)
     if name == BRIDGE:
-        raise SettingsError("UPSTREAM__FALLBACK can't be another bridge: it is whoever is here when all else fails")
+        raise SettingsError("UPSTREAM__FALLBACK can't be another bridge: it must work without another server")
     try:
         return Fallback(text, environment.assistant(text))
     except SettingsError as error:

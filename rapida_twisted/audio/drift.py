@@ -1,13 +1,19 @@
-"""Two clocks that are not quite alike, for an hour: single frames are left out or repeated where nothing is said.
+"""Compensates clock drift between a sender and us: skips or repeats single silent frames of live audio.
 
-Live audio arrives on its sender's clock and is taken on ours. A sender that is 200 ppm fast brings 720 ms too much in
-an hour, which would all wait; one that is slow leaves us with nothing to take now and then, in the middle of a word.
-So it is watched how long frames wait before they are taken. What counts is the least wait of some seconds, for jitter
-only ever adds to it. When that is more than a frame, one silent frame is left out; when it is nearly nothing, one
-silent frame is heard twice. Only where more than 60 ms wait for a whole second, as after a hold-up, frames are left out
-whatever is in them.
+Live audio arrives on the sender's clock and is taken on ours. A sender that is 200 ppm fast queues 720 ms in an hour;
+a slow one leaves the queue empty now and then, in the middle of a word. The guard therefore measures how long frames
+wait. Jitter only adds to a wait, so the shortest wait of a window shows the drift::
 
-No I/O and no clock: whoever has the queue says what arrives and what is due.
+    wait of each frame when it is taken (ms)
+     60 |- - - - - - - - - - - - -  all of a 1 s window above: skip frames at once, silent or not
+        |   :     :        :
+     30 |- -:-.- -:- - .- -:- . -   shortest wait of a 5 s window above: skip a silent frame
+        | : : : . : :  : . : :
+        | : : : : : :  : : : :      between: do nothing
+      3 |- - - - - - - - - - - - -  shortest wait below: repeat one silent frame
+      0 +------------------------>  frames taken, one each 20 ms
+
+Pure: the owner of the queue reports arrivals and takes, with their times.
 """
 
 from __future__ import annotations
@@ -27,55 +33,56 @@ with warnings.catch_warnings():
 __all__ = ["DriftGuard", "Step", "is_silent"]
 
 WINDOW = 250
-"""After so many takes (5 s) the waits are looked at."""
+"""Takes (5 s) after which the shortest wait is judged."""
 LONG_S = 0.030
 SHORT_S = 0.003
-"""The least wait shall be between these two: more than a frame apart, or each step would call for the other."""
+"""The limits of the shortest wait. They are more than a frame apart, or a skip would call for a repeat."""
 LEFT_S = 0.010
-"""At least so much is left to wait when frames are left out."""
+"""The shortest wait that skipping leaves."""
 TOO_LONG_S = 0.060
-"""What may wait at the most, silence or not, for all of a :data:`SHORT_WINDOW`."""
+"""If all waits of a :data:`SHORT_WINDOW` are longer, frames are skipped whether silent or not."""
 SHORT_WINDOW = 50
-"""After so many takes (1 s) it is looked whether too much waits, as after a hold-up on either side."""
+"""Takes (1 s) after which long waits are judged, as after a stall on either side."""
 SILENCE_PEAK = 103
-"""-50 dBFS: the loudest sample of what is called silence here, of 32,768."""
+"""The highest sample of a silent frame: -50 dBFS of 32,768."""
 LIVE_BURST = 3
-"""More frames than that in one message (60 ms) are no live audio."""
+"""Live audio has at most this many frames (60 ms) in one message."""
 LIVE_BALANCE = 5
-"""In one window of live audio, arrivals and takes differ by no more than this; in a short one by two."""
+"""In a window of live audio, arrivals and takes differ by at most this many frames."""
 SHORT_BALANCE = 2
+"""The same for a short window."""
 
 _ENDLESS_S = float("inf")
 
 
 class Step(Enum):
-    """What is to be done with the frame that is due."""
+    """What to do with the frame that is due."""
 
     TAKE = "take it"
-    LEAVE_OUT = "leave it out, and look at the next"
-    REPEAT = "take it, and let it wait for the next time, too"
+    SKIP = "discard it, and ask about the next"
+    REPEAT = "take it, and keep it in the queue"
 
 
 class DriftGuard:
-    """Watches one queue of frames, first in, first out.
+    """Watches one first-in, first-out queue of frames.
 
-    Frames that were sent ahead on purpose, as speech from a file is, wait as long as they must: while frames come in
-    bursts, or more or fewer of them than are taken, nothing is done.
+    It leaves audio alone that is not live: frames in bursts, or more or fewer than are taken. Speech from a file, for
+    instance, is sent ahead on purpose.
 
     :param format: of the frames.
     """
 
     def __init__(self, format: AudioFormat) -> None:
-        self.left_out = 0
-        """Frames that were left out."""
+        self.skipped = 0
+        """Frames skipped."""
         self.repeated = 0
-        """Frames that were heard twice."""
+        """Frames repeated."""
         self._format = format
         self._arrivals: deque[float] = deque()
         self._wanted = 0
-        """Frames to leave out (above zero), or to repeat (below) at the next silence."""
+        """Frames to skip (positive) or to repeat (negative) at the next silence."""
         self._too_long = False
-        """Whether too much waited in all of the last short window."""
+        """True if all waits of the last short window were too long."""
         self._begin()
         self._begin_short()
 
@@ -91,10 +98,10 @@ class DriftGuard:
         self._short_arrived = 0
         self._short_burst = 0
 
-    # What the queue says
+    # Reports of the queue
 
     def arrived(self, frames: int, now_s: float) -> None:
-        """So many frames came in one message.
+        """One message brought this many frames.
 
         :param now_s: a monotonic time (s).
         """
@@ -107,19 +114,18 @@ class DriftGuard:
             self._short_burst = frames
 
     def due(self, frame: bytes, now_s: float) -> Step:
-        """The packet time is over, and this frame is the first that waits. To be asked again about the next one after
-        :attr:`Step.LEAVE_OUT`."""
+        """20 ms are over and this frame is the first in the queue. After :attr:`Step.SKIP`, ask about the next one."""
         arrivals = self._arrivals
         waited_s = now_s - arrivals[0] if arrivals else 0.0
-        if len(arrivals) > 1 and self._may_leave_out(frame, waited_s):
+        if len(arrivals) > 1 and self._may_skip(frame, waited_s):
             self._wanted = max(0, self._wanted - 1)
-            self.left_out += 1
+            self.skipped += 1
             arrivals.popleft()
-            return Step.LEAVE_OUT
+            return Step.SKIP
         if self._wanted < 0 and is_silent(frame, self._format):
             self._wanted = 0
             self.repeated += 1
-            # What waited so far says nothing any more.
+            # All later waits are a frame longer.
             self._begin()
             return Step.REPEAT
         if arrivals:
@@ -128,25 +134,25 @@ class DriftGuard:
         return Step.TAKE
 
     def empty(self) -> None:
-        """The packet time is over, and nothing waits. What comes next will have waited longer than what came last."""
+        """20 ms are over and the queue is empty. The next frame will have waited longer than the last one."""
         self._wanted, self._too_long = max(0, self._wanted), False
         self._least_s = _ENDLESS_S
         self._count(_ENDLESS_S)
 
-    def lost_oldest(self) -> None:
-        """The frame that had waited for longest was thrown away."""
+    def oldest_dropped(self) -> None:
+        """The queue dropped its first frame."""
         self._arrivals.popleft()
 
     def cleared(self) -> None:
-        """All that waited was thrown away."""
+        """The queue was flushed."""
         self._arrivals.clear()
         self._wanted, self._too_long = 0, False
         self._begin()
         self._begin_short()
 
-    # What follows from it
+    # Decisions
 
-    def _may_leave_out(self, frame: bytes, waited_s: float) -> bool:
+    def _may_skip(self, frame: bytes, waited_s: float) -> bool:
         if self._too_long and waited_s > TOO_LONG_S:
             return True
         return self._wanted > 0 and is_silent(frame, self._format)
@@ -159,20 +165,18 @@ class DriftGuard:
         self._taken += 1
         self._short_taken += 1
         if self._short_taken == SHORT_WINDOW:
-            self._look_at_the_most()
+            self._judge_short_window()
             self._begin_short()
         if self._taken == WINDOW:
-            self._look()
+            self._judge_window()
             self._begin()
 
-    def _look_at_the_most(self) -> None:
-        """A short window is over: whether too much waited in all of it, of live audio."""
+    def _judge_short_window(self) -> None:
         balanced = abs(self._short_arrived - self._short_taken) <= SHORT_BALANCE
         live = balanced and self._short_burst <= LIVE_BURST
         self._too_long = live and TOO_LONG_S < self._short_least_s < _ENDLESS_S
 
-    def _look(self) -> None:
-        """A window is over: what is wanted from now on."""
+    def _judge_window(self) -> None:
         self._wanted = 0
         balanced = abs(self._arrived - self._taken) <= LIVE_BALANCE
         live = balanced and self._burst <= LIVE_BURST and self._least_s < _ENDLESS_S
@@ -185,7 +189,7 @@ class DriftGuard:
 
 
 def is_silent(frame: bytes, format: AudioFormat) -> bool:
-    """Whether nothing in a frame is louder than -50 dBFS."""
+    """True if no sample of a frame is louder than -50 dBFS."""
     if format.encoding == "ulaw":
         frame = ulaw_to_slin(frame)
     elif format.encoding == "alaw":

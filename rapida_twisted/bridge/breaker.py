@@ -1,4 +1,4 @@
-"""A circuit breaker: while a server fails again and again, calls are spared the waiting for it."""
+"""A circuit breaker: while a server keeps failing, calls go to their fallback without waiting for it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ LONGEST_PAUSE_S = 60.0
 
 
 class CircuitBreaker:
-    """Whether one server is to be asked now.
+    """Decides whether one server may be tried now. For the reactor's thread only::
 
-    Closed, everything passes. After some failures in a row it opens, and nothing passes until a pause is over. Then it
-    is half open: one attempt at a time is the probe. Its success closes the breaker; its failure opens it again, for
-    twice as long. Not thread-safe: for the reactor's thread.
+        closed --``failures`` failures in a row--> open --pause over--> half-open: one attempt at a time
+          ^                                         ^                       | failed: twice the pause
+          |                                         +-----------------------+
+          +------------------------------ succeeded ------------------------+
 
     :param name: the server's host and port, for messages.
-    :param failures: how many in a row open it.
-    :param first_pause_s: the first pause, at most: each is shortened a little at random, lest several servers that
-        lost the same one come back to it at once.
-    :param longest_pause_s: how far the pauses grow.
+    :param failures: consecutive failures that open the breaker.
+    :param first_pause_s: the first pause. Each pause is up to 20 % shorter at random, so that several processes do not
+        return to a server at the same moment.
+    :param longest_pause_s: the upper limit of the pauses.
     :param now: a monotonic time (s).
-    :param random: gives numbers from 0.0 to 1.0.
+    :param random: returns numbers from 0.0 to 1.0.
     """
 
     _log = Logger()
@@ -48,7 +49,7 @@ class CircuitBreaker:
         random: Callable[[], float] = random_.random,
     ) -> None:
         self._name = name
-        self._most_failures = failures
+        self._max_failures = failures
         self._first_pause_s = first_pause_s
         self._longest_pause_s = longest_pause_s
         self._now = now
@@ -57,10 +58,10 @@ class CircuitBreaker:
         self._last_error = ""
         self._next_pause_s = first_pause_s
         self._opens_until: float | None = None
-        """When the pause is over; None: closed."""
+        """When the pause ends; None: closed."""
         self._probe: Attempt | None = None
-        self._turns = 0
-        """How often it opened or closed. What an attempt tells of an earlier time is not news any more."""
+        self._changes = 0
+        """How often it opened or closed. An attempt from before the last change does not count."""
 
     @property
     def state(self) -> str:
@@ -70,31 +71,30 @@ class CircuitBreaker:
         return "open" if self._now() < self._opens_until else "half-open"
 
     def enter(self) -> Attempt:
-        """Begin an attempt, as in ``with breaker.enter() as attempt``: see :class:`Attempt`.
+        """Begin an attempt: ``with breaker.enter() as attempt``.
 
-        :raises UpstreamFailed: ``resting``: the server is not to be asked now.
+        :raises UpstreamFailed: ``resting``: the server must not be tried now.
         """
         self.check()
-        attempt = Attempt(self, self._turns)
+        attempt = Attempt(self, self._changes)
         if self._opens_until is not None:
             self._probe = attempt
         return attempt
 
     def check(self) -> None:
-        """Whether :meth:`enter` would let an attempt pass now; takes no probe's place.
+        """Raise as :meth:`enter` would, without beginning an attempt.
 
-        :raises UpstreamFailed: ``resting``: it would not.
+        :raises UpstreamFailed: ``resting``: the server must not be tried now.
         """
         state, after = self.state, f"after {self._failures} failures in a row"
         if state == "open":
-            words = f"rests {after}; it is asked again in {self._retry_in_s():.1f} s"
-            raise UpstreamFailed("resting", f"the upstream {self._name} {words}")
+            pause = f"is not tried for another {self._retry_in_s():.1f} s"
+            raise UpstreamFailed("resting", f"the upstream {self._name} {pause}, {after}")
         if state == "half-open" and self._probe is not None:
             raise UpstreamFailed("resting", f"the upstream {self._name} is being tried by another call {after}")
 
     def health(self) -> dict[str, Any]:
-        """For ``/readyz``: the state, the failures in a row, when it is asked again (s; None unless open), and the
-        last failure's words, which hold no secrets."""
+        """For ``/readyz``. ``retry_in_s`` is None unless open; ``last_error`` holds no secrets."""
         is_open = self.state == "open"
         return {
             "state": self.state,
@@ -106,15 +106,15 @@ class CircuitBreaker:
     def _retry_in_s(self) -> float:
         return max(0.0, (self._opens_until or 0.0) - self._now())
 
-    # What attempts tell
+    # Outcomes of attempts
 
-    def _ended(self, attempt: Attempt, turn: int, failure: UpstreamFailed | None, *, tells: bool) -> None:
-        """:param tells: whether it says anything about the server; ``failure`` None then means a success."""
-        if turn != self._turns:
+    def _attempt_ended(self, attempt: Attempt, change: int, failure: UpstreamFailed | None, *, counts: bool) -> None:
+        """:param counts: False if the outcome says nothing about the server. Otherwise no failure is a success."""
+        if change != self._changes:
             return
         if attempt is self._probe:
             self._probe = None
-        if not tells:
+        if not counts:
             return
         if failure is None:
             self._succeeded()
@@ -126,54 +126,54 @@ class CircuitBreaker:
         if self._opens_until is not None:
             self._opens_until = None
             self._next_pause_s = self._first_pause_s
-            self._turns += 1
-            self._log.info("the upstream {name} takes calls again", name=self._name)
+            self._changes += 1
+            self._log.info("the upstream {name} accepts calls again", name=self._name)
 
     def _failed(self, failure: UpstreamFailed) -> None:
         self._failures += 1
         self._last_error = str(failure)
-        if self._opens_until is not None or self._failures >= self._most_failures:
+        if self._opens_until is not None or self._failures >= self._max_failures:
             self._open()
 
     def _open(self) -> None:
         pause_s = self._next_pause_s * (1.0 - 0.2 * self._random())
         self._opens_until = self._now() + pause_s
         self._next_pause_s = min(self._longest_pause_s, 2.0 * self._next_pause_s)
-        self._turns += 1
+        self._changes += 1
         self._log.warn(
-            "the upstream {name} failed {failures} times in a row and rests for {pause_s:.1f} s; at last: {error}",
+            "the upstream {name} failed {failures} times in a row and is not tried for {pause_s:.1f} s; last failure:"
+            " {error}",
             name=self._name, failures=self._failures, pause_s=pause_s, error=self._last_error,
         )  # fmt: skip
 
 
 class Attempt:
-    """One attempt at a server, which :meth:`CircuitBreaker.enter` gives. The first word about it counts.
+    """One attempt, from :meth:`CircuitBreaker.enter`. Only its first outcome counts.
 
-    At the end of its ``with`` block, unless a word was said: an UpstreamFailed counts as :meth:`failed`; all else,
-    and nothing, as :meth:`dropped`.
+    Without an outcome at the end of the ``with`` block, an UpstreamFailed counts as :meth:`failed`, anything else as
+    :meth:`dropped`.
     """
 
-    def __init__(self, breaker: CircuitBreaker, turn: int) -> None:
+    def __init__(self, breaker: CircuitBreaker, change: int) -> None:
         self._breaker: CircuitBreaker | None = breaker
-        self._turn = turn
+        self._change = change
 
     def succeeded(self) -> None:
-        """The server did what was asked of it."""
-        self._end(None, tells=True)
+        """The server works."""
+        self._end(None, counts=True)
 
     def failed(self, failure: UpstreamFailed) -> None:
-        """It did not. If it only did not want this call (``of_call``), that is as good as :meth:`dropped`."""
-        self._end(failure, tells=not failure.of_call)
+        """The server failed. A refusal of this call alone (``of_call``) counts as :meth:`dropped`."""
+        self._end(failure, counts=not failure.of_call)
 
     def dropped(self) -> None:
-        """It is not known what came of it, such as when the call has ended meanwhile: nothing is said about the
-        server, neither good nor bad."""
-        self._end(None, tells=False)
+        """The outcome says nothing about the server: the call ended meanwhile, for instance."""
+        self._end(None, counts=False)
 
-    def _end(self, failure: UpstreamFailed | None, *, tells: bool) -> None:
+    def _end(self, failure: UpstreamFailed | None, *, counts: bool) -> None:
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
-            breaker._ended(self, self._turn, failure, tells=tells)
+            breaker._attempt_ended(self, self._change, failure, counts=counts)
 
     def __enter__(self) -> Attempt:
         return self

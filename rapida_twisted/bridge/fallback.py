@@ -1,4 +1,4 @@
-"""What becomes of a call whose other server failed: another assistant, another extension, or the dialplan."""
+"""The fallback of a bridged call whose server failed: another assistant, a transfer, or the dialplan."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Fallback"]
 
 
 class Fallback:
-    """How such calls go on. Without any of these the media ends, and with it the call is the dialplan's again.
+    """Continues such calls. Without ``make`` and ``dial_string`` the media ends, and the dialplan continues.
 
-    :param name: as the settings have it, for the log.
+    :param name: ``UPSTREAM__FALLBACK``, for the log.
     :param make: makes the assistant that takes over.
-    :param dial_string: where the dialplan is to send the caller.
+    :param dial_string: transfers the caller to this destination.
     """
 
     _log = Logger()
@@ -31,13 +31,13 @@ class Fallback:
         self._dial_string = dial_string
 
     def __bool__(self) -> bool:
-        """Whether somebody is there to take over."""
+        """True if a fallback is configured."""
         return bool(self._make or self._dial_string)
 
     async def take_over(self, call: ICallPlumbing, failure: UpstreamFailed) -> None:
-        """Go on with a call.
+        """Continue the call.
 
-        :raises UpstreamFailed: nobody is there, or nobody can be reached.
+        :raises UpstreamFailed: no fallback is configured, or its transfer failed.
         """
         if not self:
             raise failure

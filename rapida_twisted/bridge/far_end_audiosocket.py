@@ -1,4 +1,4 @@
-"""A far end over AudioSocket: the UUID goes first, then audio as it comes, both ways."""
+"""The far end of a bridged call over AudioSocket: sends the UUID, then relays audio in both directions."""
 
 from __future__ import annotations
 
@@ -16,52 +16,51 @@ from zope.interface import implementer
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.drift import Step
 from rapida_twisted.audio.formats import FRAME_MS, SLIN, AudioFormat
-from rapida_twisted.bridge.far_end import STALLED_S, FarEnd, connect, host_and_port
+from rapida_twisted.bridge.far_end import STALLED_S, FarEnd, connect
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
+from rapida_twisted.net.address_text import host_and_port
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.wire.audiosocket import ErrorBits
 
 __all__ = ["AudioSocketFarEnd", "connect_audiosocket"]
 
-HELD_FRAMES = 3
-"""At most so many frames wait (60 ms), or as many as one packet has brought."""
+MAX_QUEUED_FRAMES = 3
+"""60 ms. A larger packet raises the limit to its own size."""
 
 
 @implementer(IFarEnd)
 class AudioSocketFarEnd(FarEnd):
     """One call at an AudioSocket server.
 
-    :param uuid: said first.
+    :param uuid: identifies the call to the server.
     """
 
     def __init__(
         self, uuid: UUID, user: IFarEndUser, name: str, reactor: Any, now: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(user, name, SLIN, reactor, now)
-        self.line = _Line(self, uuid)
+        self.connection = _Connection(self, uuid)
         self._frames: deque[bytes] = deque()
         self._rest = b""
         self._rate_hz = SLIN.rate_hz
         self._convert: Converter | None = None
-        self._most = HELD_FRAMES
-        self._said = False
-        self._heard_s = now()
+        self._max_frames = MAX_QUEUED_FRAMES
+        self._has_sent = False
+        self._last_audio_s = now()
+
+    # IFarEnd
 
     @property
     def queued_ms(self) -> float:
-        """How much waits (ms)."""
         return len(self._frames) * FRAME_MS + SLIN.ms(len(self._rest))
 
     def send_audio(self, payload: bytes) -> bool:
-        """The caller was heard: see :class:`~rapida_twisted.interfaces.IFarEnd`."""
-        return not self._over and self._took(self.line.send_audio(payload))
+        return not self._over and self._watch_sending(self.connection.send_audio(payload))
 
     def send_digit(self, digit: str) -> None:
-        """The caller pressed a key."""
-        self.line.send_digit(digit)
+        self.connection.send_digit(digit)
 
     def take(self) -> bytes | None:
-        """The frame that is due, or None."""
         frames, guard, now_s = self._frames, self._guard, self._now()
         while frames:
             step = guard.due(frames[0], now_s)
@@ -71,26 +70,25 @@ class AudioSocketFarEnd(FarEnd):
             if step is Step.TAKE:
                 return frame
         guard.empty()
-        if now_s - self._heard_s > STALLED_S and not self._over:
+        if now_s - self._last_audio_s > STALLED_S and not self._over:
             self._failed("stalled", f"sent nothing for {STALLED_S:g} s")
-            self._drop()
+            self._close_now()
         return None
 
     def hang_up(self) -> None:
-        """The caller is gone: close, as Asterisk does."""
-        self._forget()
-        self.line.hang_up()
+        self._mute()
+        self.connection.hang_up()
 
     @property
     def _transport(self) -> Any:
-        return self.line.transport
+        return self.connection.transport
 
-    # What the line says
+    # From the connection
 
     def audio(self, samples: bytes, rate_hz: int) -> None:
-        """The server said something."""
-        self._said = True
-        self._heard_s = self._now()
+        """The server sent audio."""
+        self._has_sent = True
+        self._last_audio_s = self._now()
         if rate_hz != self._rate_hz:
             self._rate_hz, self._convert = rate_hz, converter(AudioFormat("slin", rate_hz), SLIN)
         data = self._rest + (samples if self._convert is None else self._convert(samples))
@@ -99,44 +97,42 @@ class AudioSocketFarEnd(FarEnd):
         self._rest = data[whole:]
         if whole:
             self._frames.extend([data[begin : begin + size] for begin in range(0, whole, size)])
-            self._guard.arrived(whole // size, self._heard_s)
-            self._most = max(self._most, whole // size)
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        while len(self._frames) > self._most:
-            self._frames.popleft()
-            self._guard.lost_oldest()
-            self.dropped_ms += FRAME_MS
+            self._guard.arrived(whole // size, self._last_audio_s)
+            self._max_frames = max(self._max_frames, whole // size)
+            while len(self._frames) > self._max_frames:
+                self._frames.popleft()
+                self._guard.oldest_dropped()
+                self.dropped_ms += FRAME_MS
 
     def hung_up(self) -> None:
-        """The server said that it hangs up."""
+        """The server sent a hangup frame."""
         self._hung_up()
 
     def error(self, code: ErrorBits) -> None:
-        """The server reports an error."""
+        """The server sent an error frame."""
         if code & ErrorBits.HANGUP:
             self._hung_up()
         else:
             self._failed("lost", f"reported error {code!r}")
-            self._drop()
+            self._close_now()
 
-    def gone(self, broken: str, reason: Failure) -> None:
-        """The connection is closed."""
-        self._gone = True
-        if broken:
-            self._failed("malformed", f"broke the protocol: {broken}")
+    def closed(self, violation: str, reason: Failure) -> None:
+        """The connection is closed.
+
+        :param violation: the protocol rule that the server broke, or empty.
+        """
+        self._closed = True
+        if violation:
+            self._failed("malformed", f"broke the protocol: {violation}")
         elif not reason.check(ConnectionDone):
             self._failed("lost", f"lost the connection: {reason.getErrorMessage()}")
-        elif self._said:
+        elif self._has_sent:
             self._hung_up()
         else:
-            self._failed("refused", "closed the call before it had said anything", of_call=True)
+            self._failed("refused", "closed the call before it sent any audio", of_call=True)
 
 
-class _Line(AsteriskProtocol):
-    """The connection."""
-
+class _Connection(AsteriskProtocol):
     transport: Any = None
 
     def __init__(self, far_end: AudioSocketFarEnd, uuid: UUID) -> None:
@@ -157,18 +153,18 @@ class _Line(AsteriskProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        self._far_end.gone(self.problem, reason)
+        self._far_end.closed(self.problem, reason)
 
 
-class _LineFactory(Factory):
+class _ConnectionFactory(Factory):
     noisy = False
 
-    def __init__(self, line: _Line) -> None:
-        self._line = line
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
 
-    def buildProtocol(self, addr: Any) -> _Line:
-        self._line.factory = self
-        return self._line
+    def buildProtocol(self, addr: Any) -> _Connection:
+        self._connection.factory = self
+        return self._connection
 
 
 async def connect_audiosocket(
@@ -176,10 +172,9 @@ async def connect_audiosocket(
 ) -> IFarEnd:
     """Connect a call to an AudioSocket server, as Asterisk's ``AudioSocket()`` does.
 
-    :param uuid: which call it is.
-    :param timeout_s: how long the connection may take.
-    :raises UpstreamFailed: it did not come up. That the server does not want the call shows only later.
+    :param timeout_s: the time limit of connecting.
+    :raises UpstreamFailed: the connection failed. A server that refuses the call closes it later.
     """
     far_end = AudioSocketFarEnd(uuid, user, host_and_port(host, port), reactor)
-    await connect(far_end, _LineFactory(far_end.line), host, port, None, reactor, timeout_s)
+    await connect(far_end, _ConnectionFactory(far_end.connection), host, port, None, reactor, timeout_s)
     return far_end

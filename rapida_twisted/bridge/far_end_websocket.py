@@ -1,4 +1,4 @@
-"""A far end over a WebSocket: we are a channel of chan_websocket at a program that speaks it."""
+"""The far end of a bridged call over a WebSocket: plays Asterisk's chan_websocket to the other server."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.drift import DriftGuard, Step
 from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
-from rapida_twisted.bridge.far_end import FarEnd, connect, host_and_port
+from rapida_twisted.bridge.far_end import FarEnd, connect
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
+from rapida_twisted.net.address_text import host_and_port
 from rapida_twisted.net.http_client import tls_problem
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
 from rapida_twisted.wire.chan_websocket import Command, ControlForm, FlushMedia
 from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 
-__all__ = ["WebSocketFarEnd", "connect_websocket"]
+__all__ = ["WEBSOCKET_PORTS", "WebSocketFarEnd", "connect_websocket"]
 
 PING_S = 2.5
-"""A server that is gone is noticed within a ping's interval and its timeout, 5 s together."""
-AT_ONCE_S = 2.0
-"""Whoever closes a call so soon, and has said nothing, has not taken it."""
+"""The interval of pings and the time limit of their answers: a dead server is noticed within 5 s."""
+REFUSAL_S = 2.0
+"""A server that closes a call this soon, and has sent nothing, refuses it."""
 
-_PORTS = {"ws": 80, "wss": 443}
+WEBSOCKET_PORTS = {"ws": 80, "wss": 443}
 
 
 @implementer(IFarEnd)
 class WebSocketFarEnd(FarEnd):
     """One call at a program that speaks chan_websocket.
 
-    :param form: how control messages are written.
-    :param context: the call; told in MEDIA_START, its variables in the JSON form only.
+    :param form: of the control messages.
+    :param context: the call, which MEDIA_START describes; its variables in the JSON form only.
     """
 
     def __init__(
@@ -51,61 +52,58 @@ class WebSocketFarEnd(FarEnd):
     ) -> None:
         super().__init__(user, name, format, reactor, now)
         self.channel = _Channel(self, format, form, context, self._guard, now)
-        self._said = False
+        self._has_sent = False
         self._opened_s = 0.0
+
+    # IFarEnd
 
     @property
     def queued_ms(self) -> float:
-        """How much waits (ms)."""
         return self.channel.queue.frames * FRAME_MS
 
     def send_audio(self, payload: bytes) -> bool:
-        """The caller was heard: see :class:`~rapida_twisted.interfaces.IFarEnd`."""
-        return not self._over and self._took(self.channel.send_audio(payload))
+        return not self._over and self._watch_sending(self.channel.send_audio(payload))
 
     def send_digit(self, digit: str) -> None:
-        """The caller pressed a key."""
         self.channel.send_digit(digit)
 
     def take(self) -> bytes | None:
-        """The frame that is due, or None."""
         return self.channel.tick()
 
     def hang_up(self) -> None:
-        """The caller is gone: close, as Asterisk does."""
-        self._forget()
+        self._mute()
         self.channel.hang_up()
 
     @property
     def _transport(self) -> Any:
         return self.channel.transport
 
-    # What the channel says
+    # From the channel
 
     def started(self) -> None:
-        """The server took the call."""
+        """The server accepted the call."""
         self._opened_s = self._now()
         self.opened.callback(None)
 
-    def said(self) -> None:
-        """The server said anything at all."""
-        self._said = True
+    def message_received(self) -> None:
+        """The server sent a message of any kind."""
+        self._has_sent = True
 
     def flushed(self) -> None:
-        """The assistant there was interrupted."""
+        """The server sent FLUSH_MEDIA: the caller interrupted its assistant."""
         if not self._over:
             self._user.far_end_flushed()
 
     def hung_up(self) -> None:
-        """The server hung up."""
+        """The server sent HANGUP."""
         self._hung_up()
 
     def refused(self, status_line: str, error: BaseException | None) -> None:
-        """The handshake did not end well."""
-        self._gone = True
+        """The handshake failed."""
+        self._closed = True
         problem = tls_problem(error)
         version, _, answer = status_line.partition(" ")
-        status, _, said = answer.partition(" ")
+        status, _, reason = answer.partition(" ")
         if problem:
             self._failed("tls", problem)
         elif not status_line:
@@ -115,33 +113,31 @@ class WebSocketFarEnd(FarEnd):
         elif status == "101":
             self._failed("malformed", "does not speak the subprotocol 'media' of chan_websocket")
         else:
-            said = "".join(character for character in said if character.isprintable())[:100]
+            reason = "".join(character for character in reason if character.isprintable())[:100]
             self._failed(
-                "refused", f"refused the call's WebSocket with {status} {said}".rstrip(),
+                "refused", f"refused the call's WebSocket with {status} {reason}".rstrip(),
                 status=int(status[:3]), of_call=status in ("404", "409"),
             )  # fmt: skip
 
-    def closed(self, clean: bool, broken: str, problem: str) -> None:
-        """The connection, which had been up, is closed.
+    def closed(self, clean: bool, violation: str, problem: str) -> None:
+        """The connection closed after the server had accepted the call.
 
-        :param broken: the rule that the server broke, if it did.
+        :param violation: the protocol rule that the server broke, or empty.
         """
-        self._gone = True
-        if broken:
-            self._failed("malformed", f"broke the protocol: {broken}")
+        self._closed = True
+        if violation:
+            self._failed("malformed", f"broke the protocol: {violation}")
         elif "ping timeout" in problem:
-            self._failed("stalled", f"gave no sign of life for {2 * PING_S:g} s")
+            self._failed("stalled", f"answered no ping for {2 * PING_S:g} s")
         elif not clean:
             self._failed("lost", f"lost the connection{f': {problem}' if problem else ''}")
-        elif self._said or self._now() - self._opened_s > AT_ONCE_S:
+        elif self._has_sent or self._now() - self._opened_s > REFUSAL_S:
             self._hung_up()
         else:
-            self._failed("refused", "closed the call before it had said anything", of_call=True)
+            self._failed("refused", "closed the call before it sent anything", of_call=True)
 
 
 class _Channel(AsteriskClientProtocol):
-    """The WebSocket of a far end."""
-
     transport: Any = None
 
     def __init__(
@@ -169,12 +165,12 @@ class _Channel(AsteriskClientProtocol):
         self._far_end.hung_up()
 
     def command_received(self, command: Command) -> None:
-        self._far_end.said()
+        self._far_end.message_received()
         if isinstance(command, FlushMedia):
             self._far_end.flushed()
 
     def binary_received(self, payload: bytes) -> None:
-        self._far_end.said()
+        self._far_end.message_received()
         super().binary_received(payload)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -185,17 +181,17 @@ class _Channel(AsteriskClientProtocol):
         if not self._started:
             self._far_end.refused(getattr(self, "http_status_line", "") or "", self._error)
             return
-        broken = ""
+        violation = ""
         if getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
-            broken = str(getattr(self, "localCloseReason", None) or b"", "utf-8", "replace") or "a bad frame"
-        self._far_end.closed(wasClean and code in (1000, 1001, None), broken, reason or "")
+            violation = str(getattr(self, "localCloseReason", None) or b"", "utf-8", "replace") or "a bad frame"
+        self._far_end.closed(wasClean and code in (1000, 1001, None), violation, reason or "")
 
 
 class _GuardedQueue(MediaQueue):
-    """Asterisk's queue, in which live audio does not pile up for the sake of its sender's clock."""
+    """Asterisk's queue with a DriftGuard: a sender whose clock is fast does not fill it."""
 
-    def __init__(self, guard: DriftGuard, now: Callable[[], float], *args: Any, **words: Any) -> None:
-        super().__init__(*args, **words)
+    def __init__(self, guard: DriftGuard, now: Callable[[], float], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._guard = guard
         self._now = now
 
@@ -217,7 +213,7 @@ class _GuardedQueue(MediaQueue):
             if step is Step.REPEAT:
                 self._waiting.appendleft(frame)
                 self.frames += 1
-            if step is not Step.LEAVE_OUT:
+            if step is not Step.SKIP:
                 return frame
             frame = super()._next_frame()
         self._guard.empty()
@@ -237,13 +233,13 @@ async def connect_websocket(
 ) -> IFarEnd:
     """Connect a call to a program that speaks chan_websocket, as Asterisk's ``Dial(WebSocket/...)`` does.
 
-    :param url: ``ws://...`` or ``wss://...``. It may hold a key: it is in no log and no error.
-    :param tls_options: how the server is verified; None for ``ws``.
-    :param timeout_s: for the connection, and again for the handshakes.
-    :raises UpstreamFailed: it did not take the call.
+    :param url: ``ws://...`` or ``wss://...``. It may hold a key, so no log line or error quotes it.
+    :param tls_options: verify the server; None for ``ws``.
+    :param timeout_s: the time limit of connecting, and again of the handshakes.
+    :raises UpstreamFailed: the server did not accept the call.
     """
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    host, port = parts.hostname or "", parts.port or WEBSOCKET_PORTS[parts.scheme]
     far_end = WebSocketFarEnd(user, host_and_port(host, port), format, form, context, reactor)
     factory = AsteriskClientFactory(url, far_end.channel, reactor)
     if ":" in factory.host:

@@ -1,9 +1,13 @@
-"""Calls that are carried on are registered at the other server first."""
+"""Registers a bridged call at the other server, as a dialplan's ``CURL()`` does.
+
+The bridge uses :class:`RegistrationClient`, tools use :func:`register_call`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 from uuid import UUID
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -13,29 +17,30 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.web.client import RequestNotSent
 from twisted.web.iweb import IResponse
 
-from rapida_twisted.bridge.registration_request import ask, beginning_of, context_id_in, reason_of, registration_url
+from rapida_twisted.bridge.registration_reply import context_id_in, read_start, refusal_reason
 from rapida_twisted.context import CallContext
-from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.net.http_client import Client, NothingSent, causes_of, tls_problem
+from rapida_twisted.errors import RegistrationRefused, UpstreamFailed
+from rapida_twisted.net.address_text import host_and_port
+from rapida_twisted.net.http_client import Client, NothingSent, causes_of, tls_problem, was_cancelled
 
-__all__ = ["UpstreamClient"]
+__all__ = ["RegistrationClient", "register_call"]
 
 OF_CALL = frozenset({400, 403, 404})
-"""HTTP statuses that say something of this call alone, or of the assistant that it is for."""
+"""HTTP statuses that concern only this call or its assistant, not the server's health."""
 
 
-class UpstreamClient:
+class RegistrationClient:
     """Registers calls at another assistant-api server.
 
     :param url: the server, such as ``https://assistant.example.com``.
-    :param api_key: travels in the query, since the hosted Rapida looks for it nowhere else; so no URL is ever logged
-        or quoted.
+    :param api_key: sent in the query, the only place where the hosted Rapida reads it; hence no log line or error
+        quotes a URL.
     :param assistant_id: the assistant there; empty: the one that was dialled here.
-    :param treq_client: by :func:`~rapida_twisted.net.http_client.make_client` without retries: each GET that arrives
+    :param treq_client: from :func:`~rapida_twisted.net.http_client.make_client` without retries: each GET that arrives
         registers a call.
     :param reactor: provides IReactorTime.
-    :param timeout_s: how long each step may take: connecting (with TLS), the answer's head, its body. If there is no
-        connection it is tried once more, since nothing was sent; else never: the call may be registered.
+    :param timeout_s: the time limit of each step: connecting (with TLS), the reply's head, its body. A failed
+        connection is tried once more, since nothing was sent. Later failures are not: the call may be registered.
     """
 
     def __init__(
@@ -54,14 +59,15 @@ class UpstreamClient:
         self._treq = treq_client.bounded(timeout_s)
         self._reactor = reactor
         self._timeout_s = timeout_s
-        self._name = _host_and_port(url)
+        parts = urlsplit(url)
+        self._name = host_and_port(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
     async def register(self, context: CallContext) -> str:
-        """Register a call; gives the contextId that it has there, in canonical form.
+        """Register a call. Returns its contextId there, in canonical form.
 
         Cancelling it ends the request.
 
-        :raises UpstreamFailed: it was not registered, or nobody knows whether it was.
+        :raises UpstreamFailed: the call is not registered, or it is unknown whether it is.
         """
         response = await self._head(context)
         body = await self._body(response)
@@ -75,56 +81,125 @@ class UpstreamClient:
     async def _head(self, context: CallContext) -> IResponse:
         try:
             try:
-                return await self._ask(context)
+                return await self._request(context)
             except NothingSent as error:
-                # A certificate is the same when looked at again.
+                # A second attempt would get the same certificate.
                 if any(tls_problem(cause) for cause in causes_of(error)):
                     raise
-            return await self._ask(context)
+            return await self._request(context)
         except CancelledError:
             raise
         except Exception as error:
-            # Without the error itself, which knows the request and so its key.
-            raise self._failed(*_why(error, self._timeout_s)) from None
+            # "from None": the error holds the request, and so the API key.
+            raise self._failed(*_cause(error, self._timeout_s)) from None
 
-    async def _ask(self, context: CallContext) -> IResponse:
-        url = registration_url(self._url, self._assistant_id or context.assistant_id)
+    async def _request(self, context: CallContext) -> IResponse:
+        url = _registration_url(self._url, self._assistant_id or context.assistant_id)
         query = {"from": context.caller, "to": context.called, "x-api-key": self._api_key}
-        return await ask(url, query, {}, self._treq)
+        return await _get(url, query, {}, self._treq)
 
     async def _body(self, response: IResponse) -> bytes:
-        reading = Deferred.fromCoroutine(beginning_of(response))
+        reading = Deferred.fromCoroutine(read_start(response))
         try:
             return await reading.addTimeout(self._timeout_s, self._reactor)
         except CancelledError:
             raise
         except Exception as error:
             if response.code != 200:
-                # The status has said it all.
+                # The status alone decides.
                 return b""
-            raise self._failed(*_why(error, self._timeout_s)) from None
+            raise self._failed(*_cause(error, self._timeout_s)) from None
 
     def _refused(self, response: IResponse) -> UpstreamFailed:
-        reason = reason_of(response)
+        reason = refusal_reason(response)
         if 300 <= response.code < 400:
-            reason = "a redirect, and none is followed"
-        elif self._is_quoted(response):
+            reason = "a redirect, which is not followed"
+        elif self._quotes_key(response):
             reason = "for a reason that quotes the API key"
         return self._failed("refused", f"does not register the call: {response.code}, {reason}", response.code)
 
-    def _is_quoted(self, response: IResponse) -> bool:
-        words = b" ".join(response.headers.getRawHeaders(b"X-Rapida-Error", [])).decode("utf-8", "replace")
-        return any(self._api_key in form for form in (words, unquote(words), unquote_plus(words)))
+    def _quotes_key(self, response: IResponse) -> bool:
+        text = b" ".join(response.headers.getRawHeaders(b"X-Rapida-Error", [])).decode("utf-8", "replace")
+        return any(self._api_key in form for form in (text, unquote(text), unquote_plus(text)))
 
     def _failed(self, word: str, what: str, status: int = 0) -> UpstreamFailed:
-        """:param what: goes on after the server's name."""
+        """:param what: the predicate of the sentence that begins with the server's name."""
         return UpstreamFailed(word, f"the upstream {self._name} {what}", status=status, of_call=status in OF_CALL)
 
 
-def _why(error: Exception, timeout_s: float) -> tuple[str, str]:
-    """UpstreamFailed's word for what happened to a request, and the words to stand behind the server's name.
+async def register_call(
+    url: str,
+    assistant_id: str,
+    api_key: str,
+    caller: str = "",
+    called: str = "",
+    variables: Mapping[str, str] | None = None,
+    *,
+    treq_client: Any,
+    reactor: Any,
+    timeout_s: float = 5.0,
+) -> str:
+    """Register a call, for tools. Returns its contextId as the server wrote it.
 
-    An error's own words are not quoted where it is not known what may be in them.
+    :param url: the server, such as ``http://127.0.0.1:8080``.
+    :param api_key: sent in a header, which access logs do not contain.
+    :param caller: empty for an anonymous call.
+    :param variables: further parameters of the call.
+    :param treq_client: a :class:`treq.client.HTTPClient`, or an object with its methods.
+    :param reactor: provides IReactorTime.
+    :param timeout_s: the time limit of the whole exchange.
+    :raises RegistrationRefused: there is no contextId; the status is 0 if there was no reply.
+    """
+    parameters = {**(variables or {}), "from": caller, "to": called}
+    registering = Deferred.fromCoroutine(
+        _register(_registration_url(url, assistant_id), parameters, {"x-api-key": api_key}, treq_client)
+    )
+    try:
+        return await registering.addTimeout(timeout_s, reactor)
+    except (RegistrationRefused, CancelledError):
+        raise
+    except DeferredTimeout:
+        raise RegistrationRefused(0, f"no answer within {timeout_s:g} s") from None
+    except Exception as error:
+        raise RegistrationRefused(0, _sentence(error)) from error
+
+
+async def _register(url: str, parameters: Mapping[str, str], headers: Mapping[str, str], treq_client: Any) -> str:
+    response = await _get(url, parameters, headers, treq_client)
+    body = await read_start(response)
+    if response.code != 200:
+        raise RegistrationRefused(response.code, refusal_reason(response))
+    context_id = context_id_in(body)
+    if not context_id:
+        raise RegistrationRefused(response.code, "the server's answer is no contextId")
+    return context_id
+
+
+def _registration_url(url: str, assistant_id: str) -> str:
+    return f"{url.rstrip('/')}/v1/talk/asterisk/call/{quote(assistant_id, safe='')}"
+
+
+async def _get(url: str, parameters: Mapping[str, str], headers: Mapping[str, str], treq_client: Any) -> IResponse:
+    """The reply's head, as soon as it is there.
+
+    :raises CancelledError: this was cancelled. All other errors are the client's.
+    """
+    try:
+        # Following a redirect would send the key to another server.
+        response: IResponse = await treq_client.get(
+            url, params=parameters, headers=dict(headers), allow_redirects=False, unbuffered=True
+        )
+    except Exception as error:
+        if was_cancelled(error):
+            raise CancelledError from None
+        raise
+    return response
+
+
+def _cause(error: Exception, timeout_s: float) -> tuple[str, str]:
+    """The word of UpstreamFailed for a failed request, and the predicate of its sentence.
+
+    An error's own text is not quoted unless it is known to hold no key.
     """
     causes = causes_of(error)
     sent = not isinstance(error, NothingSent)
@@ -134,29 +209,31 @@ def _why(error: Exception, timeout_s: float) -> tuple[str, str]:
         if problem := tls_problem(cause):
             return "tls", problem
     if not sent:
-        return "unreachable", f"can't be reached: {_why_not_connected(causes[0])}"
+        return "unreachable", f"can't be reached: {_connect_problem(causes[0])}"
     if isinstance(causes[0], ConnectionClosed):
-        return "lost", "ended the connection before its answer was complete"
+        return "lost", "closed the connection before its answer was complete"
     if causes == [error]:
-        # Nothing that Twisted tells of a request on its way.
-        return "unreachable", f"can't be asked ({type(error).__name__})"
-    return "malformed", "answered with what is not HTTP"
+        # None of Twisted's errors for a request in progress.
+        return "unreachable", f"can't be reached: {type(error).__name__}"
+    return "malformed", "does not answer in HTTP"
 
 
-def _why_not_connected(cause: BaseException) -> str:
+def _connect_problem(cause: BaseException) -> str:
     match cause:
         case ConnectionRefusedError():
-            return "nobody listens there"
+            return "connection refused"
         case DNSLookupError():
-            return "no such host is known"
+            return "unknown host"
         case ConnectionClosed() | RequestNotSent():
-            return "it ends connections at once"
+            return "it closes connections at once"
         case ConnectError():
             return str(cause).rstrip(".")
     return type(cause).__name__
 
 
-def _host_and_port(url: str) -> str:
-    parts = urlsplit(url)
-    where = parts.netloc.rpartition("@")[2]
-    return where if parts.port else f"{where}:{443 if parts.scheme == 'https' else 80}"
+def _sentence(error: Exception) -> str:
+    """The text of the innermost of Twisted's nested errors."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return _sentence(reasons[0].value)
+    return str(error) or type(error).__name__

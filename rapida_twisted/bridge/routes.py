@@ -1,8 +1,7 @@
-"""Where calls are carried on to: how a call is registered there, if it is, and how its media is connected."""
+"""The routes of ``bridge[:ADDRESS]``: whether and where a bridged call is registered, and how its media connects."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -11,20 +10,19 @@ from uuid import UUID
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.bridge.far_end_audiosocket import connect_audiosocket
-from rapida_twisted.bridge.far_end_websocket import connect_websocket
-from rapida_twisted.bridge.register import UpstreamClient
+from rapida_twisted.bridge.far_end_websocket import WEBSOCKET_PORTS, connect_websocket
+from rapida_twisted.bridge.register import RegistrationClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
+from rapida_twisted.net.address_text import host_and_port
 from rapida_twisted.settings import Settings
 from rapida_twisted.wire.chan_websocket import ControlForm
 
 __all__ = ["AudioSocketRoute", "HostedRoute", "Route", "WebSocketRoute", "route_of"]
 
 TlsOptions = Callable[[str], Any]
-"""How to verify the host of that name, for an endpoint of Twisted."""
-
-_PORTS = {"ws": 80, "wss": 443}
+"""Makes the TLS options of a connection to the named host, for a Twisted endpoint."""
 
 
 class Route(Protocol):
@@ -33,26 +31,26 @@ class Route(Protocol):
     name: str
     """The server's host and port, for logs."""
     format: AudioFormat
-    """Of the audio on the connection."""
+    """Of the far end's audio."""
     registers: bool
-    """Whether a call is registered there before its media is connected."""
+    """True if each call is registered before its media is connected."""
 
     async def register(self, context: CallContext) -> str:
-        """Register a call there; gives the contextId that it got.
+        """Register a call at the server; returns its contextId there.
 
-        :raises UpstreamFailed: it was not registered.
+        :raises UpstreamFailed: it is not registered.
         """
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
         """Connect a call's media.
 
-        :param upstream_id: what :meth:`register` gave; empty where calls are not registered.
-        :raises UpstreamFailed: it was not let in.
+        :param upstream_id: the result of :meth:`register`; empty where calls are not registered.
+        :raises UpstreamFailed: the server did not accept the call.
         """
 
 
-class _Registering:
-    """What routes share that may register calls."""
+class _RegisteringRoute:
+    """Registers calls at ``UPSTREAM__URL``, if it is set."""
 
     def __init__(self, settings: Settings, *, treq_client: Any, reactor: Any) -> None:
         self._settings = settings
@@ -62,10 +60,10 @@ class _Registering:
             return
         _host_and_port(settings.upstream_url)
         if "?" in settings.upstream_url:
-            raise SettingsError("UPSTREAM__URL can't be used: it is the address of a server, without a query")
+            raise SettingsError("UPSTREAM__URL must be a server's address without a query")
         if not settings.upstream_api_key:
-            raise SettingsError("UPSTREAM__URL needs UPSTREAM__API_KEY: the key that the server there knows")
-        self._client = UpstreamClient(
+            raise SettingsError("UPSTREAM__URL needs UPSTREAM__API_KEY: a key of that server")
+        self._client = RegistrationClient(
             settings.upstream_url,
             settings.upstream_api_key,
             assistant_id=settings.upstream_assistant_id,
@@ -75,14 +73,14 @@ class _Registering:
         )
 
     async def register(self, context: CallContext) -> str:
-        """Register a call there; see :class:`Route`."""
+        """See :class:`Route`."""
         return await self._client.register(context)
 
 
-class _OverWebSocket:
-    """What routes share whose media goes over a WebSocket.
+class _WebSocketRoute:
+    """Connects media over a WebSocket.
 
-    :param url: any of those that will be connected.
+    :param url: any URL at the server.
     """
 
     def __init__(self, url: str, settings: Settings, tls_options: TlsOptions, reactor: Any) -> None:
@@ -90,7 +88,7 @@ class _OverWebSocket:
         self._reactor = reactor
         self.name = _host_and_port(url)
         self.format = AudioFormat.from_asterisk(settings.upstream_format)
-        # Once: whatever is wrong with the name or the authorities shows at the start, not in a call.
+        # Now, so that a bad host name or CA file fails the start and not a call.
         self._tls_options = _tls_options_of(url, tls_options)
 
     async def _open(self, url: str, context: CallContext, user: IFarEndUser) -> IFarEnd:
@@ -106,10 +104,10 @@ class _OverWebSocket:
         )
 
 
-class HostedRoute(_Registering, _OverWebSocket):
-    """Another assistant-api: registered over HTTP, media over WebSocket, both at ``UPSTREAM__URL``.
+class HostedRoute(_RegisteringRoute, _WebSocketRoute):
+    """Another assistant-api: registration over HTTP, media over a WebSocket, both at ``UPSTREAM__URL``.
 
-    :raises SettingsError: there is no such setting, or it can't be used.
+    :raises SettingsError: the setting is missing or invalid.
     """
 
     def __init__(self, settings: Settings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> None:
@@ -118,22 +116,22 @@ class HostedRoute(_Registering, _OverWebSocket):
                 "the assistant 'bridge' needs UPSTREAM__URL, such as https://assistant.example.com, or an address of"
                 " its own: bridge:wss://... or bridge:audiosocket://HOST:PORT"
             )
-        _Registering.__init__(self, settings, treq_client=treq_client, reactor=reactor)
+        _RegisteringRoute.__init__(self, settings, treq_client=treq_client, reactor=reactor)
         scheme, _, rest = settings.upstream_url.partition("://")
         self._base = f"{'wss' if scheme.lower() == 'https' else 'ws'}://{rest.rstrip('/')}"
-        _OverWebSocket.__init__(self, self._base, settings, tls_options, reactor)
+        _WebSocketRoute.__init__(self, self._base, settings, tls_options, reactor)
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
-        """Connect to ``/v1/talk/asterisk/ctx/{contextId}``, as Rapida's page has it."""
+        """Connect to ``/v1/talk/asterisk/ctx/{contextId}``, as Rapida documents it."""
         query = urlencode({"x-api-key": self._settings.upstream_api_key})
         return await self._open(f"{self._base}/v1/talk/asterisk/ctx/{upstream_id}?{query}", context, user)
 
 
-class WebSocketRoute(_OverWebSocket):
-    """A program that speaks chan_websocket, at an address of its own. Calls are not registered there: what is known of
-    a call is in the query, as Asterisk's ``v()`` puts it there.
+class WebSocketRoute(_WebSocketRoute):
+    """A program that speaks chan_websocket. It gets the call's data in the query, as from Asterisk's ``v()``, without
+    registration.
 
-    :raises SettingsError: the address can't be used.
+    :raises SettingsError: the address is invalid.
     """
 
     registers = False
@@ -143,7 +141,7 @@ class WebSocketRoute(_OverWebSocket):
         self._url = url
 
     async def register(self, context: CallContext) -> str:
-        """Nothing to do."""
+        """No registration."""
         return ""
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
@@ -152,11 +150,11 @@ class WebSocketRoute(_OverWebSocket):
         return await self._open(f"{self._url}{'&' if '?' in self._url else '?'}{query}", context, user)
 
 
-class AudioSocketRoute(_Registering):
-    """An AudioSocket server. Where ``UPSTREAM__URL`` is set, a call is registered there first and its UUID is the
-    contextId that it got, as Rapida's page has it; else it is our own contextId.
+class AudioSocketRoute(_RegisteringRoute):
+    """An AudioSocket server. With ``UPSTREAM__URL``, a call is registered first and its UUID is the contextId from
+    there, as Rapida documents it; otherwise its UUID is our own contextId.
 
-    :raises SettingsError: the address can't be used.
+    :raises SettingsError: the address is invalid.
     """
 
     format = SLIN
@@ -168,11 +166,11 @@ class AudioSocketRoute(_Registering):
         self._host, self._port = parts.hostname or "", parts.port or 0
 
     async def register(self, context: CallContext) -> str:
-        """Register a call, if there is where to."""
+        """Register a call, if ``UPSTREAM__URL`` is set."""
         return await super().register(context) if self.registers else ""
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
-        """Connect, and say the UUID."""
+        """Connect, and send the UUID."""
         return await connect_audiosocket(
             self._host,
             self._port,
@@ -186,17 +184,17 @@ class AudioSocketRoute(_Registering):
 def route_of(argument: str, settings: Settings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> Route:
     """The route that ``bridge:ARGUMENT`` names.
 
-    :raises SettingsError: it is none, or a setting is missing.
+    :raises SettingsError: the argument is invalid, or a setting is missing.
     """
     if not argument:
         return HostedRoute(settings, treq_client=treq_client, tls_options=tls_options, reactor=reactor)
     scheme = argument.partition("://")[0]
-    if scheme in _PORTS:
+    if scheme in WEBSOCKET_PORTS:
         return WebSocketRoute(argument, settings, tls_options=tls_options, reactor=reactor)
     if scheme == "audiosocket":
         return AudioSocketRoute(argument, settings, treq_client=treq_client, reactor=reactor)
     raise SettingsError(
-        f"bridge:{_shown(argument)} can't be used: it is 'bridge', bridge:wss://HOST/PATH, bridge:ws://HOST/PATH or"
+        f"bridge:{_masked(argument)} is invalid: use 'bridge', bridge:wss://HOST/PATH, bridge:ws://HOST/PATH or"
         " bridge:audiosocket://HOST:PORT"
     )
 
@@ -204,12 +202,12 @@ def route_of(argument: str, settings: Settings, *, treq_client: Any, tls_options
 def _host_and_port(url: str, port_only: bool = False) -> str:
     """``host:port`` of an address.
 
-    :param port_only: whether the port must be there, and nothing behind it.
-    :raises SettingsError: it is none, or has a password in it.
+    :param port_only: require a port, and nothing behind it.
+    :raises SettingsError: the address is invalid, or holds a password.
     """
     try:
         parts = urlsplit(url)
-        port = {"http": 80, "https": 443, **_PORTS}.get(parts.scheme, 0) if parts.port is None else parts.port
+        port = {"http": 80, "https": 443, **WEBSOCKET_PORTS}.get(parts.scheme, 0) if parts.port is None else parts.port
         host = parts.hostname or ""
     except ValueError:
         host, port = "", 0
@@ -219,20 +217,20 @@ def _host_and_port(url: str, port_only: bool = False) -> str:
     if not host or not port or not plain or "@" in parts.netloc:
         wanted = "HOST:PORT and nothing more" if port_only else "HOST or HOST:PORT and a path, without a '#'"
         raise SettingsError(
-            f"the address {_shown(url)!r} can't be used: after :// comes {wanted}; no password, and no blank"
+            f"the address {_masked(url)!r} is invalid: after :// it needs {wanted}; no password, no blank"
         )
-    return f"[{host}]:{port}" if _is_ipv6(host) else f"{host}:{port}"
+    return host_and_port(host, port)
 
 
-def _shown(url: str) -> str:
-    """An address as far as it may be quoted: without what may be a secret in it."""
+def _masked(url: str) -> str:
+    """An address for error texts: without the parts that may hold secrets."""
     return re.sub(r"//.*@.*|\?.*", "...", url, flags=re.DOTALL)
 
 
 def _tls_options_of(url: str, tls_options: TlsOptions) -> Any:
-    """How the server of an address is verified; None without TLS.
+    """Verifies the server of a ``wss:`` address; None without TLS.
 
-    :raises SettingsError: certificates can't be for such a name, or there are no authorities.
+    :raises SettingsError: no certificate can be valid for the host, or the CA file is invalid.
     """
     parts = urlsplit(url)
     if parts.scheme != "wss":
@@ -240,13 +238,6 @@ def _tls_options_of(url: str, tls_options: TlsOptions) -> Any:
     try:
         return tls_options(parts.hostname or "")
     except UnicodeError:
-        raise SettingsError(f"the host {parts.hostname!r} can't be used: no certificate is for such a name") from None
+        raise SettingsError(f"no certificate can be valid for the host {parts.hostname!r}") from None
     except ValueError as error:
         raise SettingsError(f"TLS__CA_FILE: {error}") from None
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False

@@ -30,7 +30,7 @@ from rapida_twisted.interfaces import IAssistantMaker
 from rapida_twisted.observe.interface import Metrics
 from tests.asterisk.scripted_ari import ScriptedAri
 from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, Phone, nothing, says
-from tests.bridge.test_assistant import FRAME, FakeFarEnd
+from tests.bridge.test_bridged_call import FRAME, FakeFarEnd
 from tests.bridge.test_far_end_websocket import Bot
 from tests.media.fakes import CallOnFakes, KeptLog, make_context
 from tests.protocols.websockets import until
@@ -199,7 +199,7 @@ class MakerTests(SynchronousTestCase):
         self.assertEqual(self.prepare(maker).upstream_id, UPSTREAM_ID)
 
     def test_well_again(self) -> None:
-        """A call that is carried on ends the rest."""
+        """A bridged call ends the rest."""
         route = FakeRoute()
         maker = self.make(route)
         for _ in range(FAILURES):
@@ -230,7 +230,7 @@ class MakerTests(SynchronousTestCase):
             asked = len(route.registered), len(route.connected)
             context = self.prepare(maker)
             self.assertEqual(context.upstream_id, "")
-            self.assertIn("rests after 5 failures in a row", context.detail)
+            self.assertIn("is not tried for another 5.0 s, after 5 failures", context.detail)
             self.call(maker, context)
             self.assertEqual((len(route.registered), len(route.connected)), asked)
 
@@ -245,7 +245,7 @@ class MakerTests(SynchronousTestCase):
             fakes = self.call(maker, context)
             fakes.turn()
             self.assertIs(fakes.call.ended, EndReason.UPSTREAM_FAILED)
-            self.assertIn("rests after 5 failures", fakes.call.detail)
+            self.assertIn("is not tried for another 5.0 s, after 5 failures", fakes.call.detail)
         self.assertEqual((len(route.registered), len(route.connected)), asked)
 
     def test_probe_that_is_registered_only(self) -> None:
@@ -304,7 +304,7 @@ class MakerTests(SynchronousTestCase):
         self.prepare(self.make(route, self.others()))
         (warning,) = logged.at(LogLevel.warn)
         said = formatEvent(warning)
-        self.assertEqual(said, f"call {make_context().context_id}: {REFUSED}; it is registered for its fallback")
+        self.assertEqual(said, f"call {make_context().context_id}: {REFUSED}; registered for its fallback")
 
     def test_close(self) -> None:
         """Closing lets go of the connections."""

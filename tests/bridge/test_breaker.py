@@ -228,20 +228,18 @@ class BreakerTests(SynchronousTestCase):
             [
                 (
                     LogLevel.warn,
-                    f"the upstream {NAME} failed 3 times in a row and rests for 5.0 s;"
-                    f" at last: the upstream {NAME} said no",
+                    f"the upstream {NAME} failed 3 times in a row and is not tried for 5.0 s;"
+                    f" last failure: the upstream {NAME} said no",
                 ),
-                (LogLevel.info, f"the upstream {NAME} takes calls again"),
+                (LogLevel.info, f"the upstream {NAME} accepts calls again"),
             ],
         )
 
-    def test_words(self) -> None:
-        """Whoever is not let through is told since when, and for how long."""
+    def test_error_texts(self) -> None:
+        """The error says how long the pause still is, and after how many failures."""
         self.fail_times(3)
         refused = self.assertRaises(UpstreamFailed, self.breaker.check)
-        self.assertEqual(
-            str(refused), f"the upstream {NAME} rests after 3 failures in a row; it is asked again in 5.0 s"
-        )
+        self.assertEqual(str(refused), f"the upstream {NAME} is not tried for another 5.0 s, after 3 failures in a row")
         self.clock.advance(5.0)
         self.breaker.enter()
         refused = self.assertRaises(UpstreamFailed, self.breaker.check)

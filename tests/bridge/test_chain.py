@@ -321,7 +321,7 @@ class InTheCallTests(ChainTestCase):
             def onOpen(self) -> None:
                 self.transport.pauseProducing()
 
-        await self.fails(Sleeping, "no sign of life")
+        await self.fails(Sleeping, "answered no ping")
 
     async def test_handshake_hangs(self) -> None:
         """One whose handshake is never answered: in time."""

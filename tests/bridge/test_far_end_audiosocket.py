@@ -1,4 +1,4 @@
-"""Calls that are carried on to an AudioSocket server: on real sockets, and for its queue on fake time."""
+"""Calls that are bridged to an AudioSocket server: on real sockets, and for its queue on fake time."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class SocketsTests(FarEndTestCase):
         while far_end.send_audio(bytes(64_000)):
             sent += 1
             self.assertLess(sent, 1000)
-        self.assertLess(sum(map(len, far_end.line.transport._tempDataBuffer)), 100_000)
+        self.assertLess(sum(map(len, far_end.connection.transport._tempDataBuffer)), 100_000)
         time_s = STALLED_S + 0.1
         self.assertFalse(far_end.send_audio(FRAME))
         self.assertEqual(await self.told(), ["stalled"])
@@ -211,14 +211,14 @@ class QueueTests(SynchronousTestCase):
         self.user = KeptUser()
         self.far_end = AudioSocketFarEnd(CALL_ID, self.user, "far.example:9092", self.clock, self.clock.seconds)
         transport = MemoryTransport()
-        transport.protocol = self.far_end.line
-        self.far_end.line.makeConnection(transport)
+        transport.protocol = self.far_end.connection
+        self.far_end.connection.makeConnection(transport)
         self.transport = transport
 
     def say(self, *payloads: bytes, kind: int = 0x10) -> None:
         """The server says something."""
         for payload in payloads:
-            self.far_end.line.dataReceived(framed(payload, kind))
+            self.far_end.connection.dataReceived(framed(payload, kind))
 
     def test_sixty_ms(self) -> None:
         """At most 60 ms wait: the oldest are dropped and counted."""

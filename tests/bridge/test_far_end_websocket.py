@@ -1,4 +1,4 @@
-"""Calls that are carried on to a program that speaks chan_websocket: on real sockets, with and without TLS."""
+"""Calls that are bridged to a program that speaks chan_websocket: on real sockets, with and without TLS."""
 
 from __future__ import annotations
 

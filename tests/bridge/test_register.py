@@ -1,4 +1,4 @@
-"""Registering calls that are carried on, over real sockets on loopback."""
+"""Registering bridged calls, over real sockets on loopback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from benchmarks.harness.authority import Authority
-from rapida_twisted.bridge.register import UpstreamClient
+from rapida_twisted.bridge.register import RegistrationClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import UpstreamFailed
@@ -169,11 +169,13 @@ class ClientCase(TestCase):
                 self.assertNotIn(key, eventAsText(event))
                 self.assertNotIn(key, repr(event))
 
-    def make(self, url: str, ca_file: str = "", **more: Any) -> UpstreamClient:
+    def make(self, url: str, ca_file: str = "", **more: Any) -> RegistrationClient:
         """A client, with connections of its own."""
         treq_client, pool = make_client(reactor, ca_file, retries=False, idle_s=30.0)
         self.addCleanup(pool.closeCachedConnections)
-        return UpstreamClient(url, KEY, **{"treq_client": treq_client, "reactor": reactor, "timeout_s": STEP_S, **more})
+        return RegistrationClient(
+            url, KEY, **{"treq_client": treq_client, "reactor": reactor, "timeout_s": STEP_S, **more}
+        )
 
     async def listen(self, server: Factory[Any], tls: Authority | None = None) -> str:
         """The URL of a server that is there until the test is over."""
@@ -203,7 +205,7 @@ class ClientCase(TestCase):
         self.patch(reactor, "connectTCP", connect)
         return ports
 
-    async def failed(self, client: UpstreamClient, word: str, words: str) -> UpstreamFailed:
+    async def failed(self, client: RegistrationClient, word: str, words: str) -> UpstreamFailed:
         """A call is not registered. The text names the server; the key is nowhere."""
         try:
             await client.register(call())
@@ -324,13 +326,13 @@ class RefusedTests(ClientCase):
     async def test_statuses(self) -> None:
         """Each is told with its reason, and whether it is about this call alone. None is asked for again."""
         said = {
-            "400 Bad Request": (True, "the server does not take these parameters"),
+            "400 Bad Request": (True, "the server rejects these parameters"),
             "401 Unauthorized": (False, "the server does not know this API key"),
-            "403 Forbidden": (True, "the server does not allow this"),
+            "403 Forbidden": (True, "the server forbids this"),
             "404 Not Found": (True, "the server has no such assistant"),
-            "429 Too Many Requests": (False, "too many calls wait at the server already"),
+            "429 Too Many Requests": (False, "too many calls wait at the server"),
             "500 Oh": (False, "the server gave no reason"),
-            "503 Busy": (False, "the server takes no calls now"),
+            "503 Busy": (False, "the server accepts no calls now"),
             "201 Created": (False, "the server gave no reason"),
         }
         for status, (of_call, reason) in said.items():
@@ -353,7 +355,7 @@ class RefusedTests(ClientCase):
     async def test_redirect(self) -> None:
         """A redirect is not followed: the key would go with it."""
         server = Server(answer(b"", "302 Found", "Location: /elsewhere"), answer(CONTEXT_ID.encode()))
-        await self.fails(server, "refused", "does not register the call: 302, a redirect, and none is followed")
+        await self.fails(server, "refused", "does not register the call: 302, a redirect, which is not followed")
         self.assertEqual(len(server.requests), 1)
 
     async def test_no_context_id(self) -> None:
@@ -389,7 +391,7 @@ class RefusedTests(ClientCase):
         """A server that speaks something else."""
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n"
         for words in (f"220 {KEY} ESMTP\r\n".encode(), b"SSH-2.0-x\r\n" * 3, b"HTTP/1.1 ok fine\r\n\r\n", chunked):
-            await self.fails(Server(words), "malformed", "answered with what is not HTTP")
+            await self.fails(Server(words), "malformed", "does not answer in HTTP")
 
 
 class LostTests(ClientCase):
@@ -420,7 +422,7 @@ class LostTests(ClientCase):
         ports = self.count_connecting()
         self.where = f"127.0.0.1:{number}"
         failure = await self.failed(
-            self.make(f"http://{self.where}", timeout_s=2.0), "unreachable", "can't be reached: nobody listens there"
+            self.make(f"http://{self.where}", timeout_s=2.0), "unreachable", "can't be reached: connection refused"
         )
         self.assertEqual((failure.status, failure.of_call), (0, False))
         self.assertEqual(ports, [number, number])
@@ -451,7 +453,7 @@ class LostTests(ClientCase):
 
         self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(Resolver()))
         self.where = "nobody.example:80"
-        await self.failed(self.make("http://nobody.example"), "unreachable", "can't be reached: no such host is known")
+        await self.failed(self.make("http://nobody.example"), "unreachable", "can't be reached: unknown host")
         self.assertEqual(asked, ["nobody.example"] * 2)
 
     async def test_unknown_authority(self) -> None:
@@ -485,7 +487,7 @@ class LostTests(ClientCase):
         server = Server()
         server.greet = lambda connection: connection.transport.loseConnection()
         client = self.make((await self.listen(server)).replace("http:", "https:"))
-        await self.failed(client, "unreachable", "can't be reached: it ends connections at once")
+        await self.failed(client, "unreachable", "can't be reached: it closes connections at once")
         self.assertEqual(len(server.connections), 2)
 
     async def test_slow_handshake(self) -> None:
@@ -534,7 +536,7 @@ class LostTests(ClientCase):
                     reactor.callLater(0.02, transport.abortConnection if abort else transport.loseConnection)
 
                 server.answer = reply
-                await self.fails(server, "lost", "ended the connection before its answer was complete")
+                await self.fails(server, "lost", "closed the connection before its answer was complete")
                 self.assertEqual((len(server.requests), len(server.connections)), (1, 1))
 
     async def test_kept_connection_lost(self) -> None:
@@ -544,7 +546,7 @@ class LostTests(ClientCase):
             client = self.make(await self.listen(server, tls), str(tls.authority) if tls else "")
             await client.register(call())
             server.answer = lambda connection: connection.transport.loseConnection()
-            await self.failed(client, "lost", "ended the connection before its answer was complete")
+            await self.failed(client, "lost", "closed the connection before its answer was complete")
             self.assertEqual((len(server.requests), len(server.connections)), (2, 1))
 
     async def test_cancelled(self) -> None:

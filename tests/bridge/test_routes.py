@@ -124,15 +124,15 @@ class RouteTests(SynchronousTestCase):
         ):  # fmt: skip
             with self.subTest(argument):
                 text = self.refused(argument)
-                self.assertTrue(text.startswith(f"the address {argument!r} can't be used: after :// comes HOST"), text)
+                self.assertTrue(text.startswith(f"the address {argument!r} is invalid: after :// it needs HOST"), text)
                 self.assertNotIn("\n", text)
 
     def test_hosted_addresses(self) -> None:
         """UPSTREAM__URL has no query: paths are put behind it. Neither for its media nor for registrations alone."""
         for url, problem in (
-            ("https://far.example/?tenant=1", "UPSTREAM__URL can't be used: it is the address of a server"),
-            ("https://far.example/?", "UPSTREAM__URL can't be used: it is the address of a server"),
-            (" https://far.example", "the address ' https://far.example' can't be used"),
+            ("https://far.example/?tenant=1", "UPSTREAM__URL must be a server's address"),
+            ("https://far.example/?", "UPSTREAM__URL must be a server's address"),
+            (" https://far.example", "the address ' https://far.example' is invalid"),
         ):
             for argument in ("", "audiosocket://host:1"):
                 self.assertIn(problem, self.refused(argument, upstream_url=url, upstream_api_key=KEY))
@@ -146,23 +146,23 @@ class RouteTests(SynchronousTestCase):
         ):  # fmt: skip
             with self.subTest(argument):
                 text = self.refused(argument)
-                self.assertRegex(text, r"(?s)^(the address '|bridge:)\w+:.*\.\.\..* can't be used: ")
+                self.assertRegex(text, r"(?s)^(the address '|bridge:)\w+:.*\.\.\..* is invalid: ")
                 self.assertNotRegex(text, "s3|cret")
 
     def test_names_for_certificates(self) -> None:
         """A name that no certificate can be for is refused at the start, and not in the first call."""
         for host in ("a..b", "my_bot", "x" * 64):
             with self.subTest(host):
-                self.assertIn(f"the host '{host}' can't be used: no cert", self.refused(f"wss://{host}/"))
+                self.assertIn(f"no certificate can be valid for the host '{host}'", self.refused(f"wss://{host}/"))
                 text = self.refused(upstream_url=f"https://{host}", upstream_api_key=KEY)
-                self.assertIn(f"the host '{host}' can't be used: no cert", text)
+                self.assertIn(f"no certificate can be valid for the host '{host}'", text)
                 self.assertEqual(route(f"ws://{host}/").name, f"{host}:80")
 
     def test_schemes(self) -> None:
         """Other ways are not known; the sentence lists those that are."""
         for argument in ("far.example", "https://far.example", "tcp://far.example:1", "WSS://far.example/", "wss:/x"):
             text = self.refused(argument)
-            self.assertTrue(text.startswith(f"bridge:{argument} can't be used: it is 'bridge', bridge:wss://"), text)
+            self.assertTrue(text.startswith(f"bridge:{argument} is invalid: use 'bridge', bridge:wss://"), text)
 
     def refused(self, argument: str = "", **words: Any) -> str:
         """Why these words can't be used."""

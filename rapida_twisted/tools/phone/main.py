@@ -19,7 +19,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater, react
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 
-from rapida_twisted.bridge.registration_request import register_call
+from rapida_twisted.bridge.register import register_call
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.tools.phone.audiosocket_line import AudioSocketLine

@@ -18,7 +18,7 @@ from twisted.web.client import Agent
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from rapida_twisted.bridge.registration_request import register_call
+from rapida_twisted.bridge.register import register_call
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings

@@ -1,4 +1,4 @@
-"""A call that is carried on: between fakes, on fake time."""
+"""A bridged call: between fakes, on fake time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
 from rapida_twisted.audio.g711 import slin_to_ulaw
-from rapida_twisted.bridge.assistant import Bridge
+from rapida_twisted.bridge.bridged_call import BridgedCall
 from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import StoreUnavailable, TransferRefused, UpstreamFailed
@@ -71,19 +71,19 @@ class BridgeTestCase(SynchronousTestCase):
         self.moved: list[str] = []
 
     def call(self, fallback: Fallback | None = None, format: AudioFormat = ULAW, channel: Any = None) -> CallOnFakes:
-        """A call that is being carried on."""
+        """A bridged call."""
         self.far_end.format = format
 
-        async def carry(context: CallContext, user: IFarEndUser) -> IFarEnd:
+        async def connect(context: CallContext, user: IFarEndUser) -> IFarEnd:
             self.carried = context
             far_end: IFarEnd = await self.connecting
             return far_end
 
-        self.bridge = Bridge(carry, format, fallback or Fallback())
+        self.bridge = BridgedCall(connect, format, fallback or Fallback())
         return CallOnFakes(self.bridge, channel)
 
     def up(self, fallback: Fallback | None = None, **words: Any) -> CallOnFakes:
-        """A call that is carried on."""
+        """A bridged call."""
         fakes = self.call(fallback, **words)
         self.connecting.callback(self.far_end)
         return fakes

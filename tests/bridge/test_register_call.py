@@ -18,7 +18,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from rapida_twisted.bridge.registration_request import register_call
+from rapida_twisted.bridge.register import register_call
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.server.registrar import Registrar

@@ -1,4 +1,4 @@
-"""``bridge``: another server's assistant answers. Its audio is the caller's as soon as it is due, and the other way."""
+"""One bridged call: relays audio and digits between the caller and another server's assistant."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import ICall, ICallPlumbing, IFarEnd, IFarEndUser
 from rapida_twisted.media.assistant import Assistant
 
-__all__ = ["Bridge", "Carry"]
+__all__ = ["BridgedCall", "Connect"]
 
-EARLY_DIGITS = 32
-"""So many keys wait for the connection at the most."""
+MAX_EARLY_DIGITS = 32
+"""Digits kept until the far end is connected; beyond it the oldest are dropped."""
 
-Carry = Callable[[CallContext, IFarEndUser], Awaitable[IFarEnd]]
-"""Connects a call to the other server, for its user.
+Connect = Callable[[CallContext, IFarEndUser], Awaitable[IFarEnd]]
+"""Connects a call to the other server.
 
-:raises UpstreamFailed: it did not take the call.
+:raises UpstreamFailed: the server did not accept the call.
 """
 
 
 @implementer(IFarEndUser)
-class Bridge(Assistant):
-    """One call that is carried on.
+class BridgedCall(Assistant):
+    """The assistant of one bridged call.
 
-    :param carry: connects it.
-    :param format: of the audio there.
-    :param fallback: what becomes of a call that the other server does not take, or loses.
+    :param connect: connects the far end.
+    :param format: of the far end's audio.
+    :param fallback: takes over when the other server fails.
     """
 
     _log = Logger()
 
-    def __init__(self, carry: Carry, format: AudioFormat, fallback: Fallback) -> None:
+    def __init__(self, connect: Connect, format: AudioFormat, fallback: Fallback) -> None:
         self.rate_hz = format.rate_hz
         self._format = format
-        self._carry = carry
+        self._connect = connect
         self._fallback = fallback
         self._upward: Converter | None = converter(format.linear(), format)
         self._downward: Converter | None = converter(format, format.linear())
@@ -53,10 +53,10 @@ class Bridge(Assistant):
         self._early_digits = ""
 
     async def answer(self, call: ICall) -> None:
-        """Connect, and stay for what may go wrong."""
+        """Connect the far end, and fall back if it fails."""
         self._call = plumbing = ICallPlumbing(call)
         try:
-            self._attach(plumbing, await self._carry(call.context, self))
+            self._attach(plumbing, await self._connect(call.context, self))
             failure = await self._failure
         except UpstreamFailed as error:
             failure = error
@@ -69,12 +69,12 @@ class Bridge(Assistant):
         call.fetch(far_end.take if self._downward is None else self._fetch)
 
     def _detach(self) -> IFarEnd | None:
-        """Nothing goes to the far end any more; gives it, if it was there."""
+        """Stop relaying; returns the far end, if it was connected."""
         far_end, self._far_end = self._far_end, None
         if far_end is not None and self._call is not None:
             self._log.info(
-                "call {id}: was carried on; {unheard:.0f} ms came before the connection, {dropped:.0f} ms were dropped,"
-                " {shifted} frames shifted for its clock",
+                "call {id}: was bridged; {unheard:.0f} ms came before the connection, {dropped:.0f} ms were dropped,"
+                " {shifted} frames were skipped or repeated for the server's clock",
                 id=self._call.context.context_id, unheard=self._format.linear().ms(self._unheard_bytes),
                 dropped=far_end.dropped_ms, shifted=far_end.shifted,
             )  # fmt: skip
@@ -84,44 +84,43 @@ class Bridge(Assistant):
         frame = self._far_end.take() if self._far_end is not None else None
         return frame if frame is None or self._downward is None else self._downward(frame)
 
-    # What the call says
+    # From the call
 
     def audio_received(self, call: ICall, samples: bytes) -> None:
-        """The caller was heard: there, at once. What comes before the connection is not kept for later, when it would
-        arrive in a burst, and an echo of it would be that much behind for the whole call."""
+        """Relay the caller's audio at once.
+
+        Audio before the connection is dropped: sent later, it would arrive in a burst and delay the whole call.
+        """
         if self._far_end is not None:
             self._far_end.send_audio(samples if self._upward is None else self._upward(samples))
         else:
             self._unheard_bytes += len(samples)
 
     def digit_received(self, call: ICall, digit: str) -> None:
-        """The caller pressed a key: there, if need be as soon as there is a connection."""
+        """Relay the digit, at once or when the far end is connected."""
         if self._far_end is not None:
             self._far_end.send_digit(digit)
         else:
-            self._early_digits = (self._early_digits + digit)[-EARLY_DIGITS:]
+            self._early_digits = (self._early_digits + digit)[-MAX_EARLY_DIGITS:]
 
     def call_ended(self, call: ICall, reason: EndReason) -> None:
-        """The call is over, and so it is there."""
+        """Hang up at the far end."""
         far_end = self._detach()
         if far_end is not None:
             far_end.hang_up()
 
-    # What the far end says (IFarEndUser)
+    # IFarEndUser, called by the far end
 
     def far_end_flushed(self) -> None:
-        """The assistant there was interrupted."""
         if self._call is not None:
             self._call.flush()
 
     def far_end_hung_up(self) -> None:
-        """The assistant there hung up."""
         self._detach()
         if self._call is not None:
             self._call.hang_up()
 
     def far_end_failed(self, failure: UpstreamFailed) -> None:
-        """The connection there is lost."""
         self._detach()
         if self._call is not None:
             self._call.fetch(None)
