@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,6 +32,21 @@ class ReadmeTests(SynchronousTestCase):
         values = DialplanValues("rpd-xxx-your-api-key", "http://127.0.0.1:8080", "127.0.0.1", 4573)
         lines = audiosocket_dialplan(values).splitlines()[1:]
         self.assertIn("\n".join("    " + line if line else "" for line in lines), (ROOT / "README.md").read_text())
+
+    def test_assistant(self) -> None:
+        """The README's assistant hangs up on a caller without the PIN, and keeps one with it."""
+        lines = (ROOT / "README.md").read_text().partition("Save this as `mybots.py`:\n")[2].splitlines()
+        code = takewhile(lambda line: not line or line.startswith("    "), lines)
+        names: dict[str, Any] = {}
+        exec(dedent("\n".join(code)), names)
+        for pin, hung_up in (("1234", False), ("99", True)):
+            call = FakeCall(names["Support"]())
+            call.start()
+            call.advance(1.0)
+            for digit in pin:
+                call.press(digit)
+            call.advance(6.0)
+            self.assertEqual(call.hung_up, hung_up)
 
     def test_links_lead_somewhere(self) -> None:
         """Every page that the README names is there."""
