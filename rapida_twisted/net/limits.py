@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 __all__ = [
     "Address",
+    "BridgeStates",
     "Network",
     "Refused",
     "SharedCounter",
-    "SharedIds",
     "TokenBucket",
     "address_of",
     "group_of",
@@ -49,43 +49,41 @@ class SharedCounter:
         return 0
 
 
-class SharedIds:
-    """A small set of contextIds in memory that other processes may see. One process writes it.
+class BridgeStates:
+    """Whether Asterisk's bridge has the media of each of the newest 256 calls in Stasis, in memory that other processes
+    may see. One process writes it.
 
     :param memory: ``SIZE`` bytes, all zero at first; this process's own if not given.
     """
 
-    __slots__ = ("_memory",)
+    __slots__ = ("_memory", "_next")
 
-    SIZE = 256 * _ID_BYTES
+    SIZE = 256 * (1 + _ID_BYTES)
 
     def __init__(self, memory: memoryview | None = None) -> None:
         self._memory = memoryview(bytearray(self.SIZE)) if memory is None else memory
-
-    def __contains__(self, context_id: str) -> bool:
-        return self._place(context_id) is not None
+        self._next = 0
 
     def add(self, context_id: str) -> None:
-        """Take one in; nothing happens if the set is full."""
-        self._replace("", context_id)
+        """A call whose media is about to connect, and not bridged. The oldest call makes room."""
+        place, self._next = self._next, (self._next + 1 + _ID_BYTES) % self.SIZE
+        self._memory[place : place + 1 + _ID_BYTES] = b"\0" + _bytes_of(context_id)
 
-    def discard(self, context_id: str) -> None:
-        """Take one out, if it is there."""
-        self._replace(context_id, "")
-
-    def clear(self) -> None:
-        """Take all out: what a process that is gone left."""
-        self._memory[:] = bytes(self.SIZE)
-
-    def _replace(self, old: str, new: str) -> None:
-        place = self._place(old)
+    def set_bridged(self, context_id: str) -> None:
+        """The bridge has this call's media."""
+        place = self._place(context_id)
         if place is not None:
-            self._memory[place : place + _ID_BYTES] = _bytes_of(new)
+            self._memory[place] = 1
+
+    def get(self, context_id: str) -> bool | None:
+        """Whether the bridge has this call's media; None for a call that is not here."""
+        place = self._place(context_id)
+        return None if place is None else bool(self._memory[place])
 
     def _place(self, context_id: str) -> int | None:
         wanted, memory = _bytes_of(context_id), self._memory
-        places = range(0, self.SIZE, _ID_BYTES)
-        return next((place for place in places if memory[place : place + _ID_BYTES] == wanted), None)
+        places = range(0, self.SIZE, 1 + _ID_BYTES)
+        return next((place for place in places if memory[place + 1 : place + 1 + _ID_BYTES] == wanted), None)
 
 
 class TokenBucket:

@@ -131,7 +131,7 @@ class RapidaMedia(Service):
         )  # fmt: skip
         self.reception = Reception(
             self.store, self.assistants.make, self.calls, self.clock, reactor,
-            transfers=transfers, lead_ms=settings.lead_ms, unbridged=role.unbridged, watch=self._watch,
+            transfers=transfers, lead_ms=settings.lead_ms, bridges=role.bridges, watch=self._watch,
         )  # fmt: skip
         self.registrar = Registrar(
             self.store, self.assistants.knows, now=time.time, context_ttl_s=settings.context_ttl_s,
@@ -206,7 +206,7 @@ class RapidaMedia(Service):
         port = self.settings.public_audiosocket_port or self.audiosocket_port
         return StasisCalls(
             ari, app, store=self.store, media=StasisMedia(host, port),
-            register=self._register_from_stasis, unbridged=self._role.unbridged, reactor=self.reactor,
+            register=self._register_from_stasis, bridges=self._role.bridges, reactor=self.reactor,
         )  # fmt: skip
 
     async def _register_from_stasis(self, assistant_id: str, channel: AriChannel) -> CallContext:

@@ -20,7 +20,7 @@ from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LEAD_MS
-from rapida_twisted.net.limits import SharedIds
+from rapida_twisted.net.limits import BridgeStates
 from rapida_twisted.observe.interface import CallWatch
 from rapida_twisted.server.transfers import NO_TRANSFERS, TransferRules
 
@@ -42,7 +42,7 @@ class Reception:
     :param now: wall-clock time in UNIX seconds.
     :param transfers: which dial strings calls may be transferred to.
     :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
-    :param unbridged: calls whose media is not in Asterisk's bridge yet: their speech waits until it is.
+    :param bridges: calls whose speech waits until Asterisk's bridge has their media.
     :param watch: told of the calls, for the metrics.
     """
 
@@ -58,7 +58,7 @@ class Reception:
         now: Callable[[], float] = time.time,
         transfers: TransferRules = NO_TRANSFERS,
         lead_ms: float = LEAD_MS,
-        unbridged: SharedIds | None = None,
+        bridges: BridgeStates | None = None,
         watch: CallWatch | None = None,
     ) -> None:
         self._store = store
@@ -69,7 +69,7 @@ class Reception:
         self._now = now
         self._transfers = transfers
         self._lead_ms = lead_ms
-        self._unbridged = unbridged if unbridged is not None else SharedIds()
+        self._bridges = bridges if bridges is not None else BridgeStates()
         self._watch = watch if watch is not None else CallWatch()
         self.closed = False
         """Whether no further call is let in."""
@@ -175,9 +175,9 @@ class Reception:
         return call
 
     def _is_bridged(self, context_id: str) -> Callable[[], bool] | None:
-        """Whether this call is bridged, to be asked again and again; None if it is, or needs no bridge."""
-        unbridged = self._unbridged
-        return (lambda: context_id not in unbridged) if context_id in unbridged else None
+        """Tells whether this call is bridged, again and again; None if it needs no bridge."""
+        bridges = self._bridges
+        return None if bridges.get(context_id) is None else lambda: bridges.get(context_id) is not False
 
     def _move_on(self, call: Call, dial_string: str) -> Deferred[Any]:
         """Note where the dialplan is to send this call; it asks when the media is over."""

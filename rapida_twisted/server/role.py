@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rapida_twisted.net.limits import SharedCounter, SharedIds
+from rapida_twisted.net.limits import BridgeStates, SharedCounter
 
 __all__ = ["ACCEPTING", "ARI", "STANDALONE", "ProcessRole"]
 
@@ -37,8 +37,8 @@ class ProcessRole:
     """The port numbers on which other processes listen, by port name."""
     counter: Callable[[str], SharedCounter] = field(default=lambda name: SharedCounter())
     """Makes the counter of something that is limited for all processes together."""
-    unbridged: SharedIds = field(default_factory=SharedIds)
-    """The contextIds of calls whose media is not in Asterisk's bridge yet."""
+    bridges: BridgeStates = field(default_factory=BridgeStates)
+    """Which calls in Stasis are bridged."""
 
 
 STANDALONE = ProcessRole()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.net.limits import SharedIds, TokenBucket, address_of, group_of, kind_of
+from rapida_twisted.net.limits import BridgeStates, TokenBucket, address_of, group_of, kind_of
 
 
 def group(host: str) -> int:
@@ -18,29 +18,26 @@ def group(host: str) -> int:
     return group_of(address)
 
 
-class SharedIdsTests(SynchronousTestCase):
-    """A set in a piece of memory."""
+class BridgeStatesTests(SynchronousTestCase):
+    """The states of the newest calls."""
 
-    def test_in_and_out(self) -> None:
-        """What was taken in is there until it is taken out."""
-        ids, others = SharedIds(), [str(UUID(int=number)) for number in range(3)]
-        for one in others:
-            ids.add(one)
-        ids.discard(others[1])
-        ids.discard("never there")
-        self.assertEqual([one in ids for one in others], [True, False, True])
-        ids.clear()
-        self.assertEqual([one in ids for one in others], [False] * 3)
+    def test_states(self) -> None:
+        """A call is not here, not bridged, then bridged."""
+        states, call, other = BridgeStates(), str(UUID(int=1)), str(UUID(int=2))
+        states.add(call)
+        states.set_bridged(other)
+        self.assertEqual((states.get(call), states.get(other)), (False, None))
+        states.set_bridged(call)
+        self.assertIs(states.get(call), True)
 
-    def test_full(self) -> None:
-        """What has no place is left out, and what goes makes room."""
-        ids, many = SharedIds(), [str(UUID(int=number)) for number in range(257)]
-        for one in many:
-            ids.add(one)
-        self.assertEqual([one in ids for one in many], [True] * 256 + [False])
-        ids.discard(many[7])
-        ids.add(many[256])
-        self.assertIn(many[256], ids)
+    def test_oldest_makes_room(self) -> None:
+        """The newest 256 are kept."""
+        states, calls = BridgeStates(), [str(UUID(int=number)) for number in range(300)]
+        for call in calls:
+            states.add(call)
+            states.set_bridged(call)
+        states.add(calls[0])
+        self.assertEqual([states.get(call) for call in calls], [False] + [None] * 44 + [True] * 255)
 
 
 class TokenBucketTests(SynchronousTestCase):

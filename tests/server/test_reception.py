@@ -27,7 +27,7 @@ from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LONGEST_WAIT_FRAMES
-from rapida_twisted.net.limits import SharedIds
+from rapida_twisted.net.limits import BridgeStates
 from rapida_twisted.server.reception import LONGEST_RETRY_S, Reception
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.store.memory import MemoryStore
@@ -83,10 +83,10 @@ class ReceptionTestCase(SynchronousTestCase):
         self.assistants: list[IAssistant] = []
         self.make_assistant: Callable[[CallContext], IAssistant] = lambda context: FakeAssistant()
         self.clock = MediaClock(self.reactor, now=self.reactor.seconds)
-        self.unbridged = SharedIds()
+        self.bridges = BridgeStates()
         self.reception = Reception(
             self.store, self._make_assistant, self.calls, self.clock, self.reactor, now=self.now,
-            unbridged=self.unbridged,
+            bridges=self.bridges,
         )  # fmt: skip
         self.logged = KeptLog(self)
 
@@ -239,24 +239,32 @@ class UnbridgedTests(ReceptionTestCase):
 
     def test_said_when_it_is_heard(self) -> None:
         """The call sends silence until it is bridged, and two frames more; then the speech, from its first sample."""
-        self.unbridged.add("a")
+        self.bridges.add("a")
         _, channel = self.says_at_once()
         self.reactor.pump([0.020] * 7)
         self.assertEqual(channel.sent, [channel.silence] * 7)
-        self.unbridged.discard("a")
+        self.bridges.set_bridged("a")
         self.reactor.pump([0.020] * 8)
         self.assertEqual(b"".join(channel.sent[7:]), 2 * channel.silence + counted(5) + channel.silence)
 
-    def test_joined_before(self) -> None:
+    def test_bridged_before(self) -> None:
+        """Two frames of silence come first also if the call is bridged before it is claimed."""
+        self.bridges.add("a")
+        self.bridges.set_bridged("a")
+        _, channel = self.says_at_once()
+        self.reactor.pump([0.020] * 7)
+        self.assertEqual(b"".join(channel.sent), 2 * channel.silence + counted(5))
+
+    def test_no_bridge(self) -> None:
         """Another call sends its speech at once."""
-        self.unbridged.add("b")
+        self.bridges.add("b")
         _, channel = self.says_at_once()
         self.reactor.pump([0.020] * 5)
         self.assertEqual(b"".join(channel.sent), counted(5))
 
     def test_never_joined(self) -> None:
         """A call that is never reported as bridged sends its speech after 10 s."""
-        self.unbridged.add("a")
+        self.bridges.add("a")
         _, channel = self.says_at_once()
         self.reactor.pump([0.020] * (LONGEST_WAIT_FRAMES + 5))
         self.assertEqual(channel.voiced, counted(5))

@@ -18,7 +18,7 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.net.backoff import backoff
-from rapida_twisted.net.limits import SharedIds
+from rapida_twisted.net.limits import BridgeStates
 
 __all__ = ["CONTEXT_VARIABLE", "MEDIA_PREFIX", "StasisCall", "StasisKit", "StasisMedia"]
 
@@ -50,7 +50,7 @@ class StasisKit:
     store: ICallStore
     media: StasisMedia
     register: Callable[[str, AriChannel], Awaitable[CallContext]]
-    unbridged: SharedIds
+    bridges: BridgeStates
     reactor: Any
 
 
@@ -194,11 +194,11 @@ class StasisCall:
         # The caller first: then the media's first words are heard as soon as its channel is in the bridge.
         await ari.add_to_bridge(self.bridge_id, self.channel.id)
         self._stay()
-        self.kit.unbridged.add(self.context_id)
+        self.kit.bridges.add(self.context_id)
         try:
             await self._connect_media()
         finally:
-            self.kit.unbridged.discard(self.context_id)
+            self.kit.bridges.set_bridged(self.context_id)
 
     async def _connect_media(self) -> None:
         if not self.media_here:

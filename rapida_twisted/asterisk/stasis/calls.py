@@ -24,7 +24,7 @@ from rapida_twisted.asterisk.stasis.orphans import OrphanChannels
 from rapida_twisted.asterisk.stasis.transfer import move_on
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import ICallStore
-from rapida_twisted.net.limits import SharedIds
+from rapida_twisted.net.limits import BridgeStates
 
 __all__ = ["StasisCalls", "StasisMedia"]
 
@@ -69,7 +69,7 @@ class StasisCalls:
     :param store: tells where a call was transferred to.
     :param media: where Asterisk reaches our AudioSocket.
     :param register: registers an inbound call: given the assistant's id and the channel, gives its context.
-    :param unbridged: holds each call from before its media connects until the bridge has the media.
+    :param bridges: gets each call before its media connects, and when the bridge has the media.
     :param reactor: provides IReactorTime.
     """
 
@@ -83,11 +83,11 @@ class StasisCalls:
         store: ICallStore,
         media: StasisMedia,
         register: Callable[[str, AriChannel], Awaitable[CallContext]],
-        unbridged: SharedIds,
+        bridges: BridgeStates,
         reactor: Any,
     ) -> None:
         self._kit = StasisKit(
-            ari=ari, app=app, store=store, media=media, register=register, unbridged=unbridged, reactor=reactor
+            ari=ari, app=app, store=store, media=media, register=register, bridges=bridges, reactor=reactor
         )
         self._callers: dict[str, StasisCall] = {}
         """By the id of the caller's channel, while that is in the application."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from rapida_twisted.net.limits import SharedCounter, SharedIds
+from rapida_twisted.net.limits import BridgeStates, SharedCounter
 from rapida_twisted.server.role import ACCEPTING
 
 __all__ = ["COLUMNS", "ROWS", "Scoreboard"]
@@ -18,7 +18,7 @@ ROWS = 256
 """More than there can be processes: while workers are replaced there are twice as many."""
 COLUMNS = (ACCEPTING, "calls", "HTTP", "HTTPS", "AudioSocket")
 _CELLS_SIZE = ROWS * len(COLUMNS) * 8
-_SIZE = _CELLS_SIZE + SharedIds.SIZE
+_SIZE = _CELLS_SIZE + BridgeStates.SIZE
 
 
 class Scoreboard:
@@ -33,7 +33,7 @@ class Scoreboard:
         self.row = row
         memory = memoryview(mmap.mmap(fd, _SIZE))
         self._cells = memory[:_CELLS_SIZE].cast("q")
-        self.unbridged = SharedIds(memory[_CELLS_SIZE:])
+        self.bridges = BridgeStates(memory[_CELLS_SIZE:])
         """See :class:`~rapida_twisted.server.role.ProcessRole`; the process that speaks ARI writes it."""
 
     @classmethod

@@ -178,8 +178,6 @@ class Worker:
 
 def _role(start: Start, sockets: dict[str, socket.socket]) -> ProcessRole:
     is_ari, board = start.number == 0, Scoreboard(BOARD_FD, start.row)
-    if is_ari:
-        board.unbridged.clear()
     return ProcessRole(
         ari=is_ari,
         media=not is_ari,
@@ -187,7 +185,7 @@ def _role(start: Start, sockets: dict[str, socket.socket]) -> ProcessRole:
         sockets=sockets,
         ports=start.ports,
         counter=board.counter,
-        unbridged=board.unbridged,
+        bridges=board.bridges,
     )
 
 

@@ -19,7 +19,7 @@ from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
 from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls
 from rapida_twisted.net.backoff import backoff
-from rapida_twisted.net.limits import SharedIds
+from rapida_twisted.net.limits import BridgeStates
 from rapida_twisted.store.memory import MemoryStore
 from tests.asterisk.ari.test_client import AriTestCase
 from tests.asterisk.scripted_ari import ALLOCATION_FAILED, HANGS, LOST, LOST_BUT_DONE, Answer, sleep, until
@@ -59,14 +59,14 @@ class StasisTestCase(AriTestCase):
         self.refusal: Exception | None = None
         self.registrations: list[tuple[str, AriChannel]] = []
         self.context_id = ""
-        self.unbridged = SharedIds()
+        self.bridges = BridgeStates()
         self.calls = self.make_calls()
 
     def make_calls(self, host: str = "192.0.2.7") -> StasisCalls:
         """What is tested."""
         calls = StasisCalls(
             self.make_client(timeout_s=0.4), APP, store=self.store, media=StasisMedia(host, 9092),
-            register=self.register, unbridged=self.unbridged, reactor=reactor,
+            register=self.register, bridges=self.bridges, reactor=reactor,
         )  # fmt: skip
         self.addCleanup(lambda: calls.close())
         return calls
@@ -202,18 +202,18 @@ class InboundTests(StasisTestCase):
         await self.talk()
         self.assertEqual(self.ari.requests("POST", f"channels/{CALLER}/answer"), [])
 
-    async def test_unbridged(self) -> None:
-        """A call is listed as unbridged from before its media connects until the media is in the bridge."""
+    async def test_bridge_states(self) -> None:
+        """A call counts as not bridged from before its media connects until the bridge has the media."""
         joining = Answer(does=True, after_s=0.1)
-        self.ari.on_asked = lambda asked: told.append((asked.path.split("/")[-1], self.context_id in self.unbridged))
-        told: list[tuple[str, bool]] = []
+        self.ari.on_asked = lambda asked: told.append((asked.path.split("/")[-1], self.bridges.get(self.context_id)))
+        told: list[tuple[str, bool | None]] = []
         self.call_in(state="Up")
         await until(lambda: self.context_id)
         self.ari.script("POST", f"bridges/rapida-bridge-{self.context_id}/addChannel", Answer(does=True), joining)
         await self.talk()
-        self.assertIn(self.context_id, self.unbridged)
-        await until(lambda: self.context_id not in self.unbridged)
-        self.assertEqual(told[-3:], [("addChannel", False), ("externalMedia", True), ("addChannel", True)])
+        self.assertIs(self.bridges.get(self.context_id), False)
+        await until(lambda: self.bridges.get(self.context_id))
+        self.assertEqual(told[-3:], [("addChannel", None), ("externalMedia", False), ("addChannel", False)])
 
     async def test_ipv6(self) -> None:
         """An IPv6 address is written as Asterisk reads it."""
@@ -408,7 +408,7 @@ class OutboundTests(StasisTestCase):
         (warning,) = self.warnings
         self.assertIn(self.context_id, warning)
         self.assertIn("does 192.0.2.7:9092 lead to us?", warning)
-        self.assertNotIn(self.context_id, self.unbridged)
+        self.assertIs(self.bridges.get(self.context_id), True)
 
 
 class FailureTests(StasisTestCase):

@@ -37,15 +37,15 @@ class BoardTests(SynchronousTestCase):
         self.parent.wipe(2)
         self.assertEqual([worker.counter("calls").others for worker in self.workers], [7, 14, 7])
 
-    def test_unbridged(self) -> None:
-        """All processes see which calls are not bridged yet; the counts stay as they are."""
+    def test_bridges(self) -> None:
+        """All processes see which calls are bridged; the counts stay as they are."""
         call = "6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11"
-        self.workers[2].unbridged.add(call)
+        self.workers[2].bridges.add(call)
         self.workers[2].counter("AudioSocket").publish(7)
-        self.assertEqual([call in worker.unbridged for worker in self.workers], [True] * 3)
+        self.assertEqual([worker.bridges.get(call) for worker in self.workers], [False] * 3)
         self.assertEqual(self.workers[0].counter("AudioSocket").others, 7)
-        self.workers[2].unbridged.discard(call)
-        self.assertNotIn(call, self.workers[0].unbridged)
+        self.workers[2].bridges.set_bridged(call)
+        self.assertIs(self.workers[0].bridges.get(call), True)
 
     def test_ahead(self) -> None:
         """Who has more than the one with the fewest, of those that take more, is ahead by so many."""
