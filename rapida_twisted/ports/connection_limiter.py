@@ -1,4 +1,4 @@
-"""The door of a port: how many connections there may be, how fast they may come, and from where."""
+"""The limits of a port: connections, in total and per address; their rates; and the networks allowed."""
 
 from __future__ import annotations
 
@@ -15,38 +15,39 @@ from rapida_twisted.ports.rejection_log import RejectionLog
 
 __all__ = ["ConnectionLimiter", "ConnectionLimits"]
 
-MANY = 1_000_000_000
+UNLIMITED = 1_000_000_000
 KNOWN_ADDRESSES = 4096
-"""Of so many addresses the rate is watched; of more, that of those seen last."""
+"""Rates are kept for the N most recently seen addresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionLimits:
-    """Who is let in. By default everybody."""
+    """The limits of one port. The defaults accept every connection."""
 
     networks: Sequence[Network] = ()
-    """Networks whose addresses may come; none: all may."""
+    """Networks that may connect; empty: all."""
     proxies: Sequence[Network] = ()
-    """Networks from which a PROXY header is believed; none: from all. Of use for doors behind a proxy alone."""
-    connections: int = MANY
-    """Connections at once."""
-    of_address: int = MANY
-    """Connections at once of one address (IPv6: of one /64)."""
-    rate: float = MANY
-    """New connections a second."""
-    address_rate: float = MANY
-    """New connections a second from one address."""
+    """Networks that may send a PROXY header; empty: all. For ports behind a proxy only."""
+    connections: int = UNLIMITED
+    """Open connections."""
+    per_address: int = UNLIMITED
+    """Open connections of one address (IPv6: of one /64)."""
+    rate: float = UNLIMITED
+    """New connections per second."""
+    address_rate: float = UNLIMITED
+    """New connections per second from one address."""
 
 
 class ConnectionLimiter:
-    """Counts who is in, and refuses who may not come in.
+    """Counts the connections of a port, and rejects those beyond its limits.
 
-    A connection comes in by :meth:`enter` and :meth:`identify`, and goes by :meth:`forget` and :meth:`leave`. Where the
-    peer is known from the start, ``enter`` and ``leave`` do the others' work, too. Behind a proxy the peer is known as
-    soon as its header is read.
+    A connection passes :meth:`accept` and :meth:`accept_address`, and ends with :meth:`address_closed` and
+    :meth:`closed`. Without a proxy, ``accept`` and ``closed`` include the other two. Behind a proxy, the peer's address
+    is known when its PROXY header has been read.
 
     :param name: of the port, for the log; in lower case for the counts.
-    :param seconds: a clock that never goes back.
+    :param seconds: a monotonic clock.
+    :param proxied: the connections begin with a PROXY header.
     :param counter: shares the count of connections with the other processes that the limit holds for.
     """
 
@@ -55,7 +56,7 @@ class ConnectionLimiter:
     def __init__(
         self,
         name: str,
-        rules: ConnectionLimits = ConnectionLimits(),
+        limits: ConnectionLimits = ConnectionLimits(),
         rejections: RejectionLog | None = None,
         seconds: Callable[[], float] = time.monotonic,
         *,
@@ -64,79 +65,78 @@ class ConnectionLimiter:
     ) -> None:
         self.name = name
         self.proxied = proxied
-        """Whether the peers are those that a PROXY header names."""
-        self.inside = 0
-        """Connections now."""
-        self._rules = rules
+        self.connections = 0
+        """Open connections of this process."""
+        self._limits = limits
         self._counter = counter if counter is not None else SharedCounter()
         self._rejections = rejections if rejections is not None else RejectionLog()
         self._seconds = seconds
-        self._bucket = TokenBucket(rules.rate, seconds())
+        self._bucket = TokenBucket(limits.rate, seconds())
         self._buckets: OrderedDict[int, TokenBucket] = OrderedDict()
-        self._of_address: dict[int, int] = {}
+        self._per_address: dict[int, int] = {}
 
-    def enter(self, peer: Any) -> bool:
-        """Somebody connects: whether they are let in. Then :meth:`leave` must follow."""
-        if self.inside + self._counter.others >= self._rules.connections:
-            return self.refuse("too_many", peer, f"{self._rules.connections} connections are open, which is the limit")
+    def accept(self, peer: Any) -> bool:
+        """Count a new connection; False rejects it. If True, call :meth:`closed` when it closes."""
+        if self.connections + self._counter.others >= self._limits.connections:
+            return self.reject("too_many", peer, f"{self._limits.connections} connections are open, which is the limit")
         if not self._bucket.take(self._seconds()):
-            return self.refuse("too_fast", peer, f"more than {self._rules.rate:g} new connections a second")
+            return self.reject("too_fast", peer, f"more than {self._limits.rate:g} new connections per second")
         if self.proxied:
-            if not _among(address_of(_host(peer)), self._rules.proxies):
-                return self.refuse("no_proxy", peer, "no proxy that may send PROXY headers is at this address")
-        elif not self.identify(peer):
+            if not _among(address_of(_host(peer)), self._limits.proxies):
+                return self.reject("no_proxy", peer, "this address may not send PROXY headers")
+        elif not self.accept_address(peer):
             return False
-        self.inside += 1
-        self._counter.publish(self.inside)
+        self.connections += 1
+        self._counter.publish(self.connections)
         return True
 
     @property
-    def is_ahead(self) -> bool:
-        """Whether more are inside than at another process's door to the same port."""
+    def has_surplus(self) -> bool:
+        """True if another process that serves this port has fewer connections."""
         return self._counter.surplus > 0
 
-    def leave(self, peer: Any) -> None:
-        """A connection that was let in is gone."""
-        self.inside -= 1
-        self._counter.publish(self.inside)
+    def closed(self, peer: Any) -> None:
+        """An accepted connection closed."""
+        self.connections -= 1
+        self._counter.publish(self.connections)
         if not self.proxied:
-            self.forget(peer)
+            self.address_closed(peer)
 
-    def identify(self, peer: Any) -> bool:
-        """Who somebody is, is known: whether they may stay. Then :meth:`forget` must follow."""
+    def accept_address(self, peer: Any) -> bool:
+        """Count a connection by its peer's address; False rejects it. If True, call :meth:`address_closed` later."""
         address = address_of(_host(peer))
         if self.proxied and address is None and _host(peer):
-            return self.refuse("bad_proxy_header", peer, "its PROXY header has no address")
-        if not _among(address, self._rules.networks):
-            return self.refuse("not_allowed", peer, "this address may not connect")
+            return self.reject("bad_proxy_header", peer, "its PROXY header has no address")
+        if not _among(address, self._limits.networks):
+            return self.reject("not_allowed", peer, "this address may not connect")
         if address is None:
             return True
-        group, rules = group_of(address), self._rules
-        count = self._of_address.get(group, 0)
-        if count >= rules.of_address:
-            return self.refuse("too_many_of_address", peer, f"{count} connections of this address are open already")
+        group, limits = group_of(address), self._limits
+        count = self._per_address.get(group, 0)
+        if count >= limits.per_address:
+            return self.reject("too_many_of_address", peer, f"{count} connections of this address are open already")
         if not self._bucket_of(group).take(self._seconds()):
-            reason = f"more than {rules.address_rate:g} new connections a second from this address"
-            return self.refuse("too_fast_of_address", peer, reason)
-        self._of_address[group] = count + 1
+            reason = f"more than {limits.address_rate:g} new connections per second from this address"
+            return self.reject("too_fast_of_address", peer, reason)
+        self._per_address[group] = count + 1
         return True
 
-    def forget(self, peer: Any) -> None:
-        """A connection that was identified is gone."""
+    def address_closed(self, peer: Any) -> None:
+        """A connection that :meth:`accept_address` accepted closed."""
         address = address_of(_host(peer))
         if address is None:
             return
         group = group_of(address)
-        left = self._of_address.get(group, 0) - 1
+        left = self._per_address.get(group, 0) - 1
         if left > 0:
-            self._of_address[group] = left
+            self._per_address[group] = left
         else:
-            self._of_address.pop(group, None)
+            self._per_address.pop(group, None)
 
-    def refuse(self, why: str, peer: Any, reason: str) -> bool:
-        """Somebody is not let in, or sent away: count it, tell it; always False."""
+    def reject(self, cause: str, peer: Any, reason: str) -> bool:
+        """Count and log a rejected connection; always False."""
         self._rejections.add(
-            f"{self.name.lower()}.{why}", peer, self._log, "{name}: {peer} refused: {reason}",
+            f"{self.name.lower()}.{cause}", peer, self._log, "{name}: {peer} rejected: {reason}",
             name=self.name, peer=_text(peer), reason=reason,
         )  # fmt: skip
         return False
@@ -144,7 +144,7 @@ class ConnectionLimiter:
     def _bucket_of(self, group: int) -> TokenBucket:
         bucket = self._buckets.get(group)
         if bucket is None:
-            bucket = self._buckets[group] = TokenBucket(self._rules.address_rate, self._seconds())
+            bucket = self._buckets[group] = TokenBucket(self._limits.address_rate, self._seconds())
             if len(self._buckets) > KNOWN_ADDRESSES:
                 self._buckets.popitem(last=False)
         else:
@@ -153,7 +153,7 @@ class ConnectionLimiter:
 
 
 def _among(address: Address | None, networks: Sequence[Network]) -> bool:
-    """Whether an address is in one of the networks. Who comes over a UNIX socket has passed the file's own door."""
+    """True for an address in one of the networks, and for a UNIX socket: the file's permissions guard that."""
     return not networks or address is None or any(address in network for network in networks)
 
 
@@ -163,5 +163,5 @@ def _host(peer: Any) -> str:
 
 def _text(peer: Any) -> str:
     host = _host(peer)
-    # What a header says is a stranger's text, until it was seen to be an address.
+    # A PROXY header may hold any text in place of an address.
     return host if address_of(host) is not None else ascii(host)[:80] if host else "a local process"

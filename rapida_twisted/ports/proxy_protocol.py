@@ -1,7 +1,10 @@
-"""Behind the PROXY protocol: Twisted reads the header, and these two stand before and behind it.
+"""The PROXY protocol: rejects connections without its header, and applies the limits to the address in it.
 
-:class:`ProxyHeaderGuard` stands next to the socket and rejects what is no header. :class:`PeerCheck` stands next to the
-server: it gets the first byte after the header, when the peer's address is known.
+Twisted parses the header, between two wrappers of ours::
+
+    socket -> ProxyHeaderGuard -> Twisted's HAProxyWrappingFactory -> PeerCheck -> the server's protocol
+
+:class:`PeerCheck` gets the first byte after the header, when the peer's address is known.
 """
 
 from __future__ import annotations
@@ -21,20 +24,19 @@ _UNKNOWN = b"PROXY UNKNOWN\r\n"
 
 
 class PeerCheck(ProtocolWrapper):
-    """Asks the door when it is known who is there, before the server gets a byte of theirs."""
+    """Applies the limits to the peer's address before the server gets a byte."""
 
     factory: _PeerCheckFactory
     wrappedProtocol: Any  # noqa: N815
-    known = False
-    """Whether the header is read."""
+    header_read = False
     _peer: IAddress | None = None
-    """Who was let in."""
+    """The accepted address."""
 
     def dataReceived(self, data: bytes) -> None:
-        if not self.known:
-            self.known = True
+        if not self.header_read:
+            self.header_read = True
             peer = self.getPeer()
-            if not self.factory.door.identify(peer):
+            if not self.factory.limiter.accept_address(peer):
                 self.abortConnection()
                 return
             self._peer = peer
@@ -44,25 +46,16 @@ class PeerCheck(ProtocolWrapper):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         peer, self._peer = self._peer, None
         if peer is not None:
-            self.factory.door.forget(peer)
+            self.factory.limiter.address_closed(peer)
         super().connectionLost(reason)
 
 
-class _PeerCheckFactory(WrappingFactory[PeerCheck]):
-    protocol = PeerCheck
-    noisy = False
-
-    def __init__(self, factory: Any, door: ConnectionLimiter) -> None:
-        super().__init__(factory)
-        self.door = door
-
-
 class ProxyHeaderGuard(ProtocolWrapper):
-    """Closes on whoever sends no PROXY header. What Twisted makes of a broken one may be an exception."""
+    """Closes connections without a valid PROXY header; for some of them Twisted's parser raises ValueError."""
 
     factory: _ProxyHeaderGuardFactory
     _peer_check: PeerCheck | None = None
-    _told = False
+    _rejected = False
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802
         behind: Any = self.wrappedProtocol
@@ -73,50 +66,57 @@ class ProxyHeaderGuard(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         peer_check = self._peer_check
-        if peer_check is None or peer_check.known:
+        if peer_check is None or peer_check.header_read:
             super().dataReceived(data)
             return
         if data.startswith(_UNKNOWN):
-            # How a proxy speaks for itself. Twisted's parser wants a blank behind the word.
+            # A proxy's own connection, such as a health check. Twisted's parser requires a blank after UNKNOWN.
             data = _UNKNOWN[:-2] + b" " + data[len(_UNKNOWN) - 2 :]
         try:
             super().dataReceived(data)
         except ValueError:
-            if peer_check.known:
+            if peer_check.header_read:
                 raise
-            self._no_header()
+            self._reject()
             self.abortConnection()
 
     def loseConnection(self) -> None:  # noqa: N802
-        """Called from behind; without a header, by Twisted, which found none, or by a server out of patience."""
-        if self._peer_check is not None and not self._peer_check.known:
-            self._no_header()
+        """Without a header so far, Twisted calls this for an invalid one, or the server after its timeout."""
+        if self._peer_check is not None and not self._peer_check.header_read:
+            self._reject()
         super().loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self._peer_check = None
 
-    def _no_header(self) -> None:
-        if not self._told:
-            self._told = True
-            self.factory.door.refuse("no_proxy_header", self.getPeer(), "it sent no PROXY header")
+    def _reject(self) -> None:
+        if not self._rejected:
+            self._rejected = True
+            self.factory.limiter.reject("no_proxy_header", self.getPeer(), "it sent no PROXY header")
 
 
-class _ProxyHeaderGuardFactory(WrappingFactory[ProxyHeaderGuard]):
-    protocol = ProxyHeaderGuard
+class _LimitingFactory(WrappingFactory[Any]):
     noisy = False
 
-    def __init__(self, factory: Any, door: ConnectionLimiter) -> None:
+    def __init__(self, factory: Any, limiter: ConnectionLimiter) -> None:
         super().__init__(factory)
-        self.door = door
+        self.limiter = limiter
 
 
-def peer_check(factory: Any, door: ConnectionLimiter) -> Any:
-    """The factory of a server, to be given to an endpoint ``haproxy:...``."""
-    return _PeerCheckFactory(factory, door)
+class _PeerCheckFactory(_LimitingFactory):
+    protocol = PeerCheck
 
 
-def proxy_header_guard(factory: Any, door: ConnectionLimiter) -> Any:
-    """What such an endpoint gives to a port to listen with, to be given to the port."""
-    return _ProxyHeaderGuardFactory(factory, door)
+class _ProxyHeaderGuardFactory(_LimitingFactory):
+    protocol = ProxyHeaderGuard
+
+
+def peer_check(factory: Any, limiter: ConnectionLimiter) -> Any:
+    """Wraps a server's factory, for an endpoint ``haproxy:...``."""
+    return _PeerCheckFactory(factory, limiter)
+
+
+def proxy_header_guard(factory: Any, limiter: ConnectionLimiter) -> Any:
+    """Wraps the factory that such an endpoint passes to its port."""
+    return _ProxyHeaderGuardFactory(factory, limiter)

@@ -1,8 +1,8 @@
-"""What is told of strangers who are refused: every one is counted, and few make a line in the log.
+"""Counts every rejected connection, and logs a few of each kind.
 
-A flood of connections must not become a flood of lines, which fills the disk and hides all else. So of each kind there
-is one line a second at the most, for each of loopback, private and public addresses, and the next line says how many
-there were between.
+A flood of connections must not become a flood of log lines, which would fill the disk and hide everything else. Each
+kind gets at most one line per second for each of loopback, private and public addresses; the next line of the kind
+says how many were omitted.
 """
 
 from __future__ import annotations
@@ -23,52 +23,50 @@ PAUSE_S = 1.0
 
 @dataclass
 class _Kind:
-    told_s: float
-    """When the last line was."""
-    left_out: int
+    logged_s: float
+    """The time of the last line."""
+    omitted: int
     log: Logger
 
 
 class RejectionLog:
-    """Counts and tells. One for a whole server, whatever its ports.
+    """The rejections of all ports of a server.
 
-    :param seconds: a clock that never goes back.
+    :param seconds: a monotonic clock.
     """
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self.counts: Refused = Refused()
-        """How often what was refused since the start, by name."""
+        """Rejections since the start, by name."""
         self._seconds = seconds
         self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def add(self, name: str, peer: Any, log: Logger, text: str, /, level: Any = LogLevel.warn, **values: Any) -> None:
-        """Something was refused.
+        """Count a rejection, and log it unless its kind was logged less than a second ago.
 
-        :param name: where and why, such as ``http.too_many``: one of a few dozens, never made of what a stranger sent.
-        :param peer: their address, as Twisted has it.
-        :param log: where the line goes, if there is one.
-        :param text: the line, in the logger's format, for ``values``.
-        :param level: its level.
+        :param name: port and cause, such as ``http.too_many``: from a fixed set, never from a peer's text.
+        :param peer: the peer's address, an object of Twisted.
+        :param text: the log line's format, for ``values``.
         """
         self.counts[name] += 1
         key = name, kind_of(address_of(str(getattr(peer, "host", ""))))
         now_s, kind = self._seconds(), self._kinds.get(key)
-        if kind is not None and now_s - kind.told_s < PAUSE_S:
-            kind.left_out += 1
+        if kind is not None and now_s - kind.logged_s < PAUSE_S:
+            kind.omitted += 1
             return
         self._kinds[key] = _Kind(now_s, 0, log)
-        more = f" ({kind.left_out} more of this kind since the last such line)" if kind and kind.left_out else ""
+        more = f" ({kind.omitted} more of this kind since the last such line)" if kind and kind.omitted else ""
         log.emit(level, text + "{more}", more=more, **values)
 
     def flush(self) -> None:
-        """Tell how many lines were left out by floods that are over. To be called from time to time."""
+        """Log how many lines of past floods were omitted. Call it periodically."""
         now_s = self._seconds()
         for (name, where), kind in list(self._kinds.items()):
-            if now_s - kind.told_s < PAUSE_S:
+            if now_s - kind.logged_s < PAUSE_S:
                 continue
             del self._kinds[name, where]
-            if kind.left_out:
+            if kind.omitted:
                 kind.log.warn(
-                    "{count} more were refused from {where} addresses: {name}",
-                    count=kind.left_out, where=where, name=name,
+                    "rejected {count} more from {where} addresses: {name}",
+                    count=kind.omitted, where=where, name=name,
                 )  # fmt: skip

@@ -13,8 +13,10 @@ from twisted.internet.interfaces import IListeningPort
 from rapida_twisted.errors import StartError
 from rapida_twisted.net.limits import SharedCounter
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter, ConnectionLimits
-from rapida_twisted.ports.listening_port import Listener, adopt_unix, is_proxied
+from rapida_twisted.ports.endpoints import is_proxied
+from rapida_twisted.ports.listening_port import ListeningPort
 from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.ports.shared_socket import adopt_unix
 
 __all__ = ["AUDIOSOCKET", "HTTP", "HTTPS", "PortSpec", "ServerPorts"]
 
@@ -63,7 +65,7 @@ class ServerPorts:
         self._elsewhere = elsewhere
         self._counter = counter
         self._accepting = accepting
-        self._listeners: dict[str, Listener] = {}
+        self._ports: dict[str, ListeningPort] = {}
         self._unix_port: IListeningPort | None = None
 
     def open(self, site: Any, audiosocket: Any) -> None:
@@ -78,12 +80,12 @@ class ServerPorts:
                 name, spec.limits, self._rejections, proxied=is_proxied(spec.endpoint), counter=self._counter(name)
             )
             factory = audiosocket if name == AUDIOSOCKET else site
-            self._listeners[name] = Listener(
+            self._ports[name] = ListeningPort(
                 name, spec.endpoint, factory, self._reactor, limiter, self._sockets.get(name)
             )
         try:
-            for listener in self._listeners.values():
-                listener.open()
+            for port in self._ports.values():
+                port.open()
         except StartError:
             self.close()
             raise
@@ -98,19 +100,19 @@ class ServerPorts:
         if name in self._elsewhere:
             return self._elsewhere[name]
         fallback = self._specs[name].fallback_port if name in self._specs else 0
-        listener = self._listeners.get(name)
-        return listener.port_number(fallback) if listener is not None else fallback
+        port = self._ports.get(name)
+        return port.port_number(fallback) if port is not None else fallback
 
     def renew_certificates(self) -> None:
         """Load certificates that were replaced on the disk. Called periodically."""
-        for listener in self._listeners.values():
-            listener.renew_certificate()
+        for port in self._ports.values():
+            port.renew_certificate()
 
     def close(self) -> Deferred[Any]:
         """Stop listening; connections stay open. Idempotent."""
         self._accepting.publish(0)
-        closing = [listener.close() for listener in self._listeners.values()]
-        port, self._unix_port = self._unix_port, None
-        if port is not None:
-            port.stopListening()
+        closing = [port.close() for port in self._ports.values()]
+        unix_port, self._unix_port = self._unix_port, None
+        if unix_port is not None:
+            unix_port.stopListening()
         return gatherResults(closing)

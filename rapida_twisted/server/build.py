@@ -46,7 +46,7 @@ from rapida_twisted.observe.interface import Instant
 from rapida_twisted.observe.multiprocess import open_metrics
 from rapida_twisted.observe.sampler import Sampler
 from rapida_twisted.ports.connection_limiter import ConnectionLimits
-from rapida_twisted.ports.listening_port import outcome_of, tcp_endpoint
+from rapida_twisted.ports.endpoints import outcome_of, tcp_endpoint
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS, PortSpec, ServerPorts
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
@@ -475,7 +475,7 @@ def port_specs(settings: Settings) -> dict[str, PortSpec]:
     limits = ConnectionLimits(
         proxies=settings.proxy_allow,
         connections=settings.connections,
-        of_address=settings.connections_of_address,
+        per_address=settings.connections_of_address,
         rate=settings.connections_rate,
         address_rate=settings.connections_address_rate,
     )

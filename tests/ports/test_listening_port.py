@@ -1,4 +1,4 @@
-"""Ports: certificates that are renewed, storms of connections, and what can't be listened on."""
+"""Listening ports: renewed certificates, storms of connections, and endpoints that cannot listen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from twisted.trial.unittest import TestCase
 
 from benchmarks.harness.authority import Authority
 from rapida_twisted.errors import StartError
-from rapida_twisted.ports.listening_port import ACCEPTS_A_TURN, Listener, tcp_endpoint
+from rapida_twisted.ports.endpoints import tcp_endpoint
+from rapida_twisted.ports.limited_accept import ACCEPTS_PER_TURN
+from rapida_twisted.ports.listening_port import ListeningPort
 
 
 class Greeter(Protocol):
@@ -36,17 +38,17 @@ class Greeters(ServerFactory):
         return Greeter()
 
 
-class ListenerTests(TestCase):
+class ListeningPortTests(TestCase):
     """One port."""
 
-    def listener(self, description: str) -> Listener:
+    def port(self, description: str) -> ListeningPort:
         """A port that is closed after the test."""
-        listener = Listener("the test", description, Greeters(), reactor)
-        self.addCleanup(listener.close)
-        return listener
+        port = ListeningPort("the test", description, Greeters(), reactor)
+        self.addCleanup(port.close)
+        return port
 
     def shown_name(self, port: int) -> str:
-        """The name in the certificate that a client is shown."""
+        """The name in the certificate that a client gets."""
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -55,35 +57,35 @@ class ListenerTests(TestCase):
         return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
     async def test_renewed_certificate(self) -> None:
-        """A certificate that is replaced on the disk is shown from then on, on the same port; a broken one is not."""
+        """A certificate that is replaced on the disk is served from then on, on the same port; a broken one is not."""
         files = Authority(Path(self.mktemp()))
         files.certify("first")
-        listener = self.listener(f"ssl:0:interface=127.0.0.1:privateKey={files.key}:certKey={files.certificate}")
-        listener.open()
-        port = listener.port_number()
+        listening = self.port(f"ssl:0:interface=127.0.0.1:privateKey={files.key}:certKey={files.certificate}")
+        listening.open()
+        port = listening.port_number()
         self.assertEqual(await deferToThread(self.shown_name, port), "first")
 
         files.certify("second")
         for path in (files.key, files.certificate):
             os.utime(path, (1, 1))
-        listener.renew_certificate()
-        self.assertEqual(listener.port_number(), port)
+        listening.renew_certificate()
+        self.assertEqual(listening.port_number(), port)
         self.assertEqual(await deferToThread(self.shown_name, port), "second")
 
         files.certificate.write_text("this is no certificate")
-        listener.renew_certificate()
+        listening.renew_certificate()
         self.assertEqual(await deferToThread(self.shown_name, port), "second")
 
     async def test_few_accepts_a_turn(self) -> None:
-        """However many connections come, few are accepted in a turn of the reactor, so that calls go on."""
-        listener = self.listener(tcp_endpoint("127.0.0.1", 0))
-        listener.open()
-        port = listener._port
+        """In a storm of connections a reactor turn accepts only a few, so that frames leave in time."""
+        listening = self.port(tcp_endpoint("127.0.0.1", 0))
+        listening.open()
+        port = listening._port
         port.numberAccepts = 1000  # type: ignore[union-attr]  # what Twisted does after a storm
-        self.assertEqual(port.numberAccepts, ACCEPTS_A_TURN)  # type: ignore[union-attr]
+        self.assertEqual(port.numberAccepts, ACCEPTS_PER_TURN)  # type: ignore[union-attr]
 
     def test_what_cannot_be_listened_on(self) -> None:
-        """An endpoint that does not exist, or has no certificate, is one sentence."""
+        """The error for an unknown endpoint, or one without a certificate, is one sentence."""
         for description in ("carrier-pigeon:1", "ssl:0:privateKey=/nowhere.pem"):
-            error = self.assertRaises(StartError, self.listener(description).open)
+            error = self.assertRaises(StartError, self.port(description).open)
             self.assertIn("the test", str(error))

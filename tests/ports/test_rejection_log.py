@@ -1,4 +1,4 @@
-"""What is told of strangers: all are counted, few make a line."""
+"""Every rejection is counted, and a few of each kind are logged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RefusalsTests(SynchronousTestCase):
         self.log = Logger("the.test", observer=LogPublisher(self.events.append))
 
     def add(self, name: str = "http.garbage", peer: Any = FAR, times: int = 1) -> None:
-        """Somebody is refused."""
+        """One rejection."""
         for _ in range(times):
             self.rejections.add(name, peer, self.log, "{peer} is refused for {name}", peer=peer.host, name=name)
 
@@ -56,19 +56,19 @@ class RefusalsTests(SynchronousTestCase):
         self.assertEqual(len(self.lines()), 4)
 
     def test_flood_is_over(self) -> None:
-        """What was left out is told when no further line does, once."""
+        """Omitted lines are logged once if no further line of their kind comes."""
         self.add(times=3)
         self.rejections.flush()
         self.assertEqual(len(self.lines()), 1)
         self.clock.advance(1)
         for _ in range(3):
             self.rejections.flush()
-        self.assertEqual(self.lines(), ["2 more were refused from public addresses: http.garbage"])
+        self.assertEqual(self.lines(), ["rejected 2 more from public addresses: http.garbage"])
         self.add()
         self.assertEqual(self.lines(), ["8.8.8.8 is refused for http.garbage"])
 
     def test_nothing_left_out(self) -> None:
-        """One that was told itself needs no further word."""
+        """A rejection that was logged itself is not logged again."""
         self.add()
         self.clock.advance(2)
         self.rejections.flush()

@@ -1,4 +1,4 @@
-"""Doors on real sockets: bare, behind both versions of the PROXY protocol, and under TLS."""
+"""Limits on real sockets: without a proxy, behind both versions of the PROXY protocol, and under TLS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from twisted.trial.unittest import TestCase
 
 from benchmarks.harness.authority import Authority
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter, ConnectionLimits
-from rapida_twisted.ports.listening_port import Listener, is_proxied
+from rapida_twisted.ports.endpoints import is_proxied
+from rapida_twisted.ports.listening_port import ListeningPort
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 from tests.media.fakes import KeptLog
@@ -76,17 +77,17 @@ class PortsTestCase(TestCase):
     """A port that echoes calls."""
 
     def listen(self, description: str, **rules: Any) -> None:
-        """Listen with a door that has these rules."""
+        """Listen within these limits."""
         self.log = KeptLog(self)
         self.rejections = RejectionLog()
         self.reception = FakeReception(EchoSink)
         self.factory = AudioSocketFactory(self.reception, reactor, rejections=self.rejections)
-        self.door = ConnectionLimiter(
+        self.limiter = ConnectionLimiter(
             "AudioSocket", ConnectionLimits(**rules), self.rejections, proxied=is_proxied(description)
         )
-        self.listener = Listener("AudioSocket", description, self.factory, reactor, self.door)
-        self.listener.open()
-        self.addCleanup(self.listener.close)
+        self.port = ListeningPort("AudioSocket", description, self.factory, reactor, self.limiter)
+        self.port.open()
+        self.addCleanup(self.port.close)
         self.callers: list[Caller] = []
         self.addCleanup(self.hang_up)
 
@@ -95,14 +96,14 @@ class PortsTestCase(TestCase):
         for caller in self.callers:
             if not caller.lost:
                 caller.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: all(caller.lost for caller in self.callers) and self.door.inside == 0)
-        self.assertEqual(self.door._of_address, {})
+        await until(lambda: all(caller.lost for caller in self.callers) and self.limiter.connections == 0)
+        self.assertEqual(self.limiter._per_address, {})
 
     async def connect(self, first: bytes) -> Caller:
         """Connect, and say something."""
         caller = Caller(first)
         self.callers.append(caller)
-        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", self.listener.port_number()), caller)
+        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.port_number()), caller)
         return caller
 
     async def is_up(self, first: bytes) -> Caller:
@@ -121,7 +122,7 @@ class PortsTestCase(TestCase):
         self.assertEqual(self.rejections.counts[why], before + 1, dict(self.rejections.counts))
 
     def peers(self) -> list[str]:
-        """Who the calls came from."""
+        """The peers of the calls."""
         return [sink.channel.peer for sink in self.reception.sinks]
 
 
@@ -129,27 +130,27 @@ class BareTests(PortsTestCase):
     """Without a proxy."""
 
     async def test_networks(self) -> None:
-        """Addresses of the networks are let in, others closed at once."""
+        """Addresses in the networks may connect, others are closed at once."""
         self.listen(TCP, networks=(ip_network("127.0.0.0/8"),))
         await self.is_up(identify() + FRAME)
 
     async def test_other_networks(self) -> None:
-        """They are closed, and the log says who it was, and why."""
+        """They are closed, and the log names the peer and the reason."""
         self.listen(TCP, networks=(ip_network("192.0.2.0/24"),))
         for _ in range(3):
             await self.is_refused(identify() + FRAME, "audiosocket.not_allowed")
         (line,) = warnings_of(self.log)
-        self.assertEqual(line, "AudioSocket: 127.0.0.1 refused: this address may not connect")
+        self.assertEqual(line, "AudioSocket: 127.0.0.1 rejected: this address may not connect")
 
     async def test_too_many(self) -> None:
-        """One more than may be is closed, and none of those that are up; who goes makes room."""
-        self.listen(TCP, of_address=2)
+        """The connection beyond the limit is closed, and no open one; a closed one makes room."""
+        self.listen(TCP, per_address=2)
         first = await self.is_up(identify() + FRAME)
         second = await self.is_up(identify() + FRAME)
         await self.is_refused(identify(), "audiosocket.too_many_of_address")
         self.assertFalse(first.lost or second.lost)
         first.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.door.inside == 1)
+        await until(lambda: self.limiter.connections == 1)
         await self.is_up(identify() + FRAME)
 
     async def test_too_fast(self) -> None:
@@ -160,25 +161,25 @@ class BareTests(PortsTestCase):
         self.assertGreaterEqual(self.rejections.counts["audiosocket.too_fast"], 6)
 
     async def test_tls(self) -> None:
-        """Connections under TLS are counted by the same door."""
+        """Connections under TLS are counted by the same limiter."""
         files = Authority(Path(self.mktemp()))
         files.certify("localhost")
-        self.listen(f"ssl:0:interface=127.0.0.1:privateKey={files.key}:certKey={files.certificate}", of_address=1)
+        self.listen(f"ssl:0:interface=127.0.0.1:privateKey={files.key}:certKey={files.certificate}", per_address=1)
         first = await self.connect(b"")
-        await until(lambda: self.door.inside == 1)
+        await until(lambda: self.limiter.connections == 1)
         await self.is_refused(b"", "audiosocket.too_many_of_address")
         self.assertFalse(first.lost)
 
     async def test_adopted(self) -> None:
-        """A socket that a supervisor opened has the door, too."""
+        """A socket that a supervisor opened is limited, too."""
         given = socket.create_server(("127.0.0.1", 0))
         given.setblocking(False)
         self.addCleanup(given.close)
-        self.listen("tcp:0", of_address=1)
-        await self.listener.close()
-        port = self.listener._ports.adoptStreamPort(given.fileno(), socket.AF_INET, self.factory)
+        self.listen("tcp:0", per_address=1)
+        await self.port.close()
+        port = self.port._reactor.adoptStreamPort(given.fileno(), socket.AF_INET, self.factory)
         self.addCleanup(port.stopListening)
-        self.listener._port = port
+        self.port._port = port
         await self.is_up(identify() + FRAME)
         await self.is_refused(identify(), "audiosocket.too_many_of_address")
 
@@ -196,21 +197,21 @@ class ProxiedTests(PortsTestCase):
         self.assertEqual(self.peers(), [v4, v4, v4, "[2001:db8::7]:40312", "[2001:db8:0:0:0:0:0:7]:40312"])
 
     async def test_other_networks(self) -> None:
-        """Who is not of the networks is sent away before the call is claimed, though the proxy's address is of them."""
+        """An address outside the networks is rejected before its call is claimed, though the proxy's address is inside."""
         self.listen(PROXY, networks=(ip_network("127.0.0.0/8"),))
         for header in (v1(), v2(), v2("2001:db8::7")):
             await self.is_refused(header + identify() + FRAME, "audiosocket.not_allowed")
         await self.is_up(v1("127.0.0.9") + identify() + FRAME)
-        self.assertEqual(warnings_of(self.log), ["AudioSocket: 198.51.100.7 refused: this address may not connect"])
+        self.assertEqual(warnings_of(self.log), ["AudioSocket: 198.51.100.7 rejected: this address may not connect"])
 
     async def test_of_address(self) -> None:
         """Limits are for the addresses that the headers name."""
-        self.listen(PROXY, of_address=1)
+        self.listen(PROXY, per_address=1)
         first = await self.is_up(v1() + identify() + FRAME)
         await self.is_refused(v2() + identify(), "audiosocket.too_many_of_address")
         await self.is_up(v1("198.51.100.8") + identify() + FRAME)
         first.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.door.inside == 1)
+        await until(lambda: self.limiter.connections == 1)
         await self.is_up(v1() + identify() + FRAME)
 
     async def test_header_first(self) -> None:
@@ -218,7 +219,7 @@ class ProxiedTests(PortsTestCase):
         self.listen(PROXY, networks=(ip_network("198.51.100.0/24"),))
         for header in (v1(), v2()):
             caller = await self.connect(header)
-            await until(lambda: len(self.factory._waiting) == 1)
+            await until(lambda: len(self.factory._unidentified) == 1)
             caller.transport.write(identify() + FRAME)  # type: ignore[union-attr]
             await until(lambda caller=caller: FRAME in caller.received)
 
@@ -231,7 +232,7 @@ class ProxiedTests(PortsTestCase):
         self.assertEqual({peer.split(":")[0] for peer in self.peers()}, {"127.0.0.1"})
 
     async def test_garbage(self) -> None:
-        """What is no header is closed at once, counted, told in one line, and leaves no traceback."""
+        """A connection without a header is closed at once, counted, and logged in one line without a traceback."""
         self.listen(PROXY)
         for garbage in (
             identify(),
@@ -246,7 +247,7 @@ class ProxiedTests(PortsTestCase):
             V2 + b"\x21\xff\x00\x0c" + bytes(12),
         ):
             await self.is_refused(garbage, "audiosocket.no_proxy_header")
-        self.assertEqual(warnings_of(self.log), ["AudioSocket: 127.0.0.1 refused: it sent no PROXY header"])
+        self.assertEqual(warnings_of(self.log), ["AudioSocket: 127.0.0.1 rejected: it sent no PROXY header"])
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_address_that_is_none(self) -> None:
@@ -265,7 +266,7 @@ class ProxiedTests(PortsTestCase):
         """A proxy that only looks whether the port is open is no refusal."""
         self.listen(PROXY)
         caller = await self.connect(b"")
-        await until(lambda: self.door.inside == 1)
+        await until(lambda: self.limiter.connections == 1)
         caller.transport.loseConnection()  # type: ignore[union-attr]
-        await until(lambda: self.door.inside == 0)
+        await until(lambda: self.limiter.connections == 0)
         self.assertEqual((dict(self.rejections.counts), warnings_of(self.log)), ({}, []))

@@ -1,4 +1,4 @@
-"""The whole server with doors, as its settings say."""
+"""The limits of connections in the whole server, from its settings."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class ServiceTests(TestCase):
         self.assertIn(" 200 ", answer)
         return UUID(answer.rpartition("\r\n\r\n")[2])
 
-    def door(self, what: str) -> Any:
-        """The door of what listens."""
-        return self.service._ports._listeners[what].door
+    def limiter(self, what: str) -> Any:
+        """The limiter of a port."""
+        return self.service._ports._ports[what].limiter
 
     async def test_audiosocket_allow(self) -> None:
-        """An Asterisk of a network that is named may bring a call, and nobody else; their call waits on."""
+        """Only an Asterisk in the named network may connect a call; a rejected connection leaves the call waiting."""
         self.start(AUDIOSOCKET__ALLOW="198.51.100.0/24,2001:db8::/32", AUDIOSOCKET__ENDPOINT=PROXY)
         call = await self.register()
         uuid = b"\x01\x00\x10" + call.bytes
@@ -87,7 +87,7 @@ class ServiceTests(TestCase):
         self.assertEqual(self.counts["http.too_many_of_address"], 1)
         self.assertIn(" 200 ", await self.ask("/healthz", v1("198.51.100.8")))
         media.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.door(HTTP).inside == 0)
+        await until(lambda: self.limiter(HTTP).connections == 0)
         self.assertIn(" 200 ", await self.ask("/healthz", v2()))
 
     async def test_websocket(self) -> None:
@@ -100,7 +100,7 @@ class ServiceTests(TestCase):
         self.assertIn(b" 101 ", media.received)
         self.assertEqual(await self.ask("/healthz"), "")
         media.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.door(HTTP).inside == 0)
+        await until(lambda: self.limiter(HTTP).connections == 0)
         self.assertIn(" 200 ", await self.ask("/healthz"))
 
     async def test_no_proxy_header(self) -> None:
@@ -129,7 +129,7 @@ class ServiceTests(TestCase):
         self.assertEqual(len(warnings_of(log)), 1)
 
     async def test_idle(self) -> None:
-        """A caller of whom nothing is heard loses the call, and the record says why."""
+        """A caller who sends no audio loses the call, and the record says why."""
         self.patch(service, "HOUSEKEEPING_S", 0.05)
         self.start(IDLE_S="0.3")
         call = await self.register()
@@ -167,7 +167,7 @@ class ServiceTests(TestCase):
         await until(lambda: half.lost)
         self.assertEqual(self.counts["http.overdue"], 1)
 
-        await until(lambda: self.door(HTTP).inside == 0)
+        await until(lambda: self.limiter(HTTP).connections == 0)
         idle = [await self.connect(self.service.http_port, b"") for _ in range(4)]
         await until(lambda: idle[3].lost)
         self.assertEqual(self.counts["http.too_many"], 1)

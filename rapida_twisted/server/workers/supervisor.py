@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from rapida_twisted.errors import StartError
 from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
-from rapida_twisted.ports.listening_port import bind, outcome_of
+from rapida_twisted.ports.endpoints import outcome_of
+from rapida_twisted.ports.shared_socket import bind
 from rapida_twisted.server.banner import dialplan_values, welcome_text
 from rapida_twisted.server.build import RapidaMedia, port_specs
 from rapida_twisted.server.lease import owner_name

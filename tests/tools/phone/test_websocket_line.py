@@ -245,7 +245,7 @@ class FailureTests(WebSocketTestCase):
 
     async def test_ipv6(self) -> None:
         """An IPv6 address leads to the server, too, as far as its answer to an unknown call shows."""
-        site = self.media._ports._listeners[HTTP]._factory
+        site = self.media._ports._ports[HTTP]._factory
         port = reactor.listenTCP(0, site, interface="::1")
         self.addCleanup(port.stopListening)
         self.assertIn("unknown", await self.refusal(f"http://[::1]:{port.getHost().port}"))
