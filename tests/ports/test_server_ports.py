@@ -197,7 +197,7 @@ class ProxiedTests(PortsTestCase):
         self.assertEqual(self.peers(), [v4, v4, v4, "[2001:db8::7]:40312", "[2001:db8:0:0:0:0:0:7]:40312"])
 
     async def test_other_networks(self) -> None:
-        """An address outside the networks is rejected before its call is claimed, though the proxy's address is inside."""
+        """A caller outside the networks is rejected before the claim, though the proxy is inside."""
         self.listen(PROXY, networks=(ip_network("127.0.0.0/8"),))
         for header in (v1(), v2(), v2("2001:db8::7")):
             await self.is_refused(header + identify() + FRAME, "audiosocket.not_allowed")
