@@ -44,6 +44,15 @@ if TYPE_CHECKING:
         Playable,
         PlayOutcome,
     )
+    from rapida_twisted.interfaces.typed import (
+        Call,
+        CallPlumbing,
+        CallStarter,
+        CallStore,
+        MediaChannel,
+        MediaSink,
+        Reception,
+    )
     from rapida_twisted.media.assistant import Assistant
     from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
     from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory, MediaServerFactory
@@ -59,10 +68,14 @@ __all__ = [
     "AssistantEnvironment",
     "AssistantPlugin",
     "AudioSocketFactory",
+    "Call",
     "CallContext",
     "CallEnded",
     "CallNotPlaced",
+    "CallPlumbing",
+    "CallStarter",
     "CallStatus",
+    "CallStore",
     "ContextClaimed",
     "ContextError",
     "ContextExpired",
@@ -81,14 +94,17 @@ __all__ = [
     "IMediaChannel",
     "IMediaSink",
     "IReception",
+    "MediaChannel",
     "MediaClientFactory",
     "MediaServerFactory",
+    "MediaSink",
     "OutboundCall",
     "PlayOutcome",
     "Playable",
     "PlayoutFull",
     "RapidaError",
     "RapidaMedia",
+    "Reception",
     "Settings",
     "SettingsError",
     "StartError",
@@ -102,6 +118,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(
+        ("Call", "CallPlumbing", "CallStarter", "CallStore", "MediaChannel", "MediaSink", "Reception"),
+        "interfaces.typed",
+    ),
     "Assistant": "media.assistant",
     "AssistantPlugin": "assistants.plugin",
     "AudioSocketFactory": "protocols.audiosocket_app",

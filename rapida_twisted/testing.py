@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext, ContextStatus, EndReason
-from rapida_twisted.interfaces import IAssistant, IMediaChannel
+from rapida_twisted.interfaces import IMediaChannel, typed
 from rapida_twisted.media.call import Call
 from rapida_twisted.media.clock import MediaClock
 
@@ -71,7 +71,7 @@ class FakeCall:
 
     def __init__(
         self,
-        assistant: IAssistant,
+        assistant: typed.Assistant,
         *,
         caller: str = "+4930123456",
         called: str = "100",

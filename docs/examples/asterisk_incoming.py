@@ -11,15 +11,22 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from zope.interface import implementer
 
-from rapida_twisted import CallContext, EndReason, ICallStarter, IMediaChannel, IMediaSink
-from rapida_twisted.protocols.chan_websocket_app import MediaClientFactory
+from rapida_twisted import (
+    CallContext,
+    EndReason,
+    ICallStarter,
+    IMediaSink,
+    MediaChannel,
+    MediaClientFactory,
+    MediaSink,
+)
 
 
 @implementer(IMediaSink)
 class Parrot:
     """What comes in goes out; ``#`` hangs up."""
 
-    def __init__(self, channel: IMediaChannel) -> None:
+    def __init__(self, channel: MediaChannel) -> None:
         self.channel = channel
 
     def audio_received(self, payload: bytes) -> None:
@@ -44,7 +51,7 @@ class Parrot:
 class Parrots:
     """Starts the one call that the connection is for."""
 
-    def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
+    def start(self, context: CallContext, channel: MediaChannel) -> MediaSink:
         print("the call is up:", context.channel_id)
         return Parrot(channel)
 

@@ -8,15 +8,22 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from zope.interface import implementer
 
-from rapida_twisted import CallContext, EndReason, IMediaChannel, IMediaSink, IReception
-from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
+from rapida_twisted import (
+    AudioSocketFactory,
+    CallContext,
+    EndReason,
+    IMediaSink,
+    IReception,
+    MediaChannel,
+    MediaSink,
+)
 
 
 @implementer(IMediaSink)
 class Parrot:
     """What comes in goes out, packet by packet."""
 
-    def __init__(self, channel: IMediaChannel) -> None:
+    def __init__(self, channel: MediaChannel) -> None:
         self.channel = channel
 
     def audio_received(self, payload: bytes) -> None:
@@ -44,7 +51,7 @@ class OpenHouse:
         now = reactor.seconds()
         return succeed(CallContext(context_id=context_id, assistant_id="parrot", created_at=now, expires_at=now))
 
-    def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
+    def start(self, context: CallContext, channel: MediaChannel) -> MediaSink:
         return Parrot(channel)
 
     def abandon(self, context: CallContext, reason: EndReason, detail: str = "") -> None:

@@ -6,8 +6,7 @@ Run it with ``twistd -ny embed_service.py``.
 from twisted.application.service import Application
 from twisted.internet import reactor
 
-from rapida_twisted.server.build import RapidaMedia
-from rapida_twisted.settings import Settings
+from rapida_twisted import RapidaMedia, Settings
 
 settings = Settings.from_mapping(
     {"ASSISTANT": "*=support_bot:Support", "STORE__URL": "memory:", "AUDIOSOCKET__PORT": "0", "HTTP__PORT": "0"}

@@ -6,9 +6,7 @@ from uuid import uuid4
 
 from twisted.internet import defer, task
 
-from rapida_twisted import CallContext, EndReason
-from rapida_twisted.errors import ContextClaimed
-from rapida_twisted.store.url import open_store
+from rapida_twisted import CallContext, ContextClaimed, EndReason, open_store
 
 
 async def main(reactor, url: str = "memory:") -> str:

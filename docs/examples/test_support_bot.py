@@ -3,7 +3,7 @@
 from support_bot import Support
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.testing import FakeCall
+from rapida_twisted import FakeCall
 
 
 class SupportTests(SynchronousTestCase):

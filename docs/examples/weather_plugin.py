@@ -5,9 +5,8 @@ from collections.abc import Callable
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from rapida_twisted import Assistant, AssistantEnvironment, CallContext, IAssistantFactory
+from rapida_twisted import Assistant, AssistantEnvironment, Call, CallContext, IAssistantFactory, SettingsError
 from rapida_twisted.audio.tones import tone
-from rapida_twisted.errors import SettingsError
 
 
 class Weather(Assistant):
@@ -16,8 +15,8 @@ class Weather(Assistant):
     def __init__(self, city: str) -> None:
         self.city = city
 
-    async def answer(self, call):
-        await call.play(tone(440 if self.city == "Berlin" else 220, 500, self.rate_hz))
+    async def answer(self, call: Call) -> None:
+        await call.play(tone(440 if self.city == "Berlin" else 220, 500, call.rate_hz))
         await call.hang_up()
 
 

@@ -16,14 +16,7 @@ from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.bridge.routes import Route, route_of
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import (
-    AssistantEnvironment,
-    Counters,
-    IAssistant,
-    IAssistantMaker,
-    IFarEnd,
-    IFarEndUser,
-)
+from rapida_twisted.interfaces import AssistantEnvironment, Counters, IAssistantMaker, IFarEnd, IFarEndUser, typed
 
 __all__ = ["BridgeMaker", "configure"]
 
@@ -52,7 +45,7 @@ class BridgeMaker:
         self._client = client
         self._count = counters.upstream
 
-    def __call__(self, context: CallContext) -> IAssistant:
+    def __call__(self, context: CallContext) -> typed.Assistant:
         return BridgedCall(self._connect, self._route.format, self._fallback)
 
     async def prepare(self, context: CallContext) -> CallContext:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, typed
+from rapida_twisted.interfaces.typed import Call
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Echo", "configure"]
@@ -15,12 +16,12 @@ __all__ = ["Echo", "configure"]
 class Echo(Assistant):
     """Says what it hears, at once."""
 
-    def audio_received(self, call: ICall, samples: bytes) -> None:
+    def audio_received(self, call: Call, samples: bytes) -> None:
         """Back with it."""
         call.write(samples)
 
 
-def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], typed.Assistant]:
     """It takes no argument."""
     if argument:
         raise SettingsError(f"echo takes no argument, and got {argument!r}")

@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IDelayedCall
 from rapida_twisted.audio.tones import dtmf
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, typed
+from rapida_twisted.interfaces.typed import Call
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["WELCOME", "Greeter", "configure"]
@@ -34,11 +35,11 @@ class Greeter(Assistant):
         self._late_bytes = 0
         self._rest: IDelayedCall | None = None
 
-    async def answer(self, call: ICall) -> None:
+    async def answer(self, call: Call) -> None:
         """Say the welcome."""
         await call.play(WELCOME)
 
-    def audio_received(self, call: ICall, samples: bytes) -> None:
+    def audio_received(self, call: Call, samples: bytes) -> None:
         """Put it into a line that is a second long, and say what comes out at its other end."""
         if not samples:  # The line is bounded by its bytes, so nothing without any may enter it.
             return
@@ -55,7 +56,7 @@ class Greeter(Assistant):
         else:
             self._rest = call.reactor.callLater(rest_s, self._say_rest, call)
 
-    def digit_received(self, call: ICall, digit: str) -> None:
+    def digit_received(self, call: Call, digit: str) -> None:
         """A key interrupts whatever is said, and is answered with its own tone; ``#`` hangs up."""
         if digit == "#":
             call.hang_up()
@@ -63,12 +64,12 @@ class Greeter(Assistant):
         call.flush()
         call.play(dtmf(digit, DIGIT_MS, 8000))
 
-    def call_ended(self, call: ICall, reason: EndReason) -> None:
+    def call_ended(self, call: Call, reason: EndReason) -> None:
         """Forget what was heard last."""
         if self._rest is not None and self._rest.active():
             self._rest.cancel()
 
-    def _say_rest(self, call: ICall) -> None:
+    def _say_rest(self, call: Call) -> None:
         rest = b"".join(self._late)
         self._late.clear()
         self._late_bytes = 0
@@ -76,7 +77,7 @@ class Greeter(Assistant):
             call.play(rest)
 
 
-def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], typed.Assistant]:
     """It takes no argument."""
     if argument:
         raise SettingsError(f"greeter takes no argument, and got {argument!r}")

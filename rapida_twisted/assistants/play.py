@@ -8,7 +8,8 @@ from pathlib import Path
 from rapida_twisted.audio.wav import WavReader
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, ICall
+from rapida_twisted.interfaces import AssistantEnvironment, typed
+from rapida_twisted.interfaces.typed import Call
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Play", "configure"]
@@ -23,13 +24,13 @@ class Play(Assistant):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def answer(self, call: ICall) -> None:
+    async def answer(self, call: Call) -> None:
         """Play it, and hang up."""
         await call.play(self._path)
         await call.hang_up()
 
 
-def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], typed.Assistant]:
     """The argument is the file, which must exist and be a sound file.
 
     :raises SettingsError: it is not.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces.assistant import AssistantEnvironment, IAssistantFactory
-from rapida_twisted.interfaces.call import IAssistant
+
+if TYPE_CHECKING:
+    from rapida_twisted.interfaces.typed import Assistant
 
 __all__ = ["AssistantPlugin"]
 
@@ -30,7 +33,7 @@ class AssistantPlugin:
         self.usage = usage
         self._module = module
 
-    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], Assistant]:
         """Import the module and have it configured."""
-        make: Callable[[CallContext], IAssistant] = import_module(self._module).configure(argument, environment)
+        make: Callable[[CallContext], Assistant] = import_module(self._module).configure(argument, environment)
         return make

@@ -15,13 +15,8 @@ from rapida_twisted.audio.tones import tone
 from rapida_twisted.audio.wav import WavWriter
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import (
-    AssistantEnvironment,
-    IAssistant,
-    IAssistantMaker,
-    ICall,
-    ICallPlumbing,
-)
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistantMaker, ICallPlumbing, typed
+from rapida_twisted.interfaces.typed import Call
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["Beep", "Record", "Recorder", "configure"]
@@ -84,14 +79,14 @@ class Record(Assistant):
 
     _log = Logger()
 
-    def __init__(self, inner: IAssistant, folder: Path) -> None:
+    def __init__(self, inner: typed.Assistant, folder: Path) -> None:
         # A recording has one rate, and the wire's own may change when the caller's first packet comes.
         self.rate_hz = inner.rate_hz or 8000
         self._inner = inner
         self._folder = folder
         self._recorder: Recorder | None = None
 
-    async def answer(self, call: ICall) -> None:
+    async def answer(self, call: Call) -> None:
         """Begin to record, and let the other one answer."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,15 +96,15 @@ class Record(Assistant):
             self._give_up(call, error)
         await self._inner.answer(call)
 
-    def audio_received(self, call: ICall, samples: bytes) -> None:
+    def audio_received(self, call: Call, samples: bytes) -> None:
         """For the other one."""
         self._inner.audio_received(call, samples)
 
-    def digit_received(self, call: ICall, digit: str) -> None:
+    def digit_received(self, call: Call, digit: str) -> None:
         """For the other one."""
         self._inner.digit_received(call, digit)
 
-    def call_ended(self, call: ICall, reason: EndReason) -> None:
+    def call_ended(self, call: Call, reason: EndReason) -> None:
         """Complete the recording."""
         if self._recorder is not None:
             try:
@@ -118,14 +113,14 @@ class Record(Assistant):
                 self._give_up(call, error)
         self._inner.call_ended(call, reason)
 
-    def _said(self, call: ICall, samples: bytes) -> None:
+    def _said(self, call: Call, samples: bytes) -> None:
         if self._recorder is not None:
             try:
                 self._recorder.said(samples)
             except OSError as error:
                 self._give_up(call, error)
 
-    def _give_up(self, call: ICall, error: OSError) -> None:
+    def _give_up(self, call: Call, error: OSError) -> None:
         """A full disk ends the recording, not the call."""
         ICallPlumbing(call).tap(None, None)
         recorder, self._recorder = self._recorder, None
@@ -143,12 +138,12 @@ class Beep(Assistant):
 
     rate_hz = 8000
 
-    async def answer(self, call: ICall) -> None:
+    async def answer(self, call: Call) -> None:
         """One beep."""
         await call.play(tone(1000, 200, 8000))
 
 
-def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], typed.Assistant]:
     """The argument is another assistant, as on the command line.
 
     :raises SettingsError: it is not known.
@@ -173,6 +168,6 @@ class _RecordMaker:
         self.health = inner.health
         self.close = inner.close
 
-    def __call__(self, context: CallContext) -> IAssistant:
+    def __call__(self, context: CallContext) -> typed.Assistant:
         """One recorded call's."""
         return Record(self._inner(context), self._folder)

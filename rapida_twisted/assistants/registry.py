@@ -15,11 +15,11 @@ from twisted.plugin import getPlugins
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantFactory, IAssistantMaker
+from rapida_twisted.interfaces import AssistantEnvironment, IAssistantFactory, IAssistantMaker, typed
 
 __all__ = ["Assistants", "MakeAssistant", "known_factories", "parse_assistant", "parse_rules"]
 
-MakeAssistant = Callable[[CallContext], IAssistant]
+MakeAssistant = Callable[[CallContext], typed.Assistant]
 
 _NO_GROUPS: Mapping[str, Any] = MappingProxyType({})
 
@@ -46,7 +46,7 @@ class Assistants:
         """Whether somebody answers this id. ``*`` itself is no id."""
         return assistant_id != _OTHERS and (assistant_id in self._makers or _OTHERS in self._makers)
 
-    def make(self, context: CallContext) -> IAssistant:
+    def make(self, context: CallContext) -> typed.Assistant:
         """The assistant of one call.
 
         :raises SettingsError: nobody answers its id (any more).

@@ -13,7 +13,8 @@ from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.bridge.fallback import Fallback
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import UpstreamFailed
-from rapida_twisted.interfaces import ICall, ICallPlumbing, IFarEnd, IFarEndUser
+from rapida_twisted.interfaces import ICallPlumbing, IFarEnd, IFarEndUser
+from rapida_twisted.interfaces.typed import Call, CallPlumbing
 from rapida_twisted.media.assistant import Assistant
 
 __all__ = ["BridgedCall", "Connect"]
@@ -47,12 +48,12 @@ class BridgedCall(Assistant):
         self._upward: Converter | None = converter(format.linear(), format)
         self._downward: Converter | None = converter(format, format.linear())
         self._far_end: IFarEnd | None = None
-        self._call: ICallPlumbing | None = None
+        self._call: CallPlumbing | None = None
         self._failure: Deferred[UpstreamFailed] = Deferred()
         self._unheard_bytes = 0
         self._early_digits = ""
 
-    async def answer(self, call: ICall) -> None:
+    async def answer(self, call: Call) -> None:
         """Connect the far end, and fall back if it fails."""
         self._call = plumbing = ICallPlumbing(call)
         try:
@@ -62,7 +63,7 @@ class BridgedCall(Assistant):
             failure = error
         await self._fallback.take_over(plumbing, failure)
 
-    def _attach(self, call: ICallPlumbing, far_end: IFarEnd) -> None:
+    def _attach(self, call: CallPlumbing, far_end: IFarEnd) -> None:
         self._far_end = far_end
         for digit in self._early_digits:
             far_end.send_digit(digit)
@@ -86,7 +87,7 @@ class BridgedCall(Assistant):
 
     # From the call
 
-    def audio_received(self, call: ICall, samples: bytes) -> None:
+    def audio_received(self, call: Call, samples: bytes) -> None:
         """Relay the caller's audio at once.
 
         Audio before the connection is dropped: sent later, it would arrive in a burst and delay the whole call.
@@ -96,14 +97,14 @@ class BridgedCall(Assistant):
         else:
             self._unheard_bytes += len(samples)
 
-    def digit_received(self, call: ICall, digit: str) -> None:
+    def digit_received(self, call: Call, digit: str) -> None:
         """Relay the digit, at once or when the far end is connected."""
         if self._far_end is not None:
             self._far_end.send_digit(digit)
         else:
             self._early_digits = (self._early_digits + digit)[-MAX_EARLY_DIGITS:]
 
-    def call_ended(self, call: ICall, reason: EndReason) -> None:
+    def call_ended(self, call: Call, reason: EndReason) -> None:
         """Hang up at the far end."""
         far_end = self._detach()
         if far_end is not None:

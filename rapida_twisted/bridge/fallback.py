@@ -8,7 +8,8 @@ from twisted.logger import Logger
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import CallEnded, StoreUnavailable, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import IAssistant, ICallPlumbing
+from rapida_twisted.interfaces import typed
+from rapida_twisted.interfaces.typed import CallPlumbing
 
 __all__ = ["Fallback"]
 
@@ -24,7 +25,7 @@ class Fallback:
     _log = Logger()
 
     def __init__(
-        self, name: str = "", make: Callable[[CallContext], IAssistant] | None = None, dial_string: str = ""
+        self, name: str = "", make: Callable[[CallContext], typed.Assistant] | None = None, dial_string: str = ""
     ) -> None:
         self._name = name
         self._make = make
@@ -34,7 +35,7 @@ class Fallback:
         """True if a fallback is configured."""
         return bool(self._make or self._dial_string)
 
-    async def take_over(self, call: ICallPlumbing, failure: UpstreamFailed) -> None:
+    async def take_over(self, call: CallPlumbing, failure: UpstreamFailed) -> None:
         """Continue the call.
 
         :raises UpstreamFailed: no fallback is configured, or its transfer failed.

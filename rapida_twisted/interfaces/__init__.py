@@ -1,21 +1,13 @@
 """Every plug point. Any object that provides one of these interfaces can replace ours."""
 
 from rapida_twisted.interfaces.assistant import AssistantEnvironment, Counters, IAssistantFactory, IAssistantMaker
-from rapida_twisted.interfaces.call import IAssistant, ICall, ICallPlumbing, Playable, PlayOutcome
+from rapida_twisted.interfaces.call import IAssistant, ICall, ICallPlumbing
 from rapida_twisted.interfaces.far_end import IFarEnd, IFarEndUser
 from rapida_twisted.interfaces.media import ICallStarter, IMediaChannel, IMediaSink, IPolledReader, IReception
 from rapida_twisted.interfaces.outbound import IOutbound, OutboundCall
 from rapida_twisted.interfaces.registrar import IRegistrar
-from rapida_twisted.interfaces.store import (
-    Adopted,
-    ICallStore,
-    IContextStore,
-    ILeaseStore,
-    INoticeStore,
-    IOrderStore,
-    Notice,
-    Swept,
-)
+from rapida_twisted.interfaces.store import ICallStore, IContextStore, ILeaseStore, INoticeStore, IOrderStore
+from rapida_twisted.interfaces.values import Adopted, Notice, Playable, PlayOutcome, Swept
 
 __all__ = [
     "Adopted",

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces.call import IAssistant
+
+if TYPE_CHECKING:
+    from rapida_twisted.interfaces.typed import Assistant
 
 __all__ = ["AssistantEnvironment", "Counters", "IAssistantFactory", "IAssistantMaker"]
 
@@ -44,7 +46,7 @@ class AssistantEnvironment:
     check_transfer: Callable[[str], None] = lambda dial_string: None
     """Raises :class:`~rapida_twisted.errors.TransferRefused` for a dial string that the settings do not allow."""
     counters: Counters = _NoCounters()  # noqa: RUF009
-    assistant: Callable[[str], Callable[[CallContext], IAssistant]] = _absent
+    assistant: Callable[[str], Callable[[CallContext], Assistant]] = _absent
     """Makes another assistant, named as on the command line, for one that wraps or replaces it.
 
     :raises SettingsError: it is not known, or can't be used so."""
@@ -62,7 +64,7 @@ class AssistantEnvironment:
 class IAssistantMaker(Interface):
     """Makes the assistants of one rule. A plain function will do unless it also prepares calls or reports health."""
 
-    def __call__(context: CallContext) -> IAssistant:
+    def __call__(context: CallContext) -> Assistant:
         """The assistant of one call."""
 
     async def prepare(context: CallContext) -> CallContext:
@@ -88,7 +90,7 @@ class IAssistantFactory(Interface):
     name: str = Attribute("Its name: letters, digits and dashes.")
     usage: str = Attribute("One line for --help, such as 'play:FILE  plays a WAV file, then hangs up'.")
 
-    def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], IAssistant]:
+    def configure(argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], Assistant]:
         """Called once, at the start of the server, with the text behind the colon (or an empty one).
 
         :return: makes the assistant of one call; it may provide :class:`IAssistantMaker`.

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
-from enum import Enum
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.interfaces.values import Playable, PlayOutcome
 
-__all__ = ["IAssistant", "ICall", "ICallPlumbing", "PlayOutcome", "Playable"]
+if TYPE_CHECKING:
+    from rapida_twisted.interfaces.typed import Assistant, Call
 
-Playable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
-"""What a call can play: samples (s16le mono), a WAV file's path, or the samples in parts as they are made."""
-
-
-class PlayOutcome(Enum):
-    """What became of audio that was played."""
-
-    PLAYED = "played"
-    """All of it was sent to the caller."""
-    FLUSHED = "flushed"
-    """It was cut short by a flush or by the end of the call."""
+__all__ = ["IAssistant", "ICall", "ICallPlumbing"]
 
 
 class ICall(Interface):
@@ -95,7 +85,7 @@ class ICallPlumbing(ICall):
         :param said: called once each 20 ms with what leaves, silence included.
         """
 
-    def hand_over(assistant: IAssistant) -> None:
+    def hand_over(assistant: Assistant) -> None:
         """Another assistant answers from now on. Audio that the former one played is still heard; its ``answer()`` is
         cancelled, and its ``call_ended()`` is called at the call's end nevertheless."""
 
@@ -108,14 +98,14 @@ class IAssistant(Interface):
 
     rate_hz: int | None = Attribute("The rate (Hz) of the samples it hears and plays; None: the wire's own.")
 
-    async def answer(call: ICall) -> None:
+    async def answer(call: Call) -> None:
         """Runs while the call lasts, and is cancelled when it ends. Its return does not end the call."""
 
-    def audio_received(call: ICall, samples: bytes) -> None:
+    def audio_received(call: Call, samples: bytes) -> None:
         """Audio of the caller: s16le mono at the assistant's rate, as long as the caller's packet."""
 
-    def digit_received(call: ICall, digit: str) -> None:
+    def digit_received(call: Call, digit: str) -> None:
         """The caller pressed one of ``0-9 A-D * #``."""
 
-    def call_ended(call: ICall, reason: EndReason) -> None:
+    def call_ended(call: Call, reason: EndReason) -> None:
         """The call is over, whichever side ended it. Called exactly once."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, EndReason
+
+if TYPE_CHECKING:
+    from rapida_twisted.interfaces.typed import MediaChannel, MediaSink, PolledReader
 
 __all__ = ["ICallStarter", "IMediaChannel", "IMediaSink", "IPolledReader", "IReception"]
 
@@ -47,7 +51,7 @@ class IMediaChannel(Interface):
         "Whether the peer times the playing itself. If not, send_audio() is called with one frame each 20 ms;"
         " if so, with several frames ahead of time, and marks report what was heard."
     )
-    reading: IPolledReader | None = Attribute(
+    reading: PolledReader | None = Attribute(
         "How the media clock may read the connection itself; None, or absent, where only the reactor can."
     )
 
@@ -92,7 +96,7 @@ class IMediaSink(Interface):
 class ICallStarter(Interface):
     """Starts the calls whose media is up. A connection that we make to Asterisk needs no more than this."""
 
-    def start(context: CallContext, channel: IMediaChannel) -> IMediaSink:
+    def start(context: CallContext, channel: MediaChannel) -> MediaSink:
         """Start a claimed call on a channel that is ready for audio."""
 
     def abandon(context: CallContext, reason: EndReason, detail: str = "") -> None:

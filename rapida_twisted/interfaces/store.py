@@ -7,55 +7,14 @@ All times are UNIX seconds, given by the caller. Every Deferred may fail with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
+from rapida_twisted.interfaces.values import Adopted, Notice, Swept
 
-__all__ = [
-    "Adopted",
-    "ICallStore",
-    "IContextStore",
-    "ILeaseStore",
-    "INoticeStore",
-    "IOrderStore",
-    "Notice",
-    "Swept",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Notice:
-    """A change of an outbound call's status, kept until it is delivered."""
-
-    number: int
-    """Grows with each notice of a store; never used twice."""
-    context_id: str
-    made_at: float
-    """When the change was (UNIX s)."""
-    record: Mapping[str, Any]
-    """The call's record just after the change, as :func:`~rapida_twisted.context.record_of` makes it."""
-
-
-class Adopted(NamedTuple):
-    """What a process took over from others."""
-
-    calls: list[CallContext]
-    """Outbound calls that it follows from now on, the oldest first."""
-    notices: int
-    """How many notices it has to deliver from now on, beside its own."""
-
-
-class Swept(NamedTuple):
-    """What a sweep of a store changed."""
-
-    expired: int
-    """Calls whose media never came."""
-    lost: int
-    """Calls whose process is gone."""
+__all__ = ["ICallStore", "IContextStore", "ILeaseStore", "INoticeStore", "IOrderStore"]
 
 
 class IContextStore(Interface):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from rapida_twisted.context import EndReason
-from rapida_twisted.interfaces import IAssistant, ICall
+from rapida_twisted.interfaces import IAssistant
+from rapida_twisted.interfaces.typed import Call
 
 __all__ = ["Assistant"]
 
@@ -20,14 +21,14 @@ class Assistant:
     rate_hz: int | None = None
     """The rate (Hz) of the samples it hears and speaks: 8000, 16000, 24000, 48000; None: the wire's own."""
 
-    async def answer(self, call: ICall) -> None:
+    async def answer(self, call: Call) -> None:
         """Runs while the call lasts, and is cancelled when it ends. Its return does not end the call."""
 
-    def audio_received(self, call: ICall, samples: bytes) -> None:
+    def audio_received(self, call: Call, samples: bytes) -> None:
         """The caller was heard: s16le mono at ``rate_hz``, as long as the caller's packet."""
 
-    def digit_received(self, call: ICall, digit: str) -> None:
+    def digit_received(self, call: Call, digit: str) -> None:
         """The caller pressed one of ``0-9 A-D * #``."""
 
-    def call_ended(self, call: ICall, reason: EndReason) -> None:
+    def call_ended(self, call: Call, reason: EndReason) -> None:
         """The call is over, whoever ended it. Called exactly once."""

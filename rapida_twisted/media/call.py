@@ -22,15 +22,8 @@ from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import (
-    IAssistant,
-    ICallPlumbing,
-    IMediaChannel,
-    IMediaSink,
-    IPolledReader,
-    Playable,
-    PlayOutcome,
-)
+from rapida_twisted.interfaces import ICallPlumbing, IMediaSink, IPolledReader, Playable, PlayOutcome, typed
+from rapida_twisted.interfaces.typed import MediaChannel
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
@@ -77,8 +70,8 @@ class Call:
     def __init__(
         self,
         context: CallContext,
-        channel: IMediaChannel,
-        assistant: IAssistant,
+        channel: MediaChannel,
+        assistant: typed.Assistant,
         *,
         clock: MediaClock,
         reactor: Any,
@@ -97,7 +90,7 @@ class Call:
         """What is known of the end beyond its reason; may be empty."""
         self._channel = channel
         self._assistant = assistant
-        self._former: list[IAssistant] = []
+        self._former: list[typed.Assistant] = []
         """Those who handed the call over; they are told of its end."""
         self._notes: list[str] = []
         self._fetch: Callable[[], bytes | None] | None = None
@@ -131,11 +124,11 @@ class Call:
         self._clock.add(self)
         self._have_answered(self._assistant)
 
-    def _have_answered(self, assistant: IAssistant) -> None:
+    def _have_answered(self, assistant: typed.Assistant) -> None:
         self._answering = Deferred.fromCoroutine(self._answer(assistant))
         self._answering.addErrback(self._answer_failed, assistant)
 
-    async def _answer(self, assistant: IAssistant) -> None:
+    async def _answer(self, assistant: typed.Assistant) -> None:
         # In a coroutine of our own, so that an answer() that is none fails like any other.
         await assistant.answer(self)
 
@@ -219,7 +212,7 @@ class Call:
         samples = self._fetch() if self._fetch is not None else None
         return samples if samples is None or self._downward is None else self._downward(samples)
 
-    def hand_over(self, assistant: IAssistant) -> None:
+    def hand_over(self, assistant: typed.Assistant) -> None:
         """Another assistant answers from now on: see :class:`ICall`."""
         if self.ended is not None:
             raise self._too_late("hand it over")
@@ -376,7 +369,7 @@ class Call:
         for waiting in over:
             waiting.callback(None)
 
-    def _answer_failed(self, failure: Failure, assistant: IAssistant) -> None:
+    def _answer_failed(self, failure: Failure, assistant: typed.Assistant) -> None:
         if self.ended is None and assistant is self._assistant:
             self._assistant_failed(failure)
         elif not failure.check(CancelledError, CallEnded):
@@ -418,6 +411,6 @@ class Call:
             self._heard_tapped = converter(self._channel.format, tap)
 
 
-def _hears(assistant: IAssistant) -> bool:
+def _hears(assistant: typed.Assistant) -> bool:
     """Whether it wants to hear the caller: what nobody hears is not converted."""
     return getattr(type(assistant), "audio_received", None) is not Assistant.audio_received

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from rapida_twisted.audio.formats import FRAME_MS
 from rapida_twisted.audio.playout import Playout, Source
-from rapida_twisted.interfaces import IMediaChannel
+from rapida_twisted.interfaces.typed import MediaChannel
 
 __all__ = ["LEAD_MS", "AheadPacer", "Pacer", "RealtimePacer", "make_pacer"]
 
@@ -30,7 +30,7 @@ class Pacer:
     :param played: called with each source when all of it was heard.
     """
 
-    def __init__(self, playout: Playout, channel: IMediaChannel, played: Callable[[Source], None]) -> None:
+    def __init__(self, playout: Playout, channel: MediaChannel, played: Callable[[Source], None]) -> None:
         self.frames_out = 0
         """Frames in which something was said."""
         self.silent_frames = 0
@@ -65,7 +65,7 @@ class RealtimePacer(Pacer):
     def __init__(
         self,
         playout: Playout,
-        channel: IMediaChannel,
+        channel: MediaChannel,
         played: Callable[[Source], None],
         is_bridged: Callable[[], bool] | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class AheadPacer(Pacer):
     """
 
     def __init__(
-        self, playout: Playout, channel: IMediaChannel, played: Callable[[Source], None], lead_ms: float = LEAD_MS
+        self, playout: Playout, channel: MediaChannel, played: Callable[[Source], None], lead_ms: float = LEAD_MS
     ) -> None:
         super().__init__(playout, channel, played)
         self._lead = max(1, round(lead_ms / FRAME_MS))
@@ -166,7 +166,7 @@ class AheadPacer(Pacer):
 
 def make_pacer(
     playout: Playout,
-    channel: IMediaChannel,
+    channel: MediaChannel,
     played: Callable[[Source], None],
     lead_ms: float = LEAD_MS,
     is_bridged: Callable[[], bool] | None = None,

@@ -25,7 +25,8 @@ from zope.interface import implementer
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
-from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IPolledReader, IReception
+from rapida_twisted.interfaces import IMediaChannel, IPolledReader
+from rapida_twisted.interfaces.typed import MediaSink, Reception
 from rapida_twisted.net.address_text import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
@@ -81,7 +82,7 @@ class AudioSocketProtocol(Protocol):
 
     def __init__(
         self,
-        reception: IReception,
+        reception: Reception,
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
         on_settled: Callable[[AudioSocketProtocol], None] = lambda protocol: None,
@@ -102,7 +103,7 @@ class AudioSocketProtocol(Protocol):
         self._codec = ServerCodec()
         self._state = _State.WAITING
         self._writer: FrameWriter
-        self._sink: IMediaSink | None = None
+        self._sink: MediaSink | None = None
         self._early_frames: list[Frame] = []
         self._early_end: tuple[EndReason, str] | None = None
         """How the connection ended, if it ended before its call started."""
@@ -210,7 +211,7 @@ class AudioSocketProtocol(Protocol):
             # Reading is paused for the claim, so these few came in the same read as the UUID.
             self._early_frames.append(frame)
 
-    def _change_rate(self, rate_hz: int, sink: IMediaSink) -> None:
+    def _change_rate(self, rate_hz: int, sink: MediaSink) -> None:
         """The peer (chan_audiosocket) sends another sample rate: answer at that rate."""
         self.format = AudioFormat("slin", rate_hz)
         self._header_bytes = 0
@@ -329,7 +330,7 @@ class AudioSocketFactory(ServerFactory):
 
     def __init__(
         self,
-        reception: IReception,
+        reception: Reception,
         reactor: Any,
         uuid_timeout_s: float = UUID_TIMEOUT_S,
         max_unidentified: int = MAX_UNIDENTIFIED,

@@ -33,7 +33,8 @@ from rapida_twisted.errors import (
     RapidaError,
     RemoteProtocolError,
 )
-from rapida_twisted.interfaces import ICallStarter, IMediaChannel, IMediaSink, IPolledReader, IReception
+from rapida_twisted.interfaces import IMediaChannel, IPolledReader
+from rapida_twisted.interfaces.typed import CallStarter, MediaSink, Reception
 from rapida_twisted.net.address_text import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.polled_reader import make_polled_reader
@@ -75,7 +76,7 @@ class _MediaChannel(QuickWebSocket):
     transport_name = "websocket"
     paced = True
 
-    def __init__(self, starter: ICallStarter, reactor: Any) -> None:
+    def __init__(self, starter: CallStarter, reactor: Any) -> None:
         super().__init__()
         self.peer: str = ""
         self.reading: IPolledReader | None = None
@@ -87,7 +88,7 @@ class _MediaChannel(QuickWebSocket):
         self._starter = starter
         self._reactor = reactor
         self._context: CallContext | None = None
-        self._sink: IMediaSink | None = None
+        self._sink: MediaSink | None = None
         self._form = ControlForm.PLAIN
         self._deadline: IDelayedCall | None = None
         self._marks: dict[str, Callable[[], None]] = {}
@@ -197,7 +198,7 @@ class _MediaChannel(QuickWebSocket):
         )
         self._sink = self._starter.start(context, self)
 
-    def _event(self, event: Event, sink: IMediaSink) -> None:
+    def _event(self, event: Event, sink: MediaSink) -> None:
         match event:
             case DtmfEnd(digit=digit) if len(digit) == 1 and digit in DIGITS:
                 sink.digit_received(digit)
@@ -286,7 +287,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
 
     factory: MediaServerFactory
 
-    def __init__(self, reception: IReception, reactor: Any) -> None:
+    def __init__(self, reception: Reception, reactor: Any) -> None:
         super().__init__(reception, reactor)
         self._reception = reception
         self._connecting = False
@@ -340,7 +341,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
 class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
     """We connect to a channel that waits in Asterisk (``WebSocket/INCOMING``), for a call already claimed."""
 
-    def __init__(self, starter: ICallStarter, reactor: Any, context: CallContext) -> None:
+    def __init__(self, starter: CallStarter, reactor: Any, context: CallContext) -> None:
         super().__init__(starter, reactor)
         self._context = context
         self.context_id = context.context_id
@@ -358,7 +359,7 @@ class MediaServerFactory(WebSocketServerFactory):
 
     def __init__(
         self,
-        reception: IReception,
+        reception: Reception,
         reactor: Any,
         check_handshake: Callable[[ConnectionRequest], tuple[int, str] | None] = lambda request: None,
         rejections: RejectionLog | None = None,
@@ -393,7 +394,7 @@ class MediaClientFactory(WebSocketClientFactory):
 
     noisy = False
 
-    def __init__(self, url: str, starter: ICallStarter, reactor: Any, context: CallContext) -> None:
+    def __init__(self, url: str, starter: CallStarter, reactor: Any, context: CallContext) -> None:
         super().__init__(url, protocols=[SUBPROTOCOL], useragent="", reactor=reactor)
         self._starter = starter
         self._reactor = reactor

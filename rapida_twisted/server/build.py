@@ -35,7 +35,8 @@ from rapida_twisted.context import CallContext, CallParameters, EndReason
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError, StoreUnavailable
-from rapida_twisted.interfaces import ICallStore, Swept
+from rapida_twisted.interfaces import Swept
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
@@ -117,7 +118,7 @@ class RapidaMedia(Service):
         )  # fmt: skip
         self.assistants: Assistants = parse_rules(settings.assistant, environment, {"bridge": settings})
         self.metrics.set_rules(self.assistants.ids)
-        self.store: ICallStore = observed(self._make_store(), self.metrics)
+        self.store: CallStore = observed(self._make_store(), self.metrics)
         self.lease = Lease(self.store, self._obey, reactor)
         self.clock = MediaClock(reactor)
         self.governor = Governor(self.clock, settings.polling, reactor)
@@ -160,7 +161,7 @@ class RapidaMedia(Service):
         self._drained: IDelayedCall | None = None
         self._handing_over = False
 
-    def _make_store(self) -> ICallStore:
+    def _make_store(self) -> CallStore:
         settings = self.settings
         store = open_store(settings.store_url, settings.state_dir, self.reactor, owner_name(), settings.tls_ca_file)
         if isinstance(store, MemoryStore):

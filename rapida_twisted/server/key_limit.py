@@ -9,7 +9,7 @@ from twisted.internet.defer import DeferredLock
 from rapida_twisted.context import CallContext
 from rapida_twisted.credentials.api_keys import Grant
 from rapida_twisted.errors import TooManyCalls
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 
 __all__ = ["KeyLimit"]
 
@@ -23,7 +23,7 @@ class KeyLimit:
     :param refused: called for each refused call.
     """
 
-    def __init__(self, store: ICallStore, now: Callable[[], float], refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: CallStore, now: Callable[[], float], refused: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._now = now
         self._refused = refused

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rapida_twisted.errors import StoreUnavailable
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 
 __all__ = ["LEASE_S", "Lease", "owner_name"]
 
@@ -46,7 +46,7 @@ class Lease:
 
     def __init__(
         self,
-        store: ICallStore,
+        store: CallStore,
         obey: Callable[[Mapping[str, str]], None],
         reactor: Any,
         now: Callable[[], float] = time.time,

@@ -14,7 +14,8 @@ from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import ContextClaimed, ContextError, Draining, RapidaError, TransferRefused
-from rapida_twisted.interfaces import IAssistant, ICallStore, IMediaChannel, IMediaSink, IReception
+from rapida_twisted.interfaces import IReception, typed
+from rapida_twisted.interfaces.typed import CallStore, MediaChannel, MediaSink
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
@@ -50,8 +51,8 @@ class Reception:
 
     def __init__(
         self,
-        store: ICallStore,
-        make_assistant: Callable[[CallContext], IAssistant],
+        store: CallStore,
+        make_assistant: Callable[[CallContext], typed.Assistant],
         calls: Calls,
         clock: MediaClock,
         reactor: Any,
@@ -111,7 +112,7 @@ class Reception:
             self._coming.discard(context_id)
             raise
 
-    def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
+    def start(self, context: CallContext, channel: MediaChannel) -> MediaSink:
         """Start a claimed call. An assistant that can't be made ends it at once."""
         self._coming.discard(context.context_id)
         try:
@@ -157,7 +158,7 @@ class Reception:
             ending.cancel_retry()
             self._log.error("call {id}: its end is not in the store: {ending}", id=ending.context_id, ending=ending)
 
-    def _call(self, context: CallContext, channel: IMediaChannel, assistant: IAssistant) -> Call:
+    def _call(self, context: CallContext, channel: MediaChannel, assistant: typed.Assistant) -> Call:
         call = Call(
             context,
             channel,

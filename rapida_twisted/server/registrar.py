@@ -12,7 +12,8 @@ from zope.interface import implementer
 from rapida_twisted.context import CallContext, CallParameters
 from rapida_twisted.credentials.api_keys import FULL_GRANT, Grant
 from rapida_twisted.errors import Draining, UnknownAssistant
-from rapida_twisted.interfaces import ICallStore, IRegistrar
+from rapida_twisted.interfaces import IRegistrar
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.server.key_limit import KeyLimit
 
 __all__ = ["Registrar"]
@@ -35,7 +36,7 @@ class Registrar:
 
     def __init__(
         self,
-        store: ICallStore,
+        store: CallStore,
         knows_assistant: Callable[[str], bool],
         *,
         now: Callable[[], float],

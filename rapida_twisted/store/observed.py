@@ -13,6 +13,7 @@ from zope.interface.interfaces import IMethod
 
 from rapida_twisted.errors import RapidaError, StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.observe.interface import Metrics
 
 __all__ = ["observed"]
@@ -20,7 +21,7 @@ __all__ = ["observed"]
 NOT_TIMED = frozenset({"open", "close"})
 
 
-def observed(store: ICallStore, metrics: Metrics) -> ICallStore:
+def observed(store: CallStore, metrics: Metrics) -> CallStore:
     """The same store; what it is asked for is told to the metrics, by the names of the interface's methods."""
     return ICallStore(_Observed(store, metrics))
 
@@ -28,7 +29,7 @@ def observed(store: ICallStore, metrics: Metrics) -> ICallStore:
 class _Observed:
     """Has all that the store has; the interface's methods are wrapped."""
 
-    def __init__(self, store: ICallStore, metrics: Metrics) -> None:
+    def __init__(self, store: CallStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
         for name in ICallStore.names(all=True):

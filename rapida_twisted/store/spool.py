@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, EndReason
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.net.backoff import backoff
 from rapida_twisted.store.spool_file import SpoolFile, SpoolFull
 
@@ -42,7 +43,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
     _log = Logger()
 
     def __init__(
-        self, store: ICallStore, directory: Path, reactor: Any, told: Callable[[], None] = lambda: None
+        self, store: CallStore, directory: Path, reactor: Any, told: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(store)
         self._reactor = reactor

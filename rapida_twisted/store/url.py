@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.store.redis_address import FORMS, SCHEMES, RedisAddress
 from rapida_twisted.store.sqlite import SqliteStore
@@ -16,7 +16,7 @@ __all__ = ["STORE_FILE", "open_store"]
 STORE_FILE = "calls.sqlite3"
 
 
-def open_store(url: str, state_dir: Path, reactor: Any, owner: str = "", ca_file: str = "") -> ICallStore:
+def open_store(url: str, state_dir: Path, reactor: Any, owner: str = "", ca_file: str = "") -> CallStore:
     """Make the store that a URL names. Nothing is touched before the store's own ``open()``.
 
     :param url: ``sqlite:`` (a file in the state directory), ``sqlite:/path/to/file``, ``memory:``,
@@ -41,7 +41,7 @@ def open_store(url: str, state_dir: Path, reactor: Any, owner: str = "", ca_file
     )
 
 
-def _redis_store(url: str, reactor: Any, owner: str, ca_file: str) -> ICallStore:
+def _redis_store(url: str, reactor: Any, owner: str, ca_file: str) -> CallStore:
     address = RedisAddress.parse(url)
     try:
         # Not before it is needed: txredisapi imports the reactor.

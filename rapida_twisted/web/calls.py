@@ -11,7 +11,7 @@ from twisted.web.server import Request
 from rapida_twisted.context import ContextStatus, record_of
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import StoreUnavailable, UnknownContext
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.web.resource import KeyedResource
 from rapida_twisted.web.responses import Answer, Refusal, json_answer
 
@@ -29,7 +29,7 @@ class CallsPage(KeyedResource):
     :param hang_up: hangs a call up that is up here; whether there was one.
     """
 
-    def __init__(self, store: ICallStore, keys: ApiKeys, hang_up: Callable[[str], bool]) -> None:
+    def __init__(self, store: CallStore, keys: ApiKeys, hang_up: Callable[[str], bool]) -> None:
         super().__init__(keys)
         self._store = store
         self._hang_up = hang_up
@@ -49,7 +49,7 @@ class CallPage(KeyedResource):
 
     methods = (b"GET", b"HEAD", b"DELETE")
 
-    def __init__(self, store: ICallStore, keys: ApiKeys, hang_up: Callable[[str], bool], context_id: str) -> None:
+    def __init__(self, store: CallStore, keys: ApiKeys, hang_up: Callable[[str], bool], context_id: str) -> None:
         super().__init__(keys)
         self._store = store
         self._hang_up = hang_up

@@ -13,7 +13,7 @@ from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope, key_of
 from rapida_twisted.errors import StoreUnavailable
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.web.resource import AsyncResource
 from rapida_twisted.web.responses import Answer, json_answer, text_answer
 
@@ -42,7 +42,7 @@ class ReadyPage(AsyncResource):
 
     def __init__(
         self,
-        store: ICallStore,
+        store: CallStore,
         draining: Callable[[], bool],
         keys: ApiKeys,
         assistants: Callable[[], Mapping[str, Any]] = dict,

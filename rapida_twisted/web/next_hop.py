@@ -8,7 +8,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.web.resource import KeyedResource, NotFound
 from rapida_twisted.web.responses import Answer, text_answer
 
@@ -23,7 +23,7 @@ class NextPage(KeyedResource):
 
     scope = Scope.REGISTER
 
-    def __init__(self, store: ICallStore, keys: ApiKeys, context_id: str) -> None:
+    def __init__(self, store: CallStore, keys: ApiKeys, context_id: str) -> None:
         super().__init__(keys)
         self._store = store
         self._context_id = context_id
@@ -40,7 +40,7 @@ class ContextPages(Resource):
     :param websocket: the resource that takes WebSocket handshakes, whatever the rest of their path.
     """
 
-    def __init__(self, store: ICallStore, keys: ApiKeys, websocket: IResource) -> None:
+    def __init__(self, store: CallStore, keys: ApiKeys, websocket: IResource) -> None:
         super().__init__()
         self._store = store
         self._keys = keys
@@ -58,7 +58,7 @@ class ContextPages(Resource):
 class _ContextPage(Resource):
     """One call: its WebSocket, and what comes next."""
 
-    def __init__(self, store: ICallStore, keys: ApiKeys, websocket: IResource, context_id: str) -> None:
+    def __init__(self, store: CallStore, keys: ApiKeys, websocket: IResource, context_id: str) -> None:
         super().__init__()
         self._store = store
         self._keys = keys

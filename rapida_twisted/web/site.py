@@ -16,7 +16,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.interfaces import ICallStore, IOutbound, IRegistrar
+from rapida_twisted.interfaces import IOutbound, IRegistrar
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.web.calls import CallsPage
 from rapida_twisted.web.health import HealthPage, ReadyPage
@@ -52,7 +53,7 @@ _REFUSALS = frozenset((400, 401, 404, 405))
 
 def make_root(
     *,
-    store: ICallStore,
+    store: CallStore,
     keys: ApiKeys,
     registrar: IRegistrar,
     hang_up: Callable[[str], bool],
@@ -72,7 +73,7 @@ def make_root(
 
 def make_site(
     *,
-    store: ICallStore,
+    store: CallStore,
     keys: ApiKeys,
     registrar: IRegistrar,
     hang_up: Callable[[str], bool],

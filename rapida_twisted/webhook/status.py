@@ -20,7 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from rapida_twisted.errors import StoreUnavailable
-from rapida_twisted.interfaces import ICallStore, Notice
+from rapida_twisted.interfaces import Notice
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.net.backoff import backoff
 from rapida_twisted.webhook.delivery import Answer, Receiver
 
@@ -56,7 +57,7 @@ class StatusWebhook:
 
     def __init__(
         self,
-        store: ICallStore,
+        store: CallStore,
         url: str,
         secret: str,
         *,

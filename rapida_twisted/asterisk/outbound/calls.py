@@ -23,7 +23,8 @@ from rapida_twisted.asterisk.outbound.trunk import Trunk, TrunkLimits
 from rapida_twisted.asterisk.vault.vault import UnknownCredential, Vault
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, Direction, EndReason
 from rapida_twisted.errors import CallNotPlaced, Draining, RapidaError, SettingsError, StartError
-from rapida_twisted.interfaces import ICallStore, IOutbound, OutboundCall
+from rapida_twisted.interfaces import IOutbound, OutboundCall
+from rapida_twisted.interfaces.typed import CallStore
 
 __all__ = ["OutboundCalls"]
 
@@ -54,7 +55,7 @@ class OutboundCalls:
         self,
         *,
         vault: Vault,
-        store: ICallStore,
+        store: CallStore,
         notes: ProgressWriter,
         make_trunk: Callable[..., Trunk],
         rules: TrunkLimits,

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from rapida_twisted.context import CallProgress
 from rapida_twisted.errors import ContextError, StoreUnavailable
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 
 __all__ = ["ProgressWriter"]
 
@@ -30,7 +30,7 @@ class ProgressWriter:
 
     _log = Logger()
 
-    def __init__(self, store: ICallStore, *, notify: bool, noted: Callable[[], None], reactor: Any) -> None:
+    def __init__(self, store: CallStore, *, notify: bool, noted: Callable[[], None], reactor: Any) -> None:
         self._store = store
         self._notify = notify
         self._noted = noted

@@ -16,7 +16,7 @@ from rapida_twisted.asterisk.ari.client import AriChannel, AriClient
 from rapida_twisted.asterisk.ari.errors import AriConflict, AriError, AriMalformed, AriRejected, AriUnreachable
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RapidaError
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.net.backoff import backoff
 from rapida_twisted.net.limits import BridgeStates
 
@@ -47,7 +47,7 @@ class StasisKit:
 
     ari: AriClient
     app: str
-    store: ICallStore
+    store: CallStore
     media: StasisMedia
     register: Callable[[str, AriChannel], Awaitable[CallContext]]
     bridges: BridgeStates

@@ -23,7 +23,7 @@ from rapida_twisted.asterisk.stasis.call import MEDIA_PREFIX, StasisCall, Stasis
 from rapida_twisted.asterisk.stasis.orphans import OrphanChannels
 from rapida_twisted.asterisk.stasis.transfer import move_on
 from rapida_twisted.context import CallContext
-from rapida_twisted.interfaces import ICallStore
+from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.net.limits import BridgeStates
 
 __all__ = ["StasisCalls", "StasisMedia"]
@@ -80,7 +80,7 @@ class StasisCalls:
         ari: AriClient,
         app: str,
         *,
-        store: ICallStore,
+        store: CallStore,
         media: StasisMedia,
         register: Callable[[str, AriChannel], Awaitable[CallContext]],
         bridges: BridgeStates,

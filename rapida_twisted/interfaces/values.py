@@ -1,0 +1,56 @@
+"""The values that plug points exchange."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rapida_twisted.context import CallContext
+
+__all__ = ["Adopted", "Notice", "PlayOutcome", "Playable", "Swept"]
+
+Playable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
+"""What a call can play: samples (s16le mono), a WAV file's path, or the samples in parts as they are made."""
+
+
+class PlayOutcome(Enum):
+    """What became of audio that was played."""
+
+    PLAYED = "played"
+    """All of it was sent to the caller."""
+    FLUSHED = "flushed"
+    """It was cut short by a flush or by the end of the call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A change of an outbound call's status, kept until it is delivered."""
+
+    number: int
+    """Grows with each notice of a store; never used twice."""
+    context_id: str
+    made_at: float
+    """When the change was (UNIX s)."""
+    record: Mapping[str, Any]
+    """The call's record just after the change, as :func:`~rapida_twisted.context.record_of` makes it."""
+
+
+class Adopted(NamedTuple):
+    """What a process took over from others."""
+
+    calls: list[CallContext]
+    """Outbound calls that it follows from now on, the oldest first."""
+    notices: int
+    """How many notices it has to deliver from now on, beside its own."""
+
+
+class Swept(NamedTuple):
+    """What a sweep of a store changed."""
+
+    expired: int
+    """Calls whose media never came."""
+    lost: int
+    """Calls whose process is gone."""
