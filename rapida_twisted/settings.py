@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.net.addresses import bracketed
 
 __all__ = ["SettingInfo", "Settings", "all_settings", "default_state_dir", "read_env_file", "unknown_names"]
 
@@ -419,7 +420,7 @@ class Settings:
         host = self.public_assistant_host or listening_on
         if host in ("", "0.0.0.0", "::"):
             return "127.0.0.1"
-        return f"[{host}]" if ":" in host else host
+        return bracketed(host)
 
     def _check(self) -> None:
         for key in self.api_keys:

@@ -19,6 +19,7 @@ PASSWORD = "s3cret/@:%"
 """With all that has to be written otherwise in a URL."""
 QUOTED = "s3cret%2F%40%3A%25"
 
+
 class RedisServer:
     """One server.
 

@@ -10,7 +10,8 @@ from twisted.web.resource import IResource
 
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import AssistantEnvironment, Counters
-from rapida_twisted.net.http_client import Client, make_client, tls_options
+from rapida_twisted.net.http_client import Client, make_client
+from rapida_twisted.net.tls import tls_options
 
 __all__ = ["make_environment"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.net.addresses import bracketed
 
 __all__ = [
     "AriValues",
@@ -138,4 +139,4 @@ def _bind_address(host: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return "0.0.0.0"
-    return f"[{address}]" if address.version == 6 else str(address)
+    return bracketed(str(address))

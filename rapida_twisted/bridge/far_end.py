@@ -16,8 +16,8 @@ from rapida_twisted.audio.drift import DriftGuard
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import IFarEndUser
-from rapida_twisted.net.address_text import host_and_port
-from rapida_twisted.net.http_client import was_cancelled
+from rapida_twisted.net.addresses import host_and_port
+from rapida_twisted.net.connection_errors import was_cancelled
 
 __all__ = ["STALLED_S", "FarEnd", "connect"]
 

@@ -18,7 +18,7 @@ from rapida_twisted.audio.drift import Step
 from rapida_twisted.audio.formats import FRAME_MS, SLIN, AudioFormat
 from rapida_twisted.bridge.far_end import STALLED_S, FarEnd, connect
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
-from rapida_twisted.net.address_text import host_and_port
+from rapida_twisted.net.addresses import host_and_port
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.wire.audiosocket import ErrorBits
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -16,20 +15,19 @@ from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.bridge.far_end import FarEnd, connect
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
-from rapida_twisted.net.address_text import host_and_port
-from rapida_twisted.net.http_client import tls_problem
+from rapida_twisted.net.addresses import host_and_port, host_port_of
+from rapida_twisted.net.connection_errors import tls_problem
+from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
 from rapida_twisted.wire.chan_websocket import Command, ControlForm, FlushMedia
 from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 
-__all__ = ["WEBSOCKET_PORTS", "WebSocketFarEnd", "connect_websocket"]
+__all__ = ["WebSocketFarEnd", "connect_websocket"]
 
 PING_S = 2.5
 """The interval of pings and the time limit of their answers: a dead server is noticed within 5 s."""
 REFUSAL_S = 2.0
 """A server that closes a call this soon, and has sent nothing, refuses it."""
-
-WEBSOCKET_PORTS = {"ws": 80, "wss": 443}
 
 
 @implementer(IFarEnd)
@@ -113,7 +111,7 @@ class WebSocketFarEnd(FarEnd):
         elif status == "101":
             self._failed("malformed", "does not speak the subprotocol 'media' of chan_websocket")
         else:
-            reason = "".join(character for character in reason if character.isprintable())[:100]
+            reason = printable(reason, 100)
             self._failed(
                 "refused", f"refused the call's WebSocket with {status} {reason}".rstrip(),
                 status=int(status[:3]), of_call=status in ("404", "409"),
@@ -238,8 +236,7 @@ async def connect_websocket(
     :param timeout_s: the time limit of connecting, and again of the handshakes.
     :raises UpstreamFailed: the server did not accept the call.
     """
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or WEBSOCKET_PORTS[parts.scheme]
+    host, port = host_port_of(url)
     far_end = WebSocketFarEnd(user, host_and_port(host, port), format, form, context, reactor)
     factory = AsteriskClientFactory(url, far_end.channel, reactor)
     if ":" in factory.host:

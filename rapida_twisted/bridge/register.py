@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, unquote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote, unquote_plus
 from uuid import UUID
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,8 +20,9 @@ from twisted.web.iweb import IResponse
 from rapida_twisted.bridge.registration_reply import context_id_in, read_start, refusal_reason
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RegistrationRefused, UpstreamFailed
-from rapida_twisted.net.address_text import host_and_port
-from rapida_twisted.net.http_client import Client, NothingSent, causes_of, tls_problem, was_cancelled
+from rapida_twisted.net.addresses import host_and_port, host_port_of
+from rapida_twisted.net.connection_errors import causes_of, error_text, tls_problem, was_cancelled
+from rapida_twisted.net.http_client import Client, NothingSent
 
 __all__ = ["RegistrationClient", "register_call"]
 
@@ -59,8 +60,7 @@ class RegistrationClient:
         self._treq = treq_client.bounded(timeout_s)
         self._reactor = reactor
         self._timeout_s = timeout_s
-        parts = urlsplit(url)
-        self._name = host_and_port(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        self._name = host_and_port(*host_port_of(url))
 
     async def register(self, context: CallContext) -> str:
         """Register a call. Returns its contextId there, in canonical form.
@@ -84,7 +84,7 @@ class RegistrationClient:
                 return await self._request(context)
             except NothingSent as error:
                 # A second attempt would get the same certificate.
-                if any(tls_problem(cause) for cause in causes_of(error)):
+                if tls_problem(error):
                     raise
             return await self._request(context)
         except CancelledError:
@@ -99,9 +99,8 @@ class RegistrationClient:
         return await _get(url, query, {}, self._treq)
 
     async def _body(self, response: IResponse) -> bytes:
-        reading = Deferred.fromCoroutine(read_start(response))
         try:
-            return await reading.addTimeout(self._timeout_s, self._reactor)
+            return await read_start(response).addTimeout(self._timeout_s, self._reactor)
         except CancelledError:
             raise
         except Exception as error:
@@ -161,7 +160,7 @@ async def register_call(
     except DeferredTimeout:
         raise RegistrationRefused(0, f"no answer within {timeout_s:g} s") from None
     except Exception as error:
-        raise RegistrationRefused(0, _sentence(error)) from error
+        raise RegistrationRefused(0, error_text(error)) from error
 
 
 async def _register(url: str, parameters: Mapping[str, str], headers: Mapping[str, str], treq_client: Any) -> str:
@@ -205,9 +204,8 @@ def _cause(error: Exception, timeout_s: float) -> tuple[str, str]:
     sent = not isinstance(error, NothingSent)
     if any(isinstance(cause, (DeferredTimeout, ConnectTimeout)) for cause in causes):
         return "timeout", f"did not {'answer' if sent else 'connect'} within {timeout_s:g} s"
-    for cause in causes:
-        if problem := tls_problem(cause):
-            return "tls", problem
+    if problem := tls_problem(error):
+        return "tls", problem
     if not sent:
         return "unreachable", f"can't be reached: {_connect_problem(causes[0])}"
     if isinstance(causes[0], ConnectionClosed):
@@ -229,11 +227,3 @@ def _connect_problem(cause: BaseException) -> str:
         case ConnectError():
             return str(cause).rstrip(".")
     return type(cause).__name__
-
-
-def _sentence(error: Exception) -> str:
-    """The text of the innermost of Twisted's nested errors."""
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        return _sentence(reasons[0].value)
-    return str(error) or type(error).__name__

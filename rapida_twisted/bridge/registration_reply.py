@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
+
+from rapida_twisted.net.bounded_body import read_body
+from rapida_twisted.net.untrusted_text import printable
 
 __all__ = ["context_id_in", "read_start", "refusal_reason"]
 
@@ -27,14 +25,9 @@ _REASONS = {
 }
 
 
-async def read_start(response: IResponse) -> bytes:
+def read_start(response: IResponse) -> Deferred[bytes]:
     """The body, up to one byte more than a contextId may have."""
-    if response.length == 0:
-        return b""
-    start = _BodyStart()
-    response.deliverBody(start)
-    await start.done
-    return bytes(start.body)
+    return read_body(response, MAX_REPLY_BYTES)
 
 
 def context_id_in(body: bytes) -> str:
@@ -50,36 +43,6 @@ def context_id_in(body: bytes) -> str:
 def refusal_reason(response: IResponse) -> str:
     """The server's own reason (X-Rapida-Error), or what the status means."""
     for value in response.headers.getRawHeaders(b"X-Rapida-Error", []):
-        text = value.decode("utf-8", "replace")
-        text = "".join(character if character.isprintable() else "?" for character in text).strip()
-        if text:
-            return text[:MAX_REASON_CHARACTERS]
+        if text := printable(value.decode("utf-8", "replace").strip(), MAX_REASON_CHARACTERS):
+            return text
     return _REASONS.get(response.code, "the server gave no reason")
-
-
-class _BodyStart(Protocol):
-    """Reads the start of a body, then disconnects; a cancelled ``done`` disconnects, too."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-        self.done: Deferred[None] = Deferred(lambda _: self._disconnect())
-
-    def dataReceived(self, data: bytes) -> None:
-        self.body += data[: MAX_REPLY_BYTES + 1]
-        if len(self.body) > MAX_REPLY_BYTES and not self.done.called:
-            self.done.callback(None)
-            self._disconnect()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(None)
-        else:
-            self.done.errback(reason)
-
-    def _disconnect(self) -> None:
-        transport: Any = self.transport
-        if transport is not None:
-            # Over TLS, loseConnection() waits for the peer's close_notify and reads on meanwhile.
-            transport.stopProducing()

@@ -10,12 +10,12 @@ from uuid import UUID
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.bridge.far_end_audiosocket import connect_audiosocket
-from rapida_twisted.bridge.far_end_websocket import WEBSOCKET_PORTS, connect_websocket
+from rapida_twisted.bridge.far_end_websocket import connect_websocket
 from rapida_twisted.bridge.register import RegistrationClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
-from rapida_twisted.net.address_text import host_and_port
+from rapida_twisted.net.addresses import host_and_port, host_port_of
 from rapida_twisted.settings import Settings
 from rapida_twisted.wire.chan_websocket import ControlForm
 
@@ -189,7 +189,7 @@ def route_of(argument: str, settings: Settings, *, treq_client: Any, tls_options
     if not argument:
         return HostedRoute(settings, treq_client=treq_client, tls_options=tls_options, reactor=reactor)
     scheme = argument.partition("://")[0]
-    if scheme in WEBSOCKET_PORTS:
+    if scheme in ("ws", "wss"):
         return WebSocketRoute(argument, settings, tls_options=tls_options, reactor=reactor)
     if scheme == "audiosocket":
         return AudioSocketRoute(argument, settings, treq_client=treq_client, reactor=reactor)
@@ -206,15 +206,15 @@ def _host_and_port(url: str, port_only: bool = False) -> str:
     :raises SettingsError: the address is invalid, or holds a password.
     """
     try:
-        parts = urlsplit(url)
-        port = {"http": 80, "https": 443, **WEBSOCKET_PORTS}.get(parts.scheme, 0) if parts.port is None else parts.port
-        host = parts.hostname or ""
+        host, port = host_port_of(url)
     except ValueError:
         host, port = "", 0
+    _, _, rest = url.partition("://")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
     plain = url.isascii() and url.isprintable() and " " not in url and "#" not in url
-    if port_only and url.partition("://")[2].removesuffix("/") != parts.netloc:
+    if port_only and rest.removesuffix("/") != netloc:
         plain = False
-    if not host or not port or not plain or "@" in parts.netloc:
+    if not host or not port or not plain or "@" in netloc:
         wanted = "HOST:PORT and nothing more" if port_only else "HOST or HOST:PORT and a path, without a '#'"
         raise SettingsError(
             f"the address {_masked(url)!r} is invalid: after :// it needs {wanted}; no password, no blank"

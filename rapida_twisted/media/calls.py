@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from rapida_twisted.errors import TooManyCalls
 from rapida_twisted.media.call import Call
-from rapida_twisted.net.limits import SharedCounter
+from rapida_twisted.net.shared_counter import SharedCounter
 
 __all__ = ["Calls"]
 

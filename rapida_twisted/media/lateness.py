@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = ["Lateness"]
 
 
@@ -22,11 +24,14 @@ class Lateness:
         if late_s > self.max_s:
             self.max_s = late_s
 
-    def percentile_ms(self, share: float) -> float:
-        """The lateness that this share (0 to 1) of the frames did not exceed (ms); 0 without frames."""
-        wanted = share * sum(self.counts)
-        seen = 0
-        for step, count in enumerate(self.counts):
+    def percentile_ms(self, share: float, counts: Sequence[int] | None = None) -> float:
+        """The lateness that this share (0 to 1) of the frames did not exceed (ms); 0 without frames.
+
+        :param counts: those of some of the frames; by default of all.
+        """
+        counts = self.counts if counts is None else counts
+        wanted, seen = share * sum(counts), 0
+        for step, count in enumerate(counts):
             seen += count
             if count and seen >= wanted:
                 return (self.max_s if step == self.STEPS else min((step + 1) * self.STEP_S, self.max_s)) * 1000

@@ -5,21 +5,16 @@ Certificates are always verified: there is no switch.
 
 from __future__ import annotations
 
-import re
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL, crypto
-from service_identity import VerificationError
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol
 from twisted.web.client import (
@@ -32,39 +27,14 @@ from twisted.web.client import (
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-__all__ = [
-    "Client",
-    "NothingSent",
-    "causes_of",
-    "make_client",
-    "read_ca",
-    "tls_options",
-    "tls_problem",
-    "was_cancelled",
-]
+from rapida_twisted.net.tls import read_ca
+
+__all__ = ["Client", "NothingSent", "make_client"]
 
 CONNECT_TIMEOUT_S = 5.0
 IDLE_S = 10.0
 """Less than Asterisk's ``session_keep_alive`` (15 s): a POST on a connection that closes just then would be lost, and
 nothing sends it again, since nobody knows whether it was carried out."""
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-
-def read_ca(path: Path) -> Any:
-    """A file with one or several certificates of CAs (PEM), as a trust root of Twisted's.
-
-    :raises ValueError: there is none in it; the text is one sentence.
-    """
-    try:
-        certificates = [Certificate.loadPEM(found) for found in _CERTIFICATE.findall(path.read_bytes())]
-    except OSError as error:
-        raise ValueError(f"the CA's file {path} can't be read: {error.strerror or error}") from None
-    except crypto.Error:
-        raise ValueError(f"the CA's file {path} has a certificate that can't be read") from None
-    if not certificates:
-        raise ValueError(f"the CA's file {path} has no certificate in it (PEM is expected)")
-    return trustRootFromCertificates(certificates)
 
 
 class NothingSent(Exception):
@@ -220,36 +190,3 @@ def _within(seconds: float, reactor: Any, waiting: Deferred[Any]) -> Deferred[An
 
 def _nothing_sent(failure: Failure) -> Failure:
     return Failure(NothingSent(failure))
-
-
-def tls_options(host: str, ca_file: str = "") -> Any:
-    """How a host is verified that is connected to in another way than by :func:`make_client`.
-
-    :raises ValueError: as :func:`make_client`.
-    """
-    return optionsForClientTLS(host, read_ca(Path(ca_file))) if ca_file else optionsForClientTLS(host)
-
-
-def tls_problem(error: BaseException | None) -> str:
-    """Why a TLS connection did not come up, to stand behind the server's name; empty if it was not for TLS."""
-    if isinstance(error, VerificationError):
-        return "has a certificate for another name"
-    if not isinstance(error, SSL.Error):
-        return ""
-    reasons = [reason for *_, reason in error.args[0]] if error.args and isinstance(error.args[0], list) else []
-    if "certificate verify failed" in reasons:
-        return "has a certificate that is not trusted (TLS__CA_FILE names the file of a private CA)"
-    return f"failed in its TLS handshake ({', '.join(reasons) or 'no reason given'})"
-
-
-def causes_of(error: BaseException) -> list[BaseException]:
-    """The innermost errors of Twisted's nested ones."""
-    reasons = getattr(error, "reasons", None)
-    if not reasons:
-        return [error]
-    return [cause for reason in reasons for cause in causes_of(reason.value)]
-
-
-def was_cancelled(error: BaseException) -> bool:
-    """Whether a request ended since it was cancelled, which Agent and its endpoints tell in ways of their own."""
-    return any(isinstance(cause, (CancelledError, ConnectingCancelledError)) for cause in causes_of(error))

@@ -33,12 +33,6 @@ ENDS_OF_CALL = 10
 """Frames that may be missing at both ends of a call: its connection takes a while to come and to go."""
 
 
-class _Lateness(Protocol):
-    counts: list[int]
-    max_s: float
-    STEP_S: float
-
-
 class SampledClock(Protocol):
     """The media clock, as far as it is watched."""
 
@@ -216,8 +210,8 @@ class Sampler(CallWatch):
             self._counts.clear()
         before = self._counts[0] if self._counts else [0] * len(counts)
         recent = [new - old for new, old in zip(counts, before, strict=True)]
-        self._p99_s = _percentile_s(recent, 0.99, lateness)
-        self._max_s = _percentile_s(recent, 1.0, lateness)
+        self._p99_s = lateness.percentile_ms(0.99, recent) / 1000
+        self._max_s = lateness.percentile_ms(1.0, recent) / 1000
         self._counts = [*self._counts, counts][-WINDOW:]
 
     def _tell_refused(self) -> None:
@@ -229,16 +223,6 @@ class Sampler(CallWatch):
 def _more(count: int, before: int) -> int:
     """How much was added to a count, which may have begun anew meanwhile."""
     return count - before if count >= before else count
-
-
-def _percentile_s(counts: list[int], share: float, lateness: _Lateness) -> float:
-    """The lateness that this share of the frames did not exceed, as the upper end of a step; 0 without frames."""
-    wanted, seen = share * sum(counts), 0
-    for step, count in enumerate(counts):
-        seen += count
-        if count and seen >= wanted:
-            return lateness.max_s if step == len(counts) - 1 else (step + 1) * lateness.STEP_S
-    return 0.0
 
 
 def _word(error: Exception) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from rapida_twisted.net.limits import Address, Network, SharedCounter, TokenBucket, address_of, group_of
+from rapida_twisted.net.addresses import Address, Network, address_of, group_of
+from rapida_twisted.net.shared_counter import SharedCounter
+from rapida_twisted.net.token_bucket import TokenBucket
 from rapida_twisted.ports.rejection_log import RejectionLog
 
 __all__ = ["ConnectionLimiter", "ConnectionLimits"]

@@ -8,13 +8,14 @@ says how many were omitted.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.logger import Logger, LogLevel
 
-from rapida_twisted.net.limits import Refused, address_of, kind_of
+from rapida_twisted.net.addresses import address_of, kind_of
 
 __all__ = ["RejectionLog"]
 
@@ -36,7 +37,7 @@ class RejectionLog:
     """
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
-        self.counts: Refused = Refused()
+        self.counts: Counter[str] = Counter()
         """Rejections since the start, by name."""
         self._seconds = seconds
         self._kinds: dict[tuple[str, str], _Kind] = {}

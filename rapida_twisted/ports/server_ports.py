@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 
 from rapida_twisted.errors import StartError
-from rapida_twisted.net.limits import SharedCounter
+from rapida_twisted.net.shared_counter import SharedCounter
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter, ConnectionLimits
 from rapida_twisted.ports.endpoints import is_proxied
 from rapida_twisted.ports.listening_port import ListeningPort

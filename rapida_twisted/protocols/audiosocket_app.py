@@ -27,7 +27,7 @@ from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import MediaSink, Reception
-from rapida_twisted.net.address_text import address_text
+from rapida_twisted.net.addresses import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 from rapida_twisted.protocols.polled_reader import make_polled_reader

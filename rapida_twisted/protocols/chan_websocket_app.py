@@ -35,7 +35,7 @@ from rapida_twisted.errors import (
 )
 from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import CallStarter, MediaSink, Reception
-from rapida_twisted.net.address_text import address_text
+from rapida_twisted.net.addresses import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.protocols.quick_websocket import MAX_MESSAGE_BYTES, QuickWebSocket, tune_factory

@@ -18,6 +18,7 @@ from autobahn.websocket.types import ConnectionRequest, ConnectionResponse
 
 from rapida_twisted.audio.formats import FRAME_MS, ULAW, AudioFormat
 from rapida_twisted.errors import RemoteProtocolError
+from rapida_twisted.net.addresses import bracketed
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket, tune_factory
 from rapida_twisted.wire.chan_websocket import (
     MAX_COMMAND_BYTES,
@@ -189,6 +190,8 @@ class AsteriskClientFactory(WebSocketClientFactory):
         self, url: str, channel: AsteriskClientProtocol, reactor: Any, headers: dict[str, str] | None = None
     ) -> None:
         super().__init__(url, protocols=[SUBPROTOCOL], useragent="", headers=headers or {}, reactor=reactor)
+        # Autobahn writes it into the Host header as it is.
+        self.host: str = bracketed(self.host)
         self._channel = channel
         tune_factory(self)
         self.setProtocolOptions(openHandshakeTimeout=5)

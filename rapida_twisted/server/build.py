@@ -41,7 +41,9 @@ from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.governor import Governor
 from rapida_twisted.media.idle import IdleWatch
-from rapida_twisted.net.http_client import causes_of, make_client, tls_options
+from rapida_twisted.net.connection_errors import causes_of
+from rapida_twisted.net.http_client import make_client
+from rapida_twisted.net.tls import tls_options
 from rapida_twisted.observe.counted_client import CountedClient
 from rapida_twisted.observe.interface import Instant
 from rapida_twisted.observe.multiprocess import open_metrics

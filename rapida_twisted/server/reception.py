@@ -21,7 +21,7 @@ from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LEAD_MS
-from rapida_twisted.net.limits import BridgeStates
+from rapida_twisted.net.bridge_states import BridgeStates
 from rapida_twisted.observe.interface import CallWatch
 from rapida_twisted.server.transfers import NO_TRANSFERS, TransferRules
 

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rapida_twisted.net.limits import BridgeStates, SharedCounter
+from rapida_twisted.net.bridge_states import BridgeStates
+from rapida_twisted.net.shared_counter import SharedCounter
 
 __all__ = ["ACCEPTING", "ARI", "STANDALONE", "ProcessRole"]
 

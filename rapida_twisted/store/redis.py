@@ -21,7 +21,7 @@ from rapida_twisted.errors import (
     UnknownContext,
 )
 from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
-from rapida_twisted.net.http_client import tls_options
+from rapida_twisted.net.tls import tls_options
 from rapida_twisted.store import redis_scripts as scripts
 from rapida_twisted.store.orders import LONGEST_QUEUE
 from rapida_twisted.store.redis_address import RedisAddress

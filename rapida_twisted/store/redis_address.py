@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import starmap
 from urllib.parse import parse_qsl, unquote
 
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.net.addresses import host_and_port, parse_host_port
 
 __all__ = ["FORMS", "SCHEMES", "RedisAddress"]
 
@@ -19,7 +21,6 @@ DEFAULT_PREFIX = "rapida:"
 DEFAULT_TIMEOUT_S = 2.0
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
-_HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +72,15 @@ class RedisAddress:
     @property
     def where(self) -> str:
         """The address for people."""
-        hosts = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.hosts)
+        hosts = ",".join(starmap(host_and_port, self.hosts))
         return f"{self.service!r} of the sentinels {hosts}" if self.service else hosts
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
-    match = _HOST.fullmatch(text)
-    port = int(match["port"] or default_port) if match else 0
-    if match is None or not 1 <= port <= 65535:
-        raise _unusable("no host[:port] stands where one should (has the password an unquoted / or @ or ?)")
-    return match["v6"] or match["name"], port
+    try:
+        return parse_host_port(text, default_port)
+    except ValueError:
+        raise _unusable("no host[:port] stands where one should (has the password an unquoted / or @ or ?)") from None
 
 
 def _database(text: str) -> int:
@@ -99,10 +99,6 @@ def _query(text: str) -> tuple[str, float]:
     if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", timeout) or not 0.1 <= float(timeout) <= 30:
         raise _unusable("a timeout is a number of seconds from 0.1 to 30")
     return prefix, float(timeout)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _unusable(why: str) -> SettingsError:

@@ -19,6 +19,7 @@ from twisted.web.server import Request
 from rapida_twisted.context import CallStatus
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope, is_key_name
 from rapida_twisted.interfaces import IOutbound, IRegistrar, OutboundCall
+from rapida_twisted.net.untrusted_text import shortened
 from rapida_twisted.web.parameters import (
     LONGEST_NAME,
     LONGEST_NUMBER,
@@ -168,7 +169,7 @@ def _body(request: Request) -> dict[str, Any]:
         raise _bad("the body is not a JSON object")
     for name in content:
         if name not in _MEMBERS:
-            raise _bad(f"{_shown(name)} is not known: there are {', '.join(_MEMBERS)}")
+            raise _bad(f"{shortened(name, LONGEST_NAME)!r} is not known: there are {', '.join(_MEMBERS)}")
     return {name: value for name, value in content.items() if value is not None}
 
 
@@ -233,7 +234,8 @@ def _variables(given: Mapping[str, Any]) -> dict[str, str]:
 def _name(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise _bad(
-            f"{_shown(name)} is no name of a variable: that is up to 64 letters, digits and '_', and no digit first"
+            f"{shortened(name, LONGEST_NAME)!r} is no name of a variable: that is up to 64 letters, digits and '_',"
+            " and no digit first"
         )
     # With one underscore or two before it, a variable is inherited by other channels under its plain name.
     if name.lstrip("_").upper().startswith(_OURS):
@@ -248,11 +250,6 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
         return checked_text(json.dumps(value), LONGEST_VALUE, f"the variable {name}")
     raise _bad(f"the variable {name} is neither text nor a number, true or false")
-
-
-def _shown(name: str) -> str:
-    """A stranger's word, for an error."""
-    return repr(name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "...")
 
 
 def _bad(reason: str) -> Refusal:

@@ -27,6 +27,7 @@ from rapida_twisted.errors import (
     UnknownContext,
     UpstreamFailed,
 )
+from rapida_twisted.net.untrusted_text import escaped, shortened
 
 __all__ = [
     "ERROR_HEADER",
@@ -137,20 +138,13 @@ def wants_json(request: Request) -> bool:
 def header_value(text: str) -> str:
     """The text as a header's value: printable ASCII, not too long."""
     printable = "".join(character if " " <= character <= "~" else "?" for character in text)
-    return printable if len(printable) <= LONGEST_REASON else printable[: LONGEST_REASON - 3] + "..."
+    return shortened(printable, LONGEST_REASON)
 
 
 def describe(request: HTTPRequest) -> str:
     """The request in a few words for a log: without its key, and without a stranger's control characters."""
-    method, uri = _visible(request.method), _visible(mask_key(request.uri))
+    method, uri = escaped(request.method), escaped(mask_key(request.uri))
     return f"{method} {uri} from {getattr(request.client, 'host', request.client)}"
-
-
-def _visible(raw: bytes) -> str:
-    text = raw.decode("latin-1")
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw)
 
 
 def send(answer: Answer, request: Request) -> None:

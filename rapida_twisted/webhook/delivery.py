@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from OpenSSL.SSL import Error as TlsError
-from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from rapida_twisted import __version__
-from rapida_twisted.net.http_client import causes_of, was_cancelled
+from rapida_twisted.net.bounded_body import read_body
+from rapida_twisted.net.connection_errors import causes_of, tls_problem, was_cancelled
 
 __all__ = ["Answer", "Receiver", "sign"]
 
@@ -94,35 +91,9 @@ class Receiver:
         return response
 
     async def _discard(self, response: IResponse) -> None:
-        if response.length != 0:
-            body = _Discarded()
-            response.deliverBody(body)
-            await body.over.addTimeout(BODY_S, self._reactor)
-
-
-class _Discarded(Protocol):
-    """Reads a body to its end, for a while; nobody wants it. ``over`` does not fail: the status has said all."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self.over: Deferred[None] = Deferred(lambda _: self._hang_up())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._bytes += len(data)
-        if self._bytes > MOST_BODY_BYTES:
-            self._hang_up()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.over.called:
-            self.over.callback(None)
-
-    def _hang_up(self) -> None:
-        if not self.over.called:
-            self.over.callback(None)
-            transport: Any = self.transport
-            if transport is not None:
-                # Over TLS loseConnection() waits for the peer's farewell, and reads on as long as that takes.
-                transport.stopProducing()
+        reading = read_body(response, MOST_BODY_BYTES).addTimeout(BODY_S, self._reactor)
+        # Nothing that becomes of it matters: the status has said all.
+        await reading.addErrback(lambda _: b"")
 
 
 def _where(url: str) -> str:
@@ -142,9 +113,8 @@ def _retry_after_s(response: IResponse) -> float:
 def _sentence(error: BaseException) -> str:
     """What went wrong. Only errors that never quote the URL speak for themselves."""
     causes = causes_of(error)
-    for cause in causes:
-        if isinstance(cause, TlsError | VerificationError):
-            return f"TLS failed: {cause!r}"
+    if problem := tls_problem(error):
+        return f"it {problem}"
     if isinstance(causes[0], ConnectError | ConnectionClosed | DNSLookupError):
         return str(causes[0])
     return f"the request failed ({type(causes[0]).__name__})"

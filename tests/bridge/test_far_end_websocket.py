@@ -18,7 +18,7 @@ from rapida_twisted.audio.formats import ULAW
 from rapida_twisted.bridge import far_end_websocket
 from rapida_twisted.bridge.far_end import STALLED_S
 from rapida_twisted.bridge.far_end_websocket import connect_websocket
-from rapida_twisted.net.http_client import tls_options
+from rapida_twisted.net.tls import tls_options
 from rapida_twisted.wire.chan_websocket import ControlForm
 from tests.bridge.far_ends import KEY, FarEndTestCase, Peer, Peers, context
 from tests.protocols.websockets import CALL, until

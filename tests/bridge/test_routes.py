@@ -16,7 +16,8 @@ from rapida_twisted.assistants.registry import parse_assistant
 from rapida_twisted.bridge import routes
 from rapida_twisted.bridge.routes import AudioSocketRoute, HostedRoute, Route, WebSocketRoute, route_of
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.net.http_client import make_client, tls_options
+from rapida_twisted.net.http_client import make_client
+from rapida_twisted.net.tls import tls_options
 from rapida_twisted.observe.interface import Metrics
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS, RequestNotSent, ResponseNeverReceived
 
-from rapida_twisted.net.http_client import Client, NothingSent, causes_of, make_client, tls_problem, was_cancelled
+from rapida_twisted.net.connection_errors import causes_of, tls_problem, was_cancelled
+from rapida_twisted.net.http_client import Client, NothingSent, make_client
 
 STEP_S = 2.0
 

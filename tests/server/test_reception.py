@@ -27,7 +27,7 @@ from rapida_twisted.media.call import Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LONGEST_WAIT_FRAMES
-from rapida_twisted.net.limits import BridgeStates
+from rapida_twisted.net.bridge_states import BridgeStates
 from rapida_twisted.server.reception import LONGEST_RETRY_S, Reception
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.store.memory import MemoryStore

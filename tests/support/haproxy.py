@@ -23,6 +23,7 @@ __all__ = ["CONFIGURATION", "Haproxy"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = REPOSITORY / "docs/grow/haproxy.cfg"
 
+
 class Haproxy:
     """One HAProxy in front of two nodes.
 

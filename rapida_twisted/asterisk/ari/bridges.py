@@ -8,6 +8,7 @@ from urllib.parse import quote
 from rapida_twisted.asterisk.ari.errors import AriMalformed, AriNotFound
 from rapida_twisted.asterisk.ari.http import AriHttp
 from rapida_twisted.asterisk.ari.replies import AriChannel, channel_from
+from rapida_twisted.net.addresses import host_and_port
 
 __all__ = ["AriBridges"]
 
@@ -33,7 +34,7 @@ class AriBridges:
         query = {
             "app": app,
             "channelId": channel_id,
-            "external_host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "external_host": host_and_port(host, port),
             "encapsulation": "audiosocket",
             "transport": "tcp",
             "connection_type": "client",

@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.http import ari_base, authorization
+from rapida_twisted.net.addresses import host_port_of
 from rapida_twisted.net.backoff import backoff
 
 __all__ = ["AriEvents", "retry_pause_s"]
@@ -291,8 +292,8 @@ def _url_of(credential: AriCredential, app: str) -> str:
 def _endpoint_of(
     credential: AriCredential, tls_options: IOpenSSLClientConnectionCreator | None, reactor: Any
 ) -> IStreamClientEndpoint:
-    url = urlsplit(credential.ari_url)
-    host = url.hostname or ""
-    secure = url.scheme == "https"
-    endpoint = HostnameEndpoint(reactor, host, url.port or (443 if secure else 80), timeout=CONNECT_S)
-    return wrapClientTLS(tls_options or optionsForClientTLS(host), endpoint) if secure else endpoint
+    host, port = host_port_of(credential.ari_url)
+    endpoint = HostnameEndpoint(reactor, host, port, timeout=CONNECT_S)
+    if urlsplit(credential.ari_url).scheme != "https":
+        return endpoint
+    return wrapClientTLS(tls_options or optionsForClientTLS(host), endpoint)

@@ -12,10 +12,6 @@ from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from rapida_twisted.asterisk.ari.credential import AriCredential
@@ -28,7 +24,9 @@ from rapida_twisted.asterisk.ari.errors import (
     AriUnauthorized,
     AriUnreachable,
 )
-from rapida_twisted.net.http_client import causes_of, was_cancelled
+from rapida_twisted.net.bounded_body import read_body
+from rapida_twisted.net.connection_errors import causes_of, error_text, tls_problem, was_cancelled
+from rapida_twisted.net.untrusted_text import printable
 
 __all__ = ["AriHttp", "ari_base", "authorization"]
 
@@ -100,7 +98,9 @@ class AriHttp:
         except Exception as error:
             causes = causes_of(error)
             placed = False if any(_never_sent(cause) for cause in causes) else None
-            raise AriUnreachable(self.credential.name, self._clean(_sentence(causes)), placed=placed) from None
+            problem = tls_problem(error)
+            message = f"it {problem}" if problem else self._clean(error_text(error))
+            raise AriUnreachable(self.credential.name, message, placed=placed) from None
         return self._read(status, answer)
 
     async def _exchange(
@@ -125,13 +125,10 @@ class AriHttp:
             raise
 
     async def _body(self, response: IResponse) -> bytes:
-        if response.length == 0:
-            return b""
-        body = _Body()
-        response.deliverBody(body)
-        if not await body.complete:
+        body = await read_body(response, MAX_ANSWER_BYTES)
+        if len(body) > MAX_ANSWER_BYTES:
             raise AriMalformed(self.credential.name, f"more than {MAX_ANSWER_BYTES:,} bytes long", status=response.code)
-        return bytes(body.received)
+        return body
 
     def _read(self, status: int, body: bytes) -> Any:
         name = self.credential.name
@@ -158,38 +155,7 @@ class AriHttp:
         token = authorization(self.credential).removeprefix("Basic ")
         for secret in (token, self.credential.ari_password):
             text = text.replace(secret, "***")
-        return "".join(letter if letter.isprintable() else "?" for letter in text).strip()[:MAX_MESSAGE_LETTERS]
-
-
-class _Body(Protocol):
-    """Reads a body; hangs up when it is too long or nobody waits for it any more. Tells whether it is complete."""
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        self.complete: Deferred[bool] = Deferred(lambda _: self._hang_up())
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.complete.called:
-            return
-        self.received += data
-        if len(self.received) > MAX_ANSWER_BYTES:
-            self.received.clear()
-            self.complete.callback(False)
-            self._hang_up()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.complete.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.complete.callback(True)
-        else:
-            self.complete.errback(reason)
-
-    def _hang_up(self) -> None:
-        transport: Any = self.transport
-        if transport is not None:
-            # Over TLS loseConnection() waits for the peer's farewell, and reads on as long as that takes.
-            transport.stopProducing()
+        return printable(text.strip(), MAX_MESSAGE_LETTERS)
 
 
 def _message(body: bytes) -> str:
@@ -209,10 +175,3 @@ def _never_sent(cause: BaseException) -> bool:
     if isinstance(cause, ConnectError | DNSLookupError | VerificationError):
         return True
     return isinstance(cause, TlsError) and "certificate verify failed" in str(cause)
-
-
-def _sentence(causes: list[BaseException]) -> str:
-    for cause in causes:
-        if isinstance(cause, TlsError | VerificationError):
-            return f"its TLS certificate is not good: {cause!r}"
-    return str(causes[0]) or type(causes[0]).__name__

@@ -18,7 +18,7 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.net.backoff import backoff
-from rapida_twisted.net.limits import BridgeStates
+from rapida_twisted.net.bridge_states import BridgeStates
 
 __all__ = ["CONTEXT_VARIABLE", "MEDIA_PREFIX", "StasisCall", "StasisKit", "StasisMedia"]
 

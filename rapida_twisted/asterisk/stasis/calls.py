@@ -24,7 +24,7 @@ from rapida_twisted.asterisk.stasis.orphans import OrphanChannels
 from rapida_twisted.asterisk.stasis.transfer import move_on
 from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces.typed import CallStore
-from rapida_twisted.net.limits import BridgeStates
+from rapida_twisted.net.bridge_states import BridgeStates
 
 __all__ = ["StasisCalls", "StasisMedia"]
 

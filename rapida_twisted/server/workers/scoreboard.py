@@ -9,7 +9,8 @@ from __future__ import annotations
 import mmap
 import os
 
-from rapida_twisted.net.limits import BridgeStates, SharedCounter
+from rapida_twisted.net.bridge_states import BridgeStates
+from rapida_twisted.net.shared_counter import SharedCounter
 from rapida_twisted.server.role import ACCEPTING
 
 __all__ = ["COLUMNS", "ROWS", "Scoreboard"]

@@ -13,9 +13,10 @@ from urllib.parse import quote
 from twisted.internet.task import deferLater
 
 from rapida_twisted.context import CallStatus, EndReason
+from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl.dialplan import first_assistant
-from rapida_twisted.tools.ctl.options import DEFAULT_URL, add_command, printable, whole_number
+from rapida_twisted.tools.ctl.options import DEFAULT_URL, add_command, whole_number
 from rapida_twisted.tools.ctl.server_client import NoAnswer, Reply, Server, ServerRefused, key_for, refused, with_server
 from rapida_twisted.tools.ctl.table import table
 from rapida_twisted.web.outbound import LONGEST_ANSWER_S, PLACE_TIMEOUT_S, SHORTEST_ANSWER_S

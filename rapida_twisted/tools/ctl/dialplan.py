@@ -29,6 +29,7 @@ from rapida_twisted.asterisk.dialplan import (
 from rapida_twisted.asterisk.outbound.trunk import app_name
 from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.credentials.key_file import KEY_FILE
+from rapida_twisted.net.addresses import bracketed
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.api_key import find_api_key, state_directory
 from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
@@ -118,8 +119,8 @@ def _only_credential(words: argparse.Namespace, environ: Mapping[str, str]) -> s
 
 
 def _values(words: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> DialplanValues:
-    http_host = _bracketed(words.host) if words.host else settings.public_host(settings.http_host)
-    audiosocket_host = _bracketed(words.host) if words.host else settings.public_host(settings.audiosocket_host)
+    http_host = bracketed(words.host) if words.host else settings.public_host(settings.http_host)
+    audiosocket_host = bracketed(words.host) if words.host else settings.public_host(settings.audiosocket_host)
     if not words.http and (settings.http_endpoint or not settings.http_port) and not settings.https_endpoint:
         raise UsageError("the settings do not say at which port HTTP is: name its address (--http)")
     if words.transport == "audiosocket" and (settings.audiosocket_endpoint or not settings.audiosocket_port):
@@ -171,11 +172,6 @@ def _ari_values(words: argparse.Namespace, environ: Mapping[str, str]) -> AriVal
         user=credential.ari_user,
         password=f"<the ari_password of credential {credential.name}>",
     )
-
-
-def _bracketed(host: str) -> str:
-    """An IPv6 address as it stands before a port."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _word(pattern: re.Pattern[str]) -> Any:

@@ -20,9 +20,10 @@ from rapida_twisted.asterisk.doctor import Finding, Level, examine_asterisk
 from rapida_twisted.asterisk.vault.vault import Vault, open_vault
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
 from rapida_twisted.net.http_client import make_client
+from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.api_key import find_api_key, state_directory
-from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url, printable
+from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
 from rapida_twisted.tools.ctl.server_client import Server, ServerRefused, with_server
 
 __all__ = ["add_commands", "findings_text"]

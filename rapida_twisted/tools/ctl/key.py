@@ -12,8 +12,9 @@ from typing import Any
 
 from rapida_twisted.credentials.key_file import make_state_dir
 from rapida_twisted.credentials.key_ring import LARGEST_MAX_CALLS, KeyEntry, KeyRing, Scope, keys_path, parse_scopes
+from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.tools.api_key import state_directory
-from rapida_twisted.tools.ctl.options import add_command, printable, whole_number
+from rapida_twisted.tools.ctl.options import add_command, whole_number
 from rapida_twisted.tools.ctl.table import table
 
 __all__ = ["add_commands"]

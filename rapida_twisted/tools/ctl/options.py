@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rapida_twisted.net.untrusted_text import printable
+
 __all__ = [
     "DEFAULT_URL",
     "GroupedHelp",
@@ -17,7 +19,6 @@ __all__ = [
     "add_command",
     "context_id",
     "http_url",
-    "printable",
     "refuse_secret",
     "whole_number",
 ]
@@ -120,8 +121,3 @@ def whole_number(smallest: int, largest: int) -> Callable[[str], int]:
         return int(word)
 
     return parse
-
-
-def printable(text: str) -> str:
-    """A stranger's text for a terminal: without characters that would steer it."""
-    return "".join(character if character.isprintable() else "?" for character in text)

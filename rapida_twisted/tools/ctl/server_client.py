@@ -17,8 +17,11 @@ from twisted.internet.task import react
 from twisted.web.client import Agent
 
 from rapida_twisted.errors import RapidaError
+from rapida_twisted.net.bounded_body import read_body
+from rapida_twisted.net.connection_errors import error_text
+from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.tools.api_key import find_api_key
-from rapida_twisted.tools.ctl.options import UsageError, printable
+from rapida_twisted.tools.ctl.options import UsageError
 
 __all__ = ["NoAnswer", "Reply", "Server", "ServerRefused", "ask_server", "key_for", "refused", "with_server"]
 
@@ -108,7 +111,7 @@ class Server:
         except DeferredTimeout:
             raise NoAnswer(f"{self._url} gave no answer within {timeout_s:g} s", asked=True) from None
         except Exception as error:
-            reason, asked = _sentence(error), not isinstance(error, ConnectError | DNSLookupError)
+            reason, asked = printable(error_text(error)), not isinstance(error, ConnectError | DNSLookupError)
         else:
             if reply.status in _ADVICE:
                 reason = reply.reason or "the key was refused"
@@ -125,16 +128,10 @@ class Server:
         data = None if content is None else json.dumps(content).encode("ascii")
         # A redirect would carry the key to somebody else.
         response = await self._client.request(
-            method, self._url + path, params=words, headers=headers, data=data, allow_redirects=False
+            method, self._url + path, params=words, headers=headers, data=data, allow_redirects=False, unbuffered=True
         )
-        body = bytearray()
-
-        def collect(data: bytes) -> None:
-            if len(body) <= LARGEST_BYTES:
-                body.extend(data)
-
-        await response.collect(collect)
-        answer = _json(bytes(body)) if len(body) <= LARGEST_BYTES else None
+        body = await read_body(response, LARGEST_BYTES)
+        answer = _json(body) if len(body) <= LARGEST_BYTES else None
         return Reply(response.code, answer, _reason(response, answer))
 
 
@@ -209,11 +206,3 @@ def _reason(response: Any, content: Any) -> str:
     if not said and isinstance(content, dict) and isinstance(content.get("error"), str):
         said = [content["error"]]
     return printable(said[0])[:LONGEST_REASON] if said else ""
-
-
-def _sentence(error: Exception) -> str:
-    """What went wrong, from Twisted's nested errors."""
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        return _sentence(reasons[0].value)
-    return printable(str(error).rstrip(".")) or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rapida_twisted.tools.ctl.options import printable
+from rapida_twisted.net.untrusted_text import printable
 
 __all__ = ["table"]
 

@@ -22,13 +22,13 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from rapida_twisted.bridge.register import register_call
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.net.connection_errors import tls_problem
 from rapida_twisted.tools.phone.audiosocket_line import AudioSocketLine
 from rapida_twisted.tools.phone.call import Line, PhoneCall, SetUpFailed
 from rapida_twisted.tools.phone.figures import Spread
 from rapida_twisted.tools.phone.live import LiveLine
 from rapida_twisted.tools.phone.options import PhoneOptions, parse_options
 from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
-from rapida_twisted.tools.phone.tls import tls_problem
 from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
 
 __all__ = ["Phone", "main"]
@@ -125,9 +125,8 @@ class Phone:
                 reactor=self._reactor,
             )
         except RegistrationRefused as error:
-            problem = tls_problem(error.__cause__)
-            if problem:
-                raise SetUpFailed(problem) from error
+            if problem := tls_problem(error.__cause__, "--ca"):
+                raise SetUpFailed(f"the server {problem}") from error
             raise
 
     async def _dial(self, call_id: UUID, call: PhoneCall) -> Line:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from rapida_twisted.audio.formats import ULAW, AudioFormat
 from rapida_twisted.errors import RapidaError
-from rapida_twisted.net.http_client import read_ca
+from rapida_twisted.net.addresses import parse_host_port
+from rapida_twisted.net.tls import read_ca
 from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.phone.call import CallPlan, TimedDigit
 from rapida_twisted.tools.phone.sound import MuteSound, Sound, ToneSound, read_wav, silence
@@ -227,7 +228,7 @@ def _url(word: str) -> str:
 
 
 def _host_port(word: str) -> tuple[str, int]:
-    host, colon, port = word.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise argparse.ArgumentTypeError(f"expected HOST:PORT, such as 127.0.0.1:4573, not {word!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        return parse_host_port(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, such as 127.0.0.1:4573, not {word!r}") from None

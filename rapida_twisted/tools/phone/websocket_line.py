@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
@@ -22,11 +21,12 @@ from twisted.python.failure import Failure
 from rapida_twisted.audio.convert import converter
 from rapida_twisted.audio.formats import SLIN, ULAW, AudioFormat
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.net.addresses import host_port_of
+from rapida_twisted.net.connection_errors import tls_problem
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
 from rapida_twisted.tools.phone.call import PhoneCall, SetUpFailed
 from rapida_twisted.tools.phone.figures import FRAME_S
 from rapida_twisted.tools.phone.queue import QueueFigures, QueueWatch
-from rapida_twisted.tools.phone.tls import tls_problem
 from rapida_twisted.wire.chan_websocket import Command, ControlForm, Event
 
 __all__ = ["WebSocketLine", "WebSocketServer"]
@@ -55,10 +55,11 @@ class WebSocketServer:
 
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
         """How to get there."""
-        parts = urlsplit(self.http_url)
-        host, is_tls = parts.hostname or "", parts.scheme == "https"
-        tcp = HostnameEndpoint(reactor, host, parts.port or (443 if is_tls else 80), timeout=CONNECT_TIMEOUT_S)
-        return wrapClientTLS(optionsForClientTLS(host, trustRoot=self.trust), tcp) if is_tls else tcp
+        host, port = host_port_of(self.http_url)
+        tcp = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT_S)
+        if not self.http_url.startswith("https:"):
+            return tcp
+        return wrapClientTLS(optionsForClientTLS(host, trustRoot=self.trust), tcp)
 
 
 class WebSocketLine:
@@ -91,8 +92,6 @@ class WebSocketLine:
         line = cls(server, call, clock)
         headers: Mapping[str, str] = {"x-api-key": server.api_key}
         factory = AsteriskClientFactory(server.url(call_id), line.channel, reactor, dict(headers))
-        if ":" in factory.host:
-            factory.host = f"[{factory.host}]"
         try:
             await server.endpoint(reactor).connect(factory)
         except (ConnectError, DNSLookupError) as error:
@@ -210,9 +209,8 @@ class _Channel(AsteriskClientProtocol):
 
 def _refusal(status_line: str, error: BaseException | None) -> str:
     """Why a handshake failed, and what can be done."""
-    problem = tls_problem(error)
-    if problem:
-        return problem
+    if problem := tls_problem(error, "--ca"):
+        return f"the server {problem}"
     _, _, answer = status_line.partition(" ")
     status, _, said = answer.partition(" ")
     if not status:

@@ -291,7 +291,7 @@ class RefusalTests(AriTestCase):
         token = ari_http.authorization(self.ari.credential())
         for body, message in [
             ({"message": "a\x1b[31m\nb"}, "a?[31m?b"),
-            ({"message": "x" * 9999}, "x" * 300),
+            ({"message": "x" * 9999}, "x" * 297 + "..."),
             ({"message": f"bad header: {token} {PASSWORD}"}, "bad header: Basic *** ***"),
             ({"message": {"a": 1}}, "HTTP status 400"),
             ([1], "HTTP status 400"),

@@ -19,7 +19,7 @@ from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
 from rapida_twisted.errors import Draining, RapidaError, StoreUnavailable, TooManyCalls
 from rapida_twisted.net.backoff import backoff
-from rapida_twisted.net.limits import BridgeStates
+from rapida_twisted.net.bridge_states import BridgeStates
 from rapida_twisted.store.memory import MemoryStore
 from tests.asterisk.ari.test_client import AriTestCase
 from tests.asterisk.scripted_ari import ALLOCATION_FAILED, HANGS, LOST, LOST_BUT_DONE, Answer, sleep, until

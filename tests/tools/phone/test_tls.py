@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from benchmarks.harness.authority import Authority
 from benchmarks.harness.ports import free_port
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.net.http_client import read_ca
+from rapida_twisted.net.tls import read_ca
 from rapida_twisted.tools.phone.call import SetUpFailed
 from rapida_twisted.tools.phone.options import parse_options
 from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
@@ -80,11 +80,11 @@ class TlsTests(WebSocketTestCase):
         """A certificate for another name is told as that, at registration as in the handshake."""
         http_url = f"https://localhost:{self.https_port}"
         report = await self.call("--ca", str(self.ca.authority), "--http", http_url, "--duration", "0.2")
-        self.assertIn("not for this name", report.problem)
+        self.assertIn("for another name", report.problem)
         server = WebSocketServer(http_url=http_url, api_key=API_KEY, trust=read_ca(self.ca.authority))
         dialing = WebSocketLine.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         error = await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed)
-        self.assertIn("not for this name", str(error))
+        self.assertIn("for another name", str(error))
 
     async def test_no_tls_there(self) -> None:
         """https at a port without TLS is one sentence, too."""
