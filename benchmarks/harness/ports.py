@@ -13,7 +13,7 @@ from functools import cache
 
 from twisted.trial.unittest import FailTest
 
-__all__ = ["free_port", "free_udp_block", "instance", "release"]
+__all__ = ["PortRange", "free_port", "free_udp_block", "instance", "release"]
 
 FIRST_PORT = 10_000
 PORTS = 800

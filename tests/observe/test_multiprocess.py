@@ -9,6 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.observe.multiprocess import forget_process, prepare_shared
 from tests.support.twistd_program import Program, wait_for
 
+slow = True  # starts processes: see tests/support/selection.py
+
 UP = 'rapida_calls{assistant="*",transport="audiosocket"}'
 STARTED = 'rapida_calls_started_total{assistant="*",transport="audiosocket"}'
 SETUPS = 'rapida_call_setup_seconds_count{direction="inbound",transport="audiosocket"}'

@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.twistd_program import KEY, Program, wait_for
 
+slow = True  # starts processes: see tests/support/selection.py
+
 UPSTREAM_KEY = "upstream key/äö+1"
 OURS = f"""
 from rapida_twisted import Assistant

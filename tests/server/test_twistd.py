@@ -17,6 +17,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+slow = True  # starts processes: see tests/support/selection.py
+
 TWISTD = Path(sys.executable).with_name("twistd")
 PHONE = Path(sys.executable).with_name("rapida-phone")
 

@@ -18,6 +18,8 @@ from benchmarks.harness.waiting import wait_until
 from tests.live.nodes import TwoNodes
 from tests.server.test_two_servers import Phone
 
+slow = True  # starts processes: see tests/support/selection.py
+
 HANDSHAKE = """\
 GET {path} HTTP/1.1\r
 Host: 127.0.0.1\r

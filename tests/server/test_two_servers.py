@@ -16,6 +16,8 @@ from benchmarks.harness.server import Server
 from benchmarks.harness.waiting import wait_until
 from rapida_twisted.wire.audiosocket import AsteriskCodec, AudioFrame, HangupFrame, UuidFrame
 
+slow = True  # starts processes: see tests/support/selection.py
+
 FRAME = AudioFrame(b"\x00\x10" * 160)
 
 

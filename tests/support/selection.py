@@ -1,6 +1,6 @@
 """Sorts all test classes into the groups that ``script/test`` runs, and prints them as JSON.
 
-A class belongs to ``live`` or ``faults`` by its package, and to the others by an attribute:
+A class belongs to ``live`` or ``faults`` by its package, and to the others by an attribute of its own or of its module:
 
 - ``long = True``: minutes, or programs that few machines have. Only ``script/test long`` runs it.
 - ``slow = True``: starts processes or waits for seconds. ``script/test`` runs it, ``script/test unit`` does not.
@@ -37,7 +37,8 @@ def _group(kind: type) -> str:
     package = kind.__module__.split(".")[1]
     if package in PACKAGES:
         return package
-    return next((group for group in ("long", "slow") if getattr(kind, group, False)), "unit")
+    places = (kind, sys.modules[kind.__module__])
+    return next((group for group in ("long", "slow") if any(getattr(place, group, False) for place in places)), "unit")
 
 
 def _cases(suite: object) -> Iterator[object]:

@@ -53,7 +53,7 @@ def outcome_of_trial(output: str, code: int) -> Outcome:
         failed = sum(counts.get(name, 0) for name in ("failures", "errors", "unexpectedSuccesses"))
         passed = counts.get("successes", 0) + counts.get("expectedFailures", 0)
         skipped = counts.get("skips", 0)
-    if code and not failed:
+    if not failed and (code or not passed + skipped):
         failed = 1
     reasons: Counter[str] = Counter()
     for reason, tests in re.findall(r"^\[SKIPPED\]\n(.*?)\n\n((?:tests\.\S+\n)+)", output, re.MULTILINE | re.DOTALL):
@@ -94,9 +94,14 @@ class Part:
         with open(self.log, "wb") as log:
             done = subprocess.run(
                 # It ends with us, however we end.
-                ["setpriv", "--pdeathsig", "TERM", *self.command], cwd=REPOSITORY, env={**os.environ, **self.environment}, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, check=False,
-            )  # fmt: skip
+                ["setpriv", "--pdeathsig", "TERM", *self.command],
+                cwd=REPOSITORY,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
         self.took_s = time.monotonic() - began
         self.outcome = self.read(self.output(), done.returncode)
 

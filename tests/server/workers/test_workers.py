@@ -18,6 +18,8 @@ from benchmarks.harness.server import API_KEY, Server
 from benchmarks.harness.waiting import wait_until
 from tests.server.test_two_servers import Phone
 
+slow = True  # starts processes: see tests/support/selection.py
+
 
 class WorkersTestCase(SynchronousTestCase):
     """Two workers, and the one that speaks with ARI."""

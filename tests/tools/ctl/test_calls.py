@@ -24,6 +24,8 @@ from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl.calls import call_text, calls_text
 
+slow = True  # starts processes: see tests/support/selection.py
+
 CTL = Path(sys.executable).with_name("rapida-media-ctl")
 API_KEY = "rpd-of-the-control-tests"
 WRONG_KEY = "rpd-that-nobody-knows"

@@ -32,6 +32,8 @@ from rapida_twisted.tools.ctl.server_client import NoAnswer, Reply, ServerRefuse
 from rapida_twisted.web.site import RapidaSite, make_site
 from tests.tools.ctl.test_calls import API_KEY, CTL, WRONG_KEY, ServerTestCase, Stranger
 
+slow = True  # starts processes: see tests/support/selection.py
+
 ANSWERED = (CallStatus.RINGING, CallStatus.ANSWERED, CallStatus.COMPLETED)
 UNANSWERED = (CallStatus.RINGING, CallStatus.FAILED)
 CONTEXT_ID = "626162e8-ed7b-44b4-b10d-2f3ca1d457ca"

@@ -19,6 +19,8 @@ from rapida_twisted.tools.ctl.server_client import Server
 from tests.tools.ctl.test_calls import CTL, ServerTestCase
 from tests.tools.ctl.test_main import CtlTestCase
 
+slow = True  # starts processes: see tests/support/selection.py
+
 
 class KeyTests(CtlTestCase):
     """The commands, on files."""

@@ -14,6 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.asterisk.vault.master_key import make_master_key
 from rapida_twisted.asterisk.vault.vault import open_vault
 
+slow = True  # starts processes: see tests/support/selection.py
+
 CTL = Path(sys.executable).with_name("rapida-media-ctl")
 PASSWORD = "Pa55w0rd-of-the-PBX"
 API_KEY = "rpd-of-the-control-tests"

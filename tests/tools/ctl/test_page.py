@@ -16,6 +16,8 @@ from rapida_twisted.tools.ctl.main import make_parser
 from tests.tools.ctl.test_calls import CTL, Phone, ServerTestCase
 from tests.tools.ctl.test_dial import PretendedCalls, pretending_site
 
+slow = True  # starts processes: see tests/support/selection.py
+
 PAGE = Path(__file__).parents[3] / "docs" / "control.rst"
 PASSWORD = "Pa55w0rd-of-the-PBX"
 ASKS_SERVER = re.compile(r"rapida-media-ctl (calls|call|hangup|ready|doctor)\b.*")

@@ -367,6 +367,8 @@ class ReportTests(SynchronousTestCase):
 class ProgramTests(PhoneTestCase):
     """The console script, in a process of its own."""
 
+    slow = True
+
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start it."""
         code = "from rapida_twisted.tools.phone.main import main; main()"
