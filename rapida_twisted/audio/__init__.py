@@ -1,1 +1,1 @@
-"""Audio: samples in, samples out. Pure: no I/O but WAV files, no Twisted, no clock."""
+"""Audio formats, conversion, the playout queue, clock drift, WAV files. Without Twisted; I/O only for WAV files."""

@@ -1,4 +1,4 @@
-"""From one format to another: the one place where a call's audio is converted, once in each direction."""
+"""Converts streams between audio formats: encoding and sample rate. A call converts its audio once per direction."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DIRECT: dict[tuple[str, str], Callable[[bytes], bytes]] = {
 
 
 class Converter:
-    """A stream's conversion, step by step. One is made for each stream, since a resampler remembers.
+    """Converts one stream; its resampler keeps state between calls.
 
     :param steps: applied in this order.
-    :param resampler: the one among the steps, if there is one.
-    :param last: what is still done to the resampler's samples after it.
+    :param resampler: the step that resamples, if any.
+    :param last: the step after the resampler, if any.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Converter:
         self._last = last
 
     def __call__(self, audio: bytes) -> bytes:
-        """The next part of the stream, converted: whole samples in, whole samples out."""
+        """Convert the next part of the stream: whole samples in, whole samples out."""
         for step in self._steps:
             audio = step(audio)
         return audio
 
     def flush(self) -> bytes:
-        """What is held back, at the end of a stream."""
+        """The samples that the resampler holds back, at the end of a stream."""
         if self._resampler is None:
             return b""
         rest = self._resampler.flush()
@@ -51,7 +51,7 @@ class Converter:
 
 
 def converter(source: AudioFormat, target: AudioFormat) -> Converter | None:
-    """What turns a stream of one format into another; None when there is nothing to do."""
+    """The converter for a stream; None if the formats are equal."""
     if source == target:
         return None
     if source.rate_hz == target.rate_hz and (source.encoding, target.encoding) in _DIRECT:

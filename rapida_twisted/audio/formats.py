@@ -1,4 +1,4 @@
-"""What a stream of audio bytes means: its encoding, its rate, and the arithmetic between bytes, samples and ms."""
+"""Audio formats: encoding and sample rate, and the arithmetic between bytes, samples and ms."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import cached_property
 __all__ = ["ALAW", "FRAME_MS", "SLIN", "SLIN_RATES_HZ", "ULAW", "AudioFormat"]
 
 FRAME_MS = 20
-"""The packet time of the house: one frame to each call every 20 ms."""
+"""The packet time: the server sends each call one frame every 20 ms."""
 
 SLIN_RATES_HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
-"""The linear rates that Asterisk knows as slin, slin12 ... slin192."""
+"""The rates that Asterisk names slin, slin12 ... slin192."""
 
 _RATE_OF_SLIN = {"slin" if hz == 8000 else f"slin{hz // 1000}": hz for hz in SLIN_RATES_HZ}
 _SAMPLE_BYTES = {"slin": 2, "ulaw": 1, "alaw": 1}
@@ -33,57 +33,55 @@ class AudioFormat:
 
     @cached_property
     def sample_bytes(self) -> int:
-        """Bytes of one sample."""
         return _SAMPLE_BYTES[self.encoding]
 
     @cached_property
     def bytes_per_s(self) -> int:
-        """Bytes of one second."""
         return self.rate_hz * self.sample_bytes
 
     @cached_property
     def frame_bytes(self) -> int:
-        """Bytes of one frame of 20 ms (whole samples)."""
+        """Bytes of 20 ms, in whole samples."""
         return self.rate_hz * FRAME_MS // 1000 * self.sample_bytes
 
     @cached_property
     def silent_frame(self) -> bytes:
-        """One frame of 20 ms in which nothing is heard."""
+        """20 ms of silence."""
         return _SILENT_BYTE[self.encoding] * self.frame_bytes
 
     @cached_property
     def is_linear(self) -> bool:
-        """Whether the samples are signed 16-bit numbers."""
+        """True for signed 16-bit samples."""
         return self.encoding == "slin"
 
     def ms(self, byte_count: int) -> float:
-        """How long so many bytes last, in ms."""
+        """The duration of this many bytes (ms)."""
         return byte_count * 1000 / self.bytes_per_s
 
     def bytes_for(self, duration_ms: float) -> int:
-        """The bytes of so many ms, in whole samples."""
+        """The bytes of a duration, in whole samples."""
         return int(self.rate_hz * duration_ms / 1000) * self.sample_bytes
 
     def linear(self) -> AudioFormat:
-        """The linear format of the same rate."""
+        """The slin format of the same rate."""
         return self if self.is_linear else AudioFormat("slin", self.rate_hz)
 
     @classmethod
     def from_asterisk(cls, name: str) -> AudioFormat:
-        """The format that Asterisk calls so: ``ulaw``, ``alaw``, ``slin`` (8 kHz), ``slin12`` ... ``slin192``.
+        """The format with Asterisk's name: ``ulaw``, ``alaw``, ``slin`` (8 kHz), ``slin12`` ... ``slin192``.
 
-        :raises ValueError: a codec that is not converted here, such as opus.
+        :raises ValueError: a codec without support here, such as opus.
         """
         rate_hz = _RATE_OF_SLIN.get(name)
         if rate_hz is not None:
             return cls("slin", rate_hz)
         if name in ("ulaw", "alaw"):
             return cls(name, 8000)
-        raise ValueError(f"codec {name!r} is not converted here: dial with c(ulaw), c(alaw), c(slin) or c(slin16)")
+        raise ValueError(f"codec {name!r} is not supported: dial with c(ulaw), c(alaw), c(slin) or c(slin16)")
 
     @cached_property
     def asterisk_name(self) -> str:
-        """What Asterisk calls this format."""
+        """Asterisk's name of this format."""
         if not self.is_linear:
             return self.encoding
         return next(name for name, rate_hz in _RATE_OF_SLIN.items() if rate_hz == self.rate_hz)

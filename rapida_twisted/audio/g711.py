@@ -1,11 +1,11 @@
-"""G.711 (ITU-T): the eight-bit encodings of the telephone, to and from signed 16-bit samples, and into one another."""
+"""G.711 (ITU-T): mu-law and A-law, to and from signed 16-bit samples, and into each other."""
 
 from __future__ import annotations
 
 import warnings
 
 with warnings.catch_warnings():
-    # The module leaves the standard library with Python 3.13; from there on audioop-lts brings it.
+    # Python 3.13 removes audioop from the standard library; audioop-lts provides it from there on.
     warnings.simplefilter("ignore", DeprecationWarning)
     import audioop
 

@@ -1,8 +1,8 @@
-"""What waits to be heard by one caller: bounded, in the wire's format, taken one frame of 20 ms at a time.
+"""The playout queue of one call: audio for the caller, in the wire's format, taken in frames of 20 ms.
 
-Two kinds of audio wait here. What is *said* (a file, samples, a stream) is a :class:`Source`: its parts are converted
-as they are taken, so a minute of speech costs neither a minute's memory nor a long conversion. What is *live* (an
-echo, a bridge) is heard when nothing said is waiting, and only its newest ``live_limit_ms`` are kept.
+The queue holds two kinds of audio. *Speech* (a file, samples, a stream) is a :class:`Source`, whose parts are converted
+as they are taken: a minute of speech costs neither a minute's memory nor a long conversion. *Live* audio (an echo, a
+bridge) plays when no speech is queued, and only its newest ``live_limit_ms`` are kept.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from rapida_twisted.audio.formats import AudioFormat
 __all__ = ["STANDING_FRAMES", "PartsSource", "PipeSource", "Playout", "Source"]
 
 STANDING_FRAMES = 50
-"""After so many frames of live audio (1 s) its queue is looked at."""
+"""Frames of live audio (1 s) after which a standing queue is shortened."""
 
 
 class Source:
-    """One thing being said: samples that come in parts and leave in the wire's format."""
+    """One piece of speech: samples that come in parts and leave in the wire's format.
+
+    :param source_format: of the parts; always linear.
+    :param wire_format: of the frames taken.
+    """
 
     def __init__(self, source_format: AudioFormat, wire_format: AudioFormat) -> None:
-        """:param source_format: of the parts: always linear; ``wire_format``: of what is taken."""
         self._source_format = source_format
         self._wire_format = wire_format
         self._convert: Converter | None = converter(source_format, wire_format)
@@ -33,25 +36,25 @@ class Source:
 
     @property
     def ended(self) -> bool:
-        """Whether all of it was taken."""
+        """True once all of it was taken."""
         return self._exhausted and not self._tail_due and not self._ready
 
     @property
     def queued_ms(self) -> float:
-        """How much of it has arrived and was not taken yet (ms)."""
+        """Audio that has arrived and was not taken yet (ms)."""
         return self._wire_format.ms(len(self._ready))
 
     @property
     def _exhausted(self) -> bool:
-        """Whether no further part will come."""
+        """True once no further part will come."""
         raise NotImplementedError
 
     def _next_part(self) -> bytes | None:
-        """The next part, or None when there is none now."""
+        """The next part, or None if there is none now."""
         raise NotImplementedError
 
     def take(self, byte_count: int) -> bytes:
-        """Up to so many bytes in the wire's format; fewer when there are no more for now."""
+        """Up to ``byte_count`` bytes in the wire's format; fewer if no more are available now."""
         while len(self._ready) < byte_count:
             part = self._next_part()
             if part is None:
@@ -66,7 +69,7 @@ class Source:
         return taken
 
     def retarget(self, wire_format: AudioFormat) -> None:
-        """The wire's format is another from now on; what waits is converted to it."""
+        """Change the wire's format, and convert the audio that waits."""
         again = converter(self._wire_format, wire_format)
         if again is not None and self._ready:
             self._ready = again(self._ready)
@@ -74,7 +77,7 @@ class Source:
         self._convert = converter(self._source_format, wire_format)
 
     def _converted(self, part: bytes) -> bytes:
-        """A part in the wire's format. A stream may be cut in the middle of a sample: half of one is kept back."""
+        """A part in the wire's format. Half a sample at the end of a part waits for the next part."""
         if self._odd or len(part) % 2:
             part = self._odd + part
             cut = len(part) // 2 * 2
@@ -83,7 +86,7 @@ class Source:
 
 
 class PartsSource(Source):
-    """Parts that can be had at once, each read when it is about to be heard: samples in memory, a file."""
+    """Speech that is available at once, such as a file. Each part is read just before it is played."""
 
     def __init__(self, parts: Iterable[bytes], source_format: AudioFormat, wire_format: AudioFormat) -> None:
         super().__init__(source_format, wire_format)
@@ -103,16 +106,19 @@ class PartsSource(Source):
 
 
 class PipeSource(Source):
-    """Parts that somebody feeds while others are heard. ``hungry`` is called when a fed part was taken up."""
+    """Speech that is fed while it plays.
+
+    :param part_taken: called when a part was taken.
+    """
 
     def __init__(
-        self, source_format: AudioFormat, wire_format: AudioFormat, hungry: Callable[[], None] = lambda: None
+        self, source_format: AudioFormat, wire_format: AudioFormat, part_taken: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(source_format, wire_format)
         self._fed: deque[bytes] = deque()
         self._fed_bytes = 0
         self._closed = False
-        self._hungry = hungry
+        self._part_taken = part_taken
 
     @property
     def _exhausted(self) -> bool:
@@ -123,12 +129,11 @@ class PipeSource(Source):
         return super().queued_ms + self._source_format.ms(self._fed_bytes)
 
     def feed(self, part: bytes) -> None:
-        """One more part."""
         self._fed.append(part)
         self._fed_bytes += len(part)
 
     def close(self) -> None:
-        """That was the last part."""
+        """No further part will be fed."""
         self._closed = True
 
     def _next_part(self) -> bytes | None:
@@ -136,7 +141,7 @@ class PipeSource(Source):
             return None
         part = self._fed.popleft()
         self._fed_bytes -= len(part)
-        self._hungry()
+        self._part_taken()
         return part
 
 
@@ -146,51 +151,51 @@ class Playout:
     def __init__(self, wire_format: AudioFormat, live_limit_ms: float = 200.0) -> None:
         self.format = wire_format
         self.finished: list[Source] = []
-        """Sources whose last sample was taken; whoever takes frames empties it."""
+        """Sources whose last sample was taken. The caller of :meth:`take` empties the list."""
         self.live_dropped_ms = 0.0
-        """Live audio that was too old when its turn came (ms)."""
+        """Live audio dropped because too much was queued (ms)."""
         self.underruns = 0
-        """Frames for which what is being said had too little ready."""
+        """Frames filled up with silence because a stream was too slow."""
         self._frame_bytes = wire_format.frame_bytes
         self._sources: deque[Source] = deque()
         self._partial = b""
-        """The beginning of a frame whose rest has not come yet."""
+        """The beginning of a frame whose rest has not arrived yet."""
         self.fetch: Callable[[], bytes | None] | None = None
-        """Gives live audio in the wire's format when its turn comes, or None where there is none now."""
+        """Returns live audio in the wire's format when it is due, or None if there is none now."""
         self._live: deque[bytes] = deque()
         self._live_bytes = 0
         self._live_least = 0
-        """The least that waited after a take, since the queue was last looked at (bytes)."""
+        """The shortest queue after a take since the last check (bytes)."""
         self._live_taken = 0
         self._live_limit_ms = live_limit_ms
         self._live_limit_bytes = wire_format.bytes_for(live_limit_ms)
 
     @property
     def is_saying(self) -> bool:
-        """Whether something said is waiting; only live audio is, otherwise, if anything."""
+        """True if speech is queued."""
         return bool(self._sources)
 
     @property
     def is_fetching(self) -> bool:
-        """Whether what is heard now is fetched."""
+        """True if the next frame is fetched."""
         return self.fetch is not None and not self._sources
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, and nothing is fetched."""
+        """True if nothing is queued and nothing is fetched."""
         return not (self._live or self._sources or self._partial or self.fetch)
 
     @property
     def ready(self) -> int:
-        """Whole frames of live audio that wait although nothing else is to be heard before them."""
+        """Whole live frames that could be sent now; 0 while speech is queued."""
         return 0 if self._sources else self._live_bytes // self.format.frame_bytes
 
     def put(self, source: Source) -> None:
-        """Something more to say, after what was put before."""
+        """Queue speech."""
         self._sources.append(source)
 
     def discard(self, source: Source) -> bool:
-        """Take one source out, wherever it stands; whether it was there."""
+        """Remove a source; False if it was not queued."""
         try:
             self._sources.remove(source)
         except ValueError:
@@ -198,7 +203,7 @@ class Playout:
         return True
 
     def write(self, payload: bytes) -> None:
-        """Live audio in the wire's format; the oldest is dropped where too much would wait."""
+        """Queue live audio in the wire's format; beyond the limit the oldest is dropped."""
         if not payload:
             return
         self._live.append(payload)
@@ -209,24 +214,26 @@ class Playout:
 
     @property
     def sources(self) -> int:
-        """How many things said wait or are being heard."""
+        """The number of queued sources, with the one that plays."""
         return len(self._sources)
 
     def take(self, fill: bool = True) -> bytes | None:
-        """One frame of 20 ms; None when nothing is to be heard.
+        """One frame of 20 ms; None if there is none.
 
-        :param fill: whether something said that has too little ready is filled up with silence, or waits for its rest.
+        :param fill: fill a partial frame of speech up with silence; otherwise it waits for its rest.
         """
         if self._sources:
-            frame = self._take_said(fill)
-            # That the last source had ended may show only now.
+            frame = self._take_speech(fill)
+            # The last source may have ended without a further sample.
             if frame is not None or self._sources:
                 return frame
         return self._take_live()
 
     def _take_live(self) -> bytes | None:
-        """A whole frame of live audio, if there is one: a part of one waits for its rest, or packets of another length
-        than ours would be cut up by silence."""
+        """A whole frame of live audio, or None.
+
+        A partial frame waits for its rest: filling it up would put silence into packets of other lengths than 20 ms.
+        """
         wanted = self._frame_bytes
         if self.fetch is not None and self._live_bytes < wanted:
             self.write(self.fetch() or b"")
@@ -245,8 +252,10 @@ class Playout:
         return frame
 
     def _shorten_standing_queue(self) -> None:
-        """Live audio comes as fast as it goes, so what a hold-up has left waiting would wait for ever. When two frames
-        or more were left by each take of a second, one is dropped."""
+        """Drop a frame if every take of the last second left two or more.
+
+        Live audio arrives as fast as it is taken, so a backlog from a stall would otherwise stay for ever.
+        """
         self._live_least = min(self._live_least, self._live_bytes)
         self._live_taken += 1
         if self._live_taken == STANDING_FRAMES:
@@ -255,7 +264,7 @@ class Playout:
             self._live_taken, self._live_least = 0, self._live_bytes
 
     def flush(self) -> float:
-        """Drop everything that waits; how much that was (ms)."""
+        """Drop all queued audio; returns its length (ms)."""
         queued_ms = self.queued_ms
         self._partial = b""
         self._sources.clear()
@@ -265,12 +274,12 @@ class Playout:
 
     @property
     def queued_ms(self) -> float:
-        """How much waits, as far as it is known: a file's or a stream's unread parts are not (ms)."""
+        """The length of the queued audio (ms), without the unread parts of files and streams."""
         waiting_bytes = self._live_bytes + len(self._partial)
         return sum(source.queued_ms for source in self._sources) + self.format.ms(waiting_bytes)
 
     def retarget(self, wire_format: AudioFormat) -> None:
-        """The wire's format is another from now on: what waits is converted."""
+        """Change the wire's format, and convert the queued audio."""
         again = converter(self.format, wire_format)
         if again is not None and self._live:
             self._live = deque([again(b"".join(self._live))])
@@ -283,8 +292,8 @@ class Playout:
         self._frame_bytes = wire_format.frame_bytes
         self._live_limit_bytes = wire_format.bytes_for(self._live_limit_ms)
 
-    def _take_said(self, fill: bool) -> bytes | None:
-        """A frame from the sources in their order, without a gap between one and the next."""
+    def _take_speech(self, fill: bool) -> bytes | None:
+        """A frame from the sources in their order, without gaps between them."""
         frame, self._partial = self._partial, b""
         while self._sources:
             source = self._sources[0]
@@ -304,7 +313,7 @@ class Playout:
         return self._filled(frame) if frame else None
 
     def _drop_live(self, excess: int) -> None:
-        """Drop so many bytes of live audio, the oldest first."""
+        """Drop the oldest ``excess`` bytes of live audio."""
         self._live_bytes -= excess
         self.live_dropped_ms += self.format.ms(excess)
         while excess > 0:
@@ -314,5 +323,5 @@ class Playout:
             excess -= len(oldest)
 
     def _filled(self, frame: bytes) -> bytes:
-        """A short frame with silence behind it."""
+        """The frame, filled up with silence."""
         return frame + self.format.silent_frame[len(frame) :]

@@ -1,4 +1,4 @@
-"""From one rate to another, as a stream: as many ms come out of each call as go in."""
+"""Resamples a stream: each call returns as many ms as it gets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PRIMING_MS = 20
 
 
 class Resampler:
-    """A stream of s16le mono samples at another rate, 2.5 ms late.
+    """Resamples one stream of s16le mono, with a delay of 2.5 ms.
 
-    The filter looks ahead, so it holds back its first samples. It is primed with silence instead: the delay is heard as
-    2.5 ms of silence at the beginning, and never as a gap.
+    The filter looks ahead and so holds back its first samples. Priming it with silence turns that into 2.5 ms of
+    silence at the beginning instead of a gap.
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
@@ -29,12 +29,12 @@ class Resampler:
         self._held_back = round(primed * self._ratio) - given
 
     def convert(self, samples: bytes) -> bytes:
-        """The next samples; full scale is clipped, not wrapped."""
+        """The next samples. Overshoot is clipped."""
         incoming = np.frombuffer(samples, "<i2").astype(np.float32)
         return _as_samples(self._resampler.process(incoming, self._ratio))
 
     def flush(self) -> bytes:
-        """The last samples of a stream that ends here."""
+        """The samples held back, at the end of the stream."""
         silence = np.zeros(math.ceil(self._held_back / self._ratio) + 1, np.float32)
         return _as_samples(self._resampler.process(silence, self._ratio)[: self._held_back])
 

@@ -1,4 +1,4 @@
-"""Tones, as s16le mono samples: for tests, beeps, and the digits' own sounds."""
+"""Tones as s16le mono: beeps and DTMF digits."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import numpy as np
 __all__ = ["dtmf", "tone"]
 
 _RAMP_MS = 5.0
-"""A tone begins and ends softly, or it clicks."""
+"""Without a ramp at both ends a tone clicks."""
 _ROWS_HZ = (697, 770, 852, 941)
 _COLUMNS_HZ = (1209, 1336, 1477, 1633)
 _KEYS = "123A456B789C*0#D"
 
 
 def tone(hz: float, duration_ms: float, rate_hz: int, level_db: float = -10.0) -> bytes:
-    """A sine.
+    """A sine tone.
 
-    :param level_db: its level against a full-scale sine (dB, negative).
+    :param level_db: relative to a full-scale sine (negative).
     """
     return _tones((hz,), duration_ms, rate_hz, level_db)
 
 
 def dtmf(digit: str, duration_ms: float, rate_hz: int, level_db: float = -10.0) -> bytes:
-    """The sound of a key (ITU-T Q.23): two sines, each at the level.
+    """The two tones of a DTMF digit (ITU-T Q.23), each at the level.
 
-    :raises ValueError: it is none of ``0-9 A-D * #``.
+    :raises ValueError: the digit is not one of ``0-9 A-D * #``.
     """
     if len(digit) != 1 or digit not in _KEYS:
         raise ValueError(f"a digit is one of {_KEYS}, not {digit!r}")

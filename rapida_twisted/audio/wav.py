@@ -1,4 +1,4 @@
-"""WAV files: read as a stream of samples, and written so that what was written is there even if the process dies."""
+"""WAV files: reads them part by part, and writes them so that a crash loses at most the last second."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _HEADER_BYTES = 44
 _HEADER_EVERY_S = 1.0
 _LARGEST_DATA_BYTES = 0xFFFFFFFF - _HEADER_BYTES
 _UNKNOWN_RIFF_BYTES = 0x7FFFF000
-"""A header that tells of this much or more was written to a pipe, by a program that did not know the length."""
+"""Programs that write to a pipe do not know the length, and put this or more into the header."""
 _RATES_HZ = range(1000, 768_001)
 
 
 class WavReader:
-    """The samples of a sound file, in parts: s16le mono at the file's own rate, several channels mixed down.
+    """Iterates over a sound file in parts: s16le mono at the file's own rate, several channels mixed down.
 
-    It reads what libsndfile reads: WAV files of PCM (8 to 32 bits), floating point, mu-law or A-law; FLAC; Ogg. The
-    parts are read as they are asked for.
+    It reads the formats of libsndfile: WAV (PCM of 8 to 32 bits, floating point, mu-law, A-law), FLAC, Ogg. Each part
+    is read when it is requested.
 
-    :param part_ms: how long a part is.
+    :param part_ms: the length of a part.
     :raises OSError: the file can't be opened.
-    :raises ValueError: it is no sound file, an empty one, or a WAV file that is cut short; the text is one sentence.
+    :raises ValueError: the file is no sound file, empty, or a truncated WAV file; the text is one sentence.
     """
 
     def __init__(self, path: Path | str, part_ms: float = 100.0) -> None:
@@ -36,7 +36,7 @@ class WavReader:
         _check_length(self.path)
         try:
             self._file = soundfile.SoundFile(self.path)
-        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: named *.raw, which tells no rate.
+        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a *.raw file has no rate.
             reason = getattr(error, "error_string", str(error))
             raise ValueError(f"{self.path} is no sound file that can be read: {reason}") from None
         self.rate_hz: int = self._file.samplerate
@@ -53,14 +53,13 @@ class WavReader:
         return self
 
     def close(self) -> None:
-        """Let go of the file before its end; no part comes any more."""
+        """Close the file before its end; the iteration stops."""
         self._file.close()
 
     def __next__(self) -> bytes:
-        """The next part."""
         if self._file.closed:
             raise StopIteration
-        # As int16, the samples of a floating point file would all be 0.
+        # dtype="int16" would turn the samples of a floating point file into zeros.
         part = self._file.read(self._part_frames, dtype="float32", always_2d=True)
         if not len(part):
             self._file.close()
@@ -70,12 +69,12 @@ class WavReader:
 
 
 class WavWriter:
-    """A PCM WAV file (16 bits) that is complete up to its last second, whatever becomes of the process.
+    """A PCM WAV file (16 bits). If the process dies, the file lacks at most its last second.
 
-    Samples go to the system with each write; the header, which tells the length, follows each second and at the close.
+    Each write passes the samples to the system; each second, and close(), update the length in the header. All methods
+    may raise OSError.
 
     :param path: replaced if it exists.
-    :raises OSError: it can't be written; so may all methods.
     """
 
     def __init__(self, path: Path | str, rate_hz: int, channels: int = 1) -> None:
@@ -83,7 +82,7 @@ class WavWriter:
         self._rate_hz = rate_hz
         self._channels = channels
         self._data_bytes = 0
-        self._told_bytes = 0
+        self._header_data_bytes = 0
         self._header_every_bytes = int(rate_hz * channels * 2 * _HEADER_EVERY_S)
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -93,27 +92,27 @@ class WavWriter:
             raise
 
     def write(self, samples: bytes) -> None:
-        """Append samples (s16le; of several channels, one of each in turn). What exceeds 4 GiB is dropped."""
+        """Append samples (s16le; interleaved if there are several channels). Samples beyond 4 GiB are dropped."""
         room = _LARGEST_DATA_BYTES - self._data_bytes
         samples = samples[:room]
         _write_all(self._descriptor, samples)
         self._data_bytes += len(samples)
-        if self._data_bytes - self._told_bytes >= self._header_every_bytes:
-            self._tell_length()
+        if self._data_bytes - self._header_data_bytes >= self._header_every_bytes:
+            self._write_length()
 
     def close(self) -> None:
-        """Complete the file; nothing happens if it is closed."""
+        """Complete the file. Idempotent."""
         if self._descriptor < 0:
             return
         try:
-            self._tell_length()
+            self._write_length()
         finally:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _tell_length(self) -> None:
+    def _write_length(self) -> None:
         os.pwrite(self._descriptor, self._header(), 0)
-        self._told_bytes = self._data_bytes
+        self._header_data_bytes = self._data_bytes
 
     def _header(self) -> bytes:
         block = self._channels * 2
@@ -126,18 +125,15 @@ class WavWriter:
 
 
 def _check_length(path: Path) -> None:
-    """Refuse a WAV file that was not copied to its end: it would fall silent in the middle of a word.
-
-    :raises OSError: it can't be opened.
-    """
+    """Reject a WAV file shorter than its header says: it would stop in the middle of a word."""
     with open(path, "rb") as file:
         header = file.read(12)
-        there = os.fstat(file.fileno()).st_size
+        actual = os.fstat(file.fileno()).st_size
     if len(header) == 12 and header[:4] == b"RIFF" and header[8:] == b"WAVE":
-        told = int.from_bytes(header[4:8], "little") + 8
-        # One byte less: the one that fills up an odd length is often left out.
-        if there < told - 1 and told < _UNKNOWN_RIFF_BYTES:
-            raise ValueError(f"{path} is cut short: its header tells of {told} bytes, and {there} are there")
+        expected = int.from_bytes(header[4:8], "little") + 8
+        # Many programs omit the pad byte after an odd length.
+        if actual < expected - 1 and expected < _UNKNOWN_RIFF_BYTES:
+            raise ValueError(f"{path} is truncated: {actual} bytes, but its header says {expected}")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

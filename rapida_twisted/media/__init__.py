@@ -1,1 +1,1 @@
-"""One call, whatever carries it: the clock of all calls, the call, and the calls now up."""
+"""A call over any transport: its audio in both directions, its digits and its end, and the clock of all calls."""

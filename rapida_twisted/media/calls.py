@@ -1,4 +1,4 @@
-"""The calls that are up: look-up by contextId, a limit, and word when the last one is gone."""
+"""The active calls of this process: look-up by contextId, the limit of calls, and a Deferred for the last one's end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Calls"]
 
 
 class Calls:
-    """The calls now up in this process.
+    """The active calls.
 
-    :param limit: how many may be up at once.
+    :param limit: maximum active calls.
     :param counter: shares the count with the other processes that the limit holds for.
     """
 
@@ -24,7 +24,7 @@ class Calls:
         self.limit = limit
         self._counter = counter if counter is not None else SharedCounter()
         self.total = 0
-        """Calls that ever were up."""
+        """Calls since the start."""
         self._calls: dict[str, Call] = {}
         self._waiting_for_empty: list[Deferred[None]] = []
 
@@ -35,22 +35,25 @@ class Calls:
         return iter(list(self._calls.values()))
 
     def get(self, context_id: str) -> Call | None:
-        """The call of this context, if it is up here."""
+        """The active call of a context, or None."""
         return self._calls.get(context_id)
 
     def check_room(self, coming: int = 0) -> None:
-        """:raises TooManyCalls: the limit is reached, with those that are about to come up."""
+        """:param coming: calls that are claimed and not active yet.
+
+        :raises TooManyCalls: the limit is reached.
+        """
         if len(self._calls) + coming + self._counter.others >= self.limit:
             raise TooManyCalls(f"{self.limit} calls are up, which is the limit")
 
     def add(self, call: Call) -> None:
-        """A call is up."""
+        """Add a call that has started."""
         self._calls[call.context.context_id] = call
         self._counter.publish(len(self._calls))
         self.total += 1
 
     def remove(self, call: Call) -> None:
-        """A call is over; nothing happens if it is not here."""
+        """Remove a call that has ended. Idempotent."""
         self._calls.pop(call.context.context_id, None)
         self._counter.publish(len(self._calls))
         if not self._calls:
@@ -59,7 +62,7 @@ class Calls:
                 empty.callback(None)
 
     def when_empty(self) -> Deferred[None]:
-        """Fires when no call is up; at once if none is now."""
+        """Fires when there is no active call; at once if there is none now."""
         if not self._calls:
             return succeed(None)
         empty: Deferred[None] = Deferred(self._waiting_for_empty.remove)

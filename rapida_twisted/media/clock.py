@@ -1,15 +1,21 @@
-"""The one clock of all calls.
+"""The media clock: one timer that sends a frame of every call each 20 ms.
 
-Voice is isochronous: each call owes its caller one frame every 20 ms, for ever, and gets one from him. So there is one
-timer for all calls and none for each: the period is cut into slots, each call sits in a slot, and the deadlines of a
-slot are absolute, from a monotonic start. Never "20 ms after the last one", which drifts, and never wall time, which
-jumps.
+The clock divides the period of 20 ms into five slots, and each call belongs to one slot. A slot's deadlines are
+absolute, from a monotonic start: "20 ms after the last tick" would drift, and wall time jumps::
 
-When the process was held up, a slot pays its debt with at most two frames a period, so that no burst reaches the
-caller's jitter buffer; of a debt beyond 100 ms the older part is forgiven and counted. Silence is not made up for.
+    ms       0    4    8    12   16   20   24   28   32   36   40
+    slot     0    1    2    3    4    0    1    2    3    4    0
+    call A   F                        F                        F     in slot 0: a frame F each 20 ms
+    call B             F                        F                    in slot 2
 
-With many calls the clock reads their connections, too (*polling*): once a period, right before the call's next frame
-leaves, in the slot that follows its packets. With few the reactor does (*events*). See :mod:`.governor` and
+After a stall a slot sends at most two frames per period until it has caught up, so that no burst reaches the caller's
+jitter buffer. It skips and counts frames that are more than 100 ms late, and does not catch up on silence::
+
+    frame due (ms)     20   40   60   80   100  120
+    frame sent (ms)    65   65   80   80   100  120    the process stalled from 5 to 65 ms
+
+With many calls the clock also reads their connections (*polling*): once a period, just before the call's next frame
+leaves, in the slot that follows its packets. With few calls the reactor reads (*events*). See :mod:`.governor` and
 :mod:`.phase`.
 """
 
@@ -31,50 +37,48 @@ __all__ = ["MediaClock", "Ticking"]
 
 PERIOD_S = 0.020
 SLOTS = 5
-MAX_FRAMES_A_TICK = 2
+MAX_FRAMES_PER_TICK = 2
 MAX_DEBT_FRAMES = 5
 
 
 class Ticking(Protocol):
-    """What the clock ticks: a call.
+    """A call, as the clock sees it.
 
-    Optional attributes: ``reading`` (:class:`IPolledReader`) lets the clock read the connection, ``idle`` tells whether
-    the playout queue is empty, ``ready`` is the number of whole live frames that wait in it.
+    Optional attributes: ``reading`` (:class:`IPolledReader`) lets the clock read the connection, ``idle`` is True while
+    the playout queue is empty, ``ready`` is the number of whole live frames in that queue.
     """
 
     def tick(self) -> None:
-        """Send one frame now. Called once a period, or twice in a row to make up for a late tick."""
+        """Send one frame now. Called once per period, and a second time to catch up."""
 
 
-class _Seat:
-    """One call's place in the clock.
+class _Member:
+    """One call in the clock."""
 
-    :param reading: of its connection; None where only the reactor can read that.
-    """
+    __slots__ = ("call", "not_before", "phase", "poll", "reading", "slot", "tick")
 
-    __slots__ = ("member", "not_before", "phase", "poll", "reading", "slot", "tick")
-
-    def __init__(self, member: Ticking, slot: _Slot, slots: int) -> None:
-        self.member = member
+    def __init__(self, call: Ticking, slot: _Slot, slots: int) -> None:
+        self.call = call
         self.slot: _Slot | None = slot
-        """None: it has left."""
-        self.tick = member.tick
-        self.reading: IPolledReader | None = getattr(member, "reading", None)
+        """None once it was removed."""
+        self.tick = call.tick
+        self.reading: IPolledReader | None = getattr(call, "reading", None)
+        """None where only the reactor can read the connection."""
         self.poll: Callable[[], bool] | None = None
-        """What reads the connection, while the clock does."""
+        """Reads the connection while the clock polls it, else None."""
         self.phase = Phase(slots, slot.number)
         self.not_before = 0
-        """The slot's period in which its next turn is."""
+        """The slot's period of its next turn."""
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to say: silence need not be on time, nor made up for."""
-        return getattr(self.member, "idle", False)
+        """True if it only sends silence, which need not be on time."""
+        return getattr(self.call, "idle", False)
 
     @property
     def ready(self) -> int:
-        """Whole frames of the caller's audio that wait to be said."""
-        return getattr(self.member, "ready", 0)
+        """Whole live frames in its playout queue."""
+        return getattr(self.call, "ready", 0)
 
 
 class _Slot:
@@ -83,29 +87,30 @@ class _Slot:
     def __init__(self, number: int, offset_s: float) -> None:
         self.number = number
         self.offset_s = offset_s
-        self.seats: dict[_Seat, None] = {}
-        self.round: tuple[_Seat, ...] = ()
+        self.members: dict[_Member, None] = {}
+        self.served: tuple[_Member, ...] = ()
+        """The members, for a loop during which some may leave."""
         self.done = 0
-        """Periods that this slot has behind it."""
+        """Periods served or skipped so far."""
         self.debt = 0
-        """Periods that were due at the last tick and are still to be paid, one more with each period."""
+        """Periods that were due at the last tick and not served; each later tick serves one of them."""
 
-    def enter(self, seat: _Seat) -> None:
-        seat.slot = self
-        self.seats[seat] = None
-        self.round = tuple(self.seats)
+    def add(self, member: _Member) -> None:
+        member.slot = self
+        self.members[member] = None
+        self.served = tuple(self.members)
 
-    def leave(self, seat: _Seat) -> None:
-        seat.slot = None
-        del self.seats[seat]
-        self.round = tuple(self.seats)
+    def remove(self, member: _Member) -> None:
+        member.slot = None
+        del self.members[member]
+        self.served = tuple(self.members)
 
 
 class MediaClock:
-    """Ticks every member once each 20 ms, on absolute deadlines. It runs while it has members.
+    """Ticks each call every 20 ms, on absolute deadlines. Its timer runs while there are calls.
 
-    :param reactor: provides IReactorTime.callLater; its own idea of the time is not used.
-    :param now: a monotonic time in seconds.
+    :param reactor: provides IReactorTime.callLater; the clock does not use its time.
+    :param now: a monotonic time (s).
     """
 
     _log = Logger()
@@ -115,30 +120,30 @@ class MediaClock:
     ) -> None:
         self.lateness = Lateness()
         self.forgiven = 0
-        """Frames that were never sent, because the process was held up for too long."""
+        """Frames skipped after long stalls."""
         self.late_ticks = 0
         """Ticks of a slot that began after the next slot's deadline."""
         self.moves = 0
-        """How often a call was moved to a neighbouring slot."""
+        """How often a call moved to a neighbouring slot."""
         self.busy_s = 0.0
-        """Time spent in ticks."""
+        """Time spent in ticks (s)."""
         self._since_s = now()
         self.polling = False
-        """Whether connections are read by the clock; see :meth:`set_polling`."""
+        """True while the clock reads the connections; see :meth:`set_polling`."""
         self._reactor = reactor
         self._now = now
         self._period_s = period_s
         self._slots = [_Slot(number, period_s * number / slots) for number in range(slots)]
-        self._seats: dict[Ticking, _Seat] = {}
-        self._listening: set[_Seat] = set()
-        """Those who are read in every slot."""
+        self._members: dict[Ticking, _Member] = {}
+        self._measuring: set[_Member] = set()
+        """The members that are read in every slot."""
         self._second_ends_s = 0.0
         self._start_s = 0.0
         self._timer: IDelayedCall | None = None
         self._in_tick = False
 
     def reset_figures(self) -> None:
-        """Begin to count anew."""
+        """Restart all counts."""
         self.lateness.reset()
         self.forgiven = self.late_ticks = self.moves = 0
         self.busy_s = 0.0
@@ -146,82 +151,81 @@ class MediaClock:
 
     @property
     def share(self) -> float:
-        """The share of the time that was spent in ticks."""
+        """The share of the time spent in ticks (0 to 1)."""
         return self.busy_s / max(self._now() - self._since_s, self._period_s)
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._members)
 
     @property
     def calls_of_slots(self) -> list[int]:
-        """How many calls sit in each slot."""
-        return [len(slot.seats) for slot in self._slots]
+        """The number of calls in each slot."""
+        return [len(slot.members) for slot in self._slots]
 
     @property
     def polled(self) -> int:
-        """Calls whose connections are read by the clock."""
-        return sum(seat.poll is not None for seat in self._seats.values())
+        """Calls whose connections the clock reads."""
+        return sum(member.poll is not None for member in self._members.values())
 
-    def add(self, member: Ticking) -> None:
-        """Tick this one from now on, in the slot with the fewest members."""
-        if member in self._seats:
+    def add(self, call: Ticking) -> None:
+        """Tick a call from now on, in the slot with the fewest calls."""
+        if call in self._members:
             return
         if self._timer is None and not self._in_tick:
             self._start_s = self._now()
-        slot = min(self._slots, key=lambda slot: len(slot.seats))
-        if not slot.seats:
+        slot = min(self._slots, key=lambda slot: len(slot.members))
+        if not slot.members:
             slot.done, slot.debt = self._periods_due(slot), 0
-        seat = self._seats[member] = _Seat(member, slot, len(self._slots))
-        slot.enter(seat)
+        member = self._members[call] = _Member(call, slot, len(self._slots))
+        slot.add(member)
         if self.polling:
-            self._take_over(seat)
+            self._take_over(member)
         if not self._in_tick:
             self._set_timer()
 
-    def remove(self, member: Ticking) -> None:
-        """Tick it no more; nothing happens if it is not here."""
-        seat = self._seats.pop(member, None)
-        if seat is None:
+    def remove(self, call: Ticking) -> None:
+        """Tick a call no more. Idempotent."""
+        member = self._members.pop(call, None)
+        if member is None:
             return
-        assert seat.slot is not None
-        seat.slot.leave(seat)
-        self._give_back(seat)
-        if not self._seats and self._timer is not None:
+        assert member.slot is not None
+        member.slot.remove(member)
+        self._give_back(member)
+        if not self._members and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # Who reads
+    # Polling or events
 
     def set_polling(self, polling: bool) -> None:
-        """Read the connections from now on, or have the reactor do it. What has come stays in its order, whoever
-        reads it."""
+        """Read the connections from now on, or let the reactor read them. No packet is lost or reordered."""
         if polling == self.polling:
             return
         self.polling = polling
-        for seat in list(self._seats.values()):
+        for member in list(self._members.values()):
             if polling:
-                self._take_over(seat)
+                self._take_over(member)
             else:
-                self._give_back(seat)
+                self._give_back(member)
 
-    def _take_over(self, seat: _Seat) -> None:
-        if seat.reading is not None:
-            seat.reading.take_over()
-            seat.poll = seat.reading.poll
-            seat.phase.listen()
-            self._listening.add(seat)
+    def _take_over(self, member: _Member) -> None:
+        if member.reading is not None:
+            member.reading.take_over()
+            member.poll = member.reading.poll
+            member.phase.measure()
+            self._measuring.add(member)
 
-    def _give_back(self, seat: _Seat) -> None:
-        if seat.poll is not None and seat.reading is not None:
-            seat.poll = None
-            seat.reading.give_back()
-        seat.phase.stop()
-        self._listening.discard(seat)
+    def _give_back(self, member: _Member) -> None:
+        if member.poll is not None and member.reading is not None:
+            member.poll = None
+            member.reading.give_back()
+        member.phase.stop()
+        self._measuring.discard(member)
 
     # Ticks
 
     def _periods_due(self, slot: _Slot) -> int:
-        """How many deadlines of the slot are over; the margin is for the rounding of floats."""
+        """How many deadlines of the slot have passed. The margin is for the rounding of floats."""
         return floor((self._now() - self._start_s - slot.offset_s) / self._period_s + 1e-6)
 
     def _tick(self) -> None:
@@ -229,65 +233,65 @@ class MediaClock:
         began_s = self._now()
         try:
             for slot in self._slots:
-                if slot.round or self._listening:
+                if slot.served or self._measuring:
                     self._run(slot)
             if self.polling and began_s >= self._second_ends_s:
                 self._second_ends_s = began_s + 1.0
-                self._a_second_is_over()
+                self._second_over()
         finally:
             self._in_tick = False
             self.busy_s += self._now() - began_s
-            if self._seats:
+            if self._members:
                 self._set_timer()
 
     def _run(self, slot: _Slot) -> None:
-        """Tick a slot's members, if it is due."""
+        """Serve a slot, if it is due."""
         due = self._periods_due(slot) - slot.done
         if due <= slot.debt:
             return
-        if not slot.round:
+        if not slot.served:
             slot.done, slot.debt = slot.done + due, 0
-            self._listen(slot)
+            self._measure(slot)
             return
         if due > MAX_DEBT_FRAMES:
-            self.forgiven += (due - MAX_DEBT_FRAMES) * len(slot.round)
+            self.forgiven += (due - MAX_DEBT_FRAMES) * len(slot.served)
             slot.done += due - MAX_DEBT_FRAMES
             due = MAX_DEBT_FRAMES
-        frames = min(due, MAX_FRAMES_A_TICK)
+        frames = min(due, MAX_FRAMES_PER_TICK)
         deadline_s = self._start_s + slot.offset_s + (slot.done + 1) * self._period_s
         slot.done += frames
         slot.debt = due - frames
         if due > 1 or self._now() - deadline_s > self._period_s / len(self._slots):
             self.late_ticks += 1
-        if self._listening:
-            self._listen(slot)
+        if self._measuring:
+            self._measure(slot)
         self._serve(slot, frames, deadline_s)
 
     def _serve(self, slot: _Slot, frames: int, deadline_s: float) -> None:
-        """Read and tick each of a slot's members."""
+        """Read and tick each member of a slot."""
         now, late = self._now, self.lateness.add
-        for seat in slot.round:
+        for member in slot.served:
             try:
-                expected = seat.poll is None or self._read(seat)
-                if seat.slot is not slot or slot.done < seat.not_before:
+                expected = member.poll is None or self._read(member)
+                if member.slot is not slot or slot.done < member.not_before:
                     continue
-                if not expected and seat.idle:
-                    self._wait(seat, slot)
+                if not expected and member.idle:
+                    self._wait(member, slot)
                     continue
-                seat.tick()
+                member.tick()
                 late(now() - deadline_s)
-                if frames > 1 and seat.slot is slot and not seat.idle:
-                    seat.tick()
+                if frames > 1 and member.slot is slot and not member.idle:
+                    member.tick()
                     late(now() - deadline_s - self._period_s)
-                if seat.phase.steps and seat.slot is slot:
-                    self._move(seat, slot)
+                if member.phase.steps and member.slot is slot:
+                    self._move(member, slot)
             except Exception:
-                self._log.failure("a tick failed, and its call leaves the clock: {member!r}", member=seat.member)
-                self.remove(seat.member)
+                self._log.failure("a tick failed: its call leaves the clock: {call!r}", call=member.call)
+                self.remove(member.call)
 
     def _set_timer(self) -> None:
-        """Wake up at the next deadline of a slot that has members; while somebody listens, of any."""
-        slots = self._slots if self._listening else [slot for slot in self._slots if slot.seats]
+        """Wake up at the next deadline of a slot that has members; of any slot while calls are measured."""
+        slots = self._slots if self._measuring else [slot for slot in self._slots if slot.members]
         next_s = min(slot.offset_s + (slot.done + slot.debt + 1) * self._period_s for slot in slots)
         wait_s = max(0.0, self._start_s + next_s - self._now())
         if self._timer is None:
@@ -297,54 +301,54 @@ class MediaClock:
 
     # Polling
 
-    def _read(self, seat: _Seat) -> bool:
-        """It is a call's turn: read its connection. Whether what came, or did not, was to be expected."""
-        assert seat.poll is not None
-        phase = seat.phase
-        came = seat.poll()
-        if phase.listening:
-            ready = seat.ready
-            phase.heard(phase.slot, came, ready > 0)
+    def _read(self, member: _Member) -> bool:
+        """Read a call's connection at its turn. False if a packet was expected and has not come."""
+        assert member.poll is not None
+        phase = member.phase
+        came = member.poll()
+        if phase.measuring:
+            ready = member.ready
+            phase.polled(phase.slot, came, ready > 0)
             came = phase.came
             if phase.turn_over(ready - 1):
-                self._listening.discard(seat)
+                self._measuring.discard(member)
             return phase.turn(came)
         expected = phase.turn(came)
-        if phase.listening:
-            self._listening.add(seat)
+        if phase.measuring:
+            self._measuring.add(member)
         return expected
 
-    def _listen(self, slot: _Slot) -> None:
-        """Read those who listen and sit elsewhere."""
-        for seat in tuple(self._listening):
-            if seat.slot is not slot and seat.poll is not None:
-                found = seat.poll()
-                if seat in self._listening:
-                    seat.phase.heard(slot.number, found, seat.ready > 0)
+    def _measure(self, slot: _Slot) -> None:
+        """Read the members of other slots that are being measured."""
+        for member in tuple(self._measuring):
+            if member.slot is not slot and member.poll is not None:
+                found = member.poll()
+                if member in self._measuring:
+                    member.phase.polled(slot.number, found, member.ready > 0)
 
-    def _move(self, seat: _Seat, slot: _Slot) -> None:
-        """Move a call, which was just served, to the slot before: its next frame leaves 16 ms after this one."""
+    def _move(self, member: _Member, slot: _Slot) -> None:
+        """Move a call that was just served one slot earlier: its next frame leaves 16 ms after this one."""
         # The slot before the first is the last one of the same period.
-        self._seat_in(seat, slot, slot.number - 1, slot.done + (slot.number > 0))
-        seat.phase.move()
+        self._put(member, slot, slot.number - 1, slot.done + (slot.number > 0))
+        member.phase.move()
 
-    def _wait(self, seat: _Seat, slot: _Slot) -> None:
-        """Move a call to the next slot, and serve it there first: 24 ms after its last frame."""
+    def _wait(self, member: _Member, slot: _Slot) -> None:
+        """Move a call one slot later, unserved: its frame leaves there, 24 ms after the last one."""
         number = (slot.number + 1) % len(self._slots)
-        self._seat_in(seat, slot, number, slot.done + (number == 0))
-        self._listening.discard(seat)
-        seat.phase.wait()
+        self._put(member, slot, number, slot.done + (number == 0))
+        self._measuring.discard(member)
+        member.phase.wait()
 
-    def _seat_in(self, seat: _Seat, slot: _Slot, number: int, period: int) -> None:
-        there = self._slots[number]
-        if not there.seats:
-            there.done, there.debt = self._periods_due(there), 0
-        slot.leave(seat)
-        there.enter(seat)
-        seat.not_before = period
+    def _put(self, member: _Member, slot: _Slot, number: int, period: int) -> None:
+        target = self._slots[number]
+        if not target.members:
+            target.done, target.debt = self._periods_due(target), 0
+        slot.remove(member)
+        target.add(member)
+        member.not_before = period
         self.moves += 1
 
-    def _a_second_is_over(self) -> None:
-        for seat in self._seats.values():
-            if seat.poll is not None and seat.phase.second():
-                self._listening.add(seat)
+    def _second_over(self) -> None:
+        for member in self._members.values():
+            if member.poll is not None and member.phase.second():
+                self._measuring.add(member)

@@ -1,4 +1,4 @@
-"""The digits that a caller pressed, and whoever waits for them."""
+"""DTMF digits of one call: keeps them until the assistant collects them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from rapida_twisted.errors import CallEnded
 __all__ = ["Digits"]
 
 KEPT = 64
-"""Digits that nobody collects are kept up to this many; then the oldest go."""
+"""Maximum digits kept for a later collect(); beyond it the oldest are dropped."""
 
 
 class Digits:
-    """One call's digits, in their order.
-
-    :param reactor: provides IReactorTime.
-    """
+    """:param reactor: provides IReactorTime."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -38,16 +35,16 @@ class Digits:
             self._waiting.callback(self._collected)
 
     def collect(self, count: int, timeout_s: float, terminator: str) -> Deferred[str]:
-        """Wait for up to ``count`` digits, the terminator, or the end of the time, whatever comes first.
+        """Wait for ``count`` digits, the terminator or the timeout, whichever comes first.
 
-        :raises RuntimeError: somebody waits already.
+        :raises RuntimeError: another collect() is waiting.
         """
         if self._ended is not None:
             return fail(self._ended)
         if self._waiting is not None:
-            raise RuntimeError("somebody collects this call's digits already")
+            raise RuntimeError("another collect() already waits for this call's digits")
         if count < 1 or timeout_s < 0:
-            raise ValueError(f"at least one digit must be wanted, in no negative time: not {count} in {timeout_s} s")
+            raise ValueError(f"count must be 1 or more and the timeout not negative, not {count} and {timeout_s} s")
         self._collected, self._wanted, self._terminator = "", count, terminator
         while self._kept:
             if self._take(self._kept.popleft()):
@@ -57,13 +54,13 @@ class Digits:
         return self._waiting.addBoth(self._done)
 
     def close(self, error: CallEnded) -> None:
-        """The call is over: whoever waits, and whoever comes later, gets this error."""
+        """The call has ended: fail the waiting collect() and all later ones."""
         self._ended = error
         if self._waiting is not None:
             self._waiting.errback(error)
 
     def _take(self, digit: str) -> bool:
-        """One more digit; whether no more are wanted."""
+        """Take one more digit; True if the collection is complete."""
         if digit == self._terminator:
             return True
         self._collected += digit

@@ -1,8 +1,8 @@
-"""Who reads the connections: the reactor while there is time for it, the media clock when there is not.
+"""Chooses between events and polling: the media clock reads the connections while the process is busy.
 
-To be woken for each packet is the quickest answer, and most of what a call costs. So it depends on how busy the process
-is: how much of a core it used in the last seconds. The two thresholds are further apart than what polling saves, or the
-change itself would call for the next one.
+A reactor wake-up per packet has the shortest delay, and is most of a call's cost. The choice therefore follows the
+share of a core that the process uses. The thresholds are further apart than what polling saves; otherwise each change
+would cause the next one.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from rapida_twisted.media.clock import MediaClock
 __all__ = ["Governor"]
 
 BUSY = 0.15
-"""More than this share of a core: the clock reads."""
+"""Above this share of a core the clock polls."""
 IDLE = 0.05
-"""Less than this: the reactor does."""
+"""Below this share of a core the reactor reads."""
 SECONDS = 2
-"""So many seconds in a row, each of them."""
-FEWEST_CALLS = 8
-"""With fewer calls it is something else that keeps the process busy."""
+"""Consecutive seconds beyond a threshold before a change."""
+MIN_CALLS_TO_POLL = 8
+"""With fewer calls, something else keeps the process busy."""
 
 
 class Governor:
-    """Looks at the load once a second, and tells the clock.
+    """Samples the load once per second and sets the clock's mode.
 
-    :param clock: the clock of all calls.
     :param mode: ``auto``, or always ``events`` or ``polling``.
     :param reactor: provides IReactorTime.
-    :param cpu_s: the CPU time that the process has used (s).
+    :param cpu_s: the CPU time of the process (s).
     :param now: a monotonic time (s).
     """
 
@@ -49,30 +48,30 @@ class Governor:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.load = 0.0
-        """The share of a core that was used in the last second."""
+        """The share of a core used in the last second."""
         self.changes = 0
-        """How often the clock was told otherwise."""
+        """Changes between events and polling."""
         self._clock = clock
         self._mode = mode
         self._cpu_s = cpu_s
         self._now = now
         self._before = (0.0, 0.0)
         self._seconds = 0
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = reactor
+        self._sampling = LoopingCall(self._sample)
+        self._sampling.clock = reactor
 
     def start(self) -> None:
-        """Begin."""
+        """Set the initial mode and begin sampling."""
         self._clock.set_polling(self._mode == "polling")
         self._before = self._cpu_s(), self._now()
-        self._looking.start(1.0, now=False).addErrback(self._broke)
+        self._sampling.start(1.0, now=False).addErrback(self._failed)
 
     def stop(self) -> None:
-        """End; the clock stays as it is."""
-        if self._looking.running:
-            self._looking.stop()
+        """Stop sampling; the clock keeps its mode."""
+        if self._sampling.running:
+            self._sampling.stop()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         cpu_s, now_s = self._cpu_s(), self._now()
         before_cpu_s, before_s = self._before
         self._before = cpu_s, now_s
@@ -85,16 +84,16 @@ class Governor:
         if clock.polling:
             wanted = self.load >= IDLE and len(clock) > 0
         else:
-            wanted = self.load > BUSY and len(clock) >= FEWEST_CALLS
+            wanted = self.load > BUSY and len(clock) >= MIN_CALLS_TO_POLL
         self._seconds = self._seconds + 1 if wanted != clock.polling else 0
         if self._seconds >= SECONDS:
             self._seconds = 0
             self.changes += 1
             clock.set_polling(wanted)
             self._log.info(
-                "{calls} calls, {load:.0f} % of a core: connections are read {how}",
-                calls=len(clock), load=100 * self.load, how="by the media clock" if wanted else "as their data comes",
+                "{calls} calls, {load:.0f} % of a core: {reader} reads the connections now",
+                calls=len(clock), load=100 * self.load, reader="the media clock" if wanted else "the reactor",
             )  # fmt: skip
 
-    def _broke(self, failure: Any) -> None:
-        self._log.failure("the governor broke: connections are read as they were", failure)
+    def _failed(self, failure: Any) -> None:
+        self._log.failure("the governor failed: the media clock stays in its mode", failure)

@@ -1,4 +1,4 @@
-"""Calls from which nothing is heard any more: where their end was lost on the way, they would stay for ever."""
+"""Ends idle calls: without audio from the caller for too long, their end was lost and they would last for ever."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["IdleWatch"]
 class IdleWatch:
     """Ends calls whose caller sent no audio, not even silence, for too long.
 
-    :param calls: those that are up.
-    :param idle_s: how long is too long; 0: nothing is.
-    :param ended: called for each call that was ended.
-    :param seconds: a clock that never goes back.
+    :param calls: the active calls.
+    :param idle_s: the time limit (s); 0: no limit.
+    :param ended: called for each call that it ends.
+    :param seconds: a monotonic clock.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class IdleWatch:
         self._ended = ended
         self._seconds = seconds
         self._heard: dict[str, tuple[float, float]] = {}
-        """How much of each call was heard when last looked, and since when it is so much."""
+        """Each call's received audio (s) at the last check, and since when it is unchanged."""
 
-    def look(self) -> None:
-        """Look at all calls; to be called from time to time."""
+    def check(self) -> None:
+        """End the idle calls. Call it periodically."""
         if not self._idle_s:
             return
         now_s, before = self._seconds(), self._heard
@@ -46,6 +46,6 @@ class IdleWatch:
                 since_s = now_s
             self._heard[call.context.context_id] = heard_s, since_s
             if now_s - since_s >= self._idle_s and call.end(
-                EndReason.PEER_STALLED, f"nothing was heard from the caller for {self._idle_s:g} s"
+                EndReason.PEER_STALLED, f"the caller sent no audio for {self._idle_s:g} s"
             ):
                 self._ended()

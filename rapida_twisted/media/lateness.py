@@ -1,4 +1,4 @@
-"""How punctual frames leave, counted cheaply."""
+"""A histogram of how late frames leave, cheap enough for every frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Lateness"]
 
 
 class Lateness:
-    """How late frames left after their deadlines: counts in steps of 0.5 ms, the last one open-ended."""
+    """Counts lateness in steps of 0.5 ms up to 200 ms; the last count is open-ended."""
 
     STEP_S = 0.0005
     STEPS = 400
@@ -18,16 +18,16 @@ class Lateness:
         self.max_s = 0.0
 
     def add(self, late_s: float) -> None:
-        """One frame left so late (s)."""
+        """One frame left ``late_s`` after its deadline."""
         step = int(late_s / self.STEP_S)
         self.counts[step if 0 <= step < self.STEPS else (0 if step < 0 else self.STEPS)] += 1
         if late_s > self.max_s:
             self.max_s = late_s
 
     def percentile_ms(self, share: float, counts: Sequence[int] | None = None) -> float:
-        """The lateness that this share (0 to 1) of the frames did not exceed (ms); 0 without frames.
+        """The lateness (ms) that this share (0 to 1) of the frames did not exceed; 0 without frames.
 
-        :param counts: those of some of the frames; by default of all.
+        :param counts: the counts of a subset of the frames; None: of all.
         """
         counts = self.counts if counts is None else counts
         wanted, seen = share * sum(counts), 0
@@ -38,5 +38,5 @@ class Lateness:
         return 0.0
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Restart the counts."""
         self.__init__()  # type: ignore[misc]

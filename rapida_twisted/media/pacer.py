@@ -1,8 +1,12 @@
-"""How what waits to be heard goes to the channel, one tick of the clock at a time.
+"""Sends a call's queued audio to its channel: in real time, or ahead of a peer that has a queue of its own.
 
-A channel that does not time the playing itself gets one frame with each tick, silence where nothing waits. A channel
-that does (Asterisk's chan_websocket, with a queue of its own) is sent ahead: by a bounded lead, several frames in one
-message, so that speech costs few messages and a barge-in has little to take back.
+AudioSocket has no queue in Asterisk, so each tick sends one frame, silence if nothing is queued. chan_websocket has
+one, so speech is sent up to 200 ms ahead: few messages, and little to take back at barge-in::
+
+    tick (20 ms)     1      2   3   4   5   6        7   8   9  10  11
+    RealtimePacer    F1     F2  F3  F4  F5  F6       F7  F8  F9 F10 F11    one frame each tick
+    AheadPacer       F1-10                  F11-15                  F16-20 refills at half of the lead
+      peer plays     F1     F2  F3  F4  F5  F6       F7  F8  F9 F10 F11
 """
 
 from __future__ import annotations
@@ -19,47 +23,47 @@ __all__ = ["LEAD_MS", "AheadPacer", "Pacer", "RealtimePacer", "make_pacer"]
 LEAD_MS = 200.0
 UNHEARD_FRAMES = 2
 """Frames of silence after Asterisk has put the channel into a bridge: the thread that read the channel before may read
-one frame more, and drop it (``res/res_stasis.c``: ``stasis_app_exec()``); the second frame gives it time."""
+and drop one more frame (``res/res_stasis.c``: ``stasis_app_exec()``); the second frame gives it time."""
 LONGEST_WAIT_FRAMES = 500
-"""After so many frames (10 s) a call that was not reported as bridged sends its speech all the same."""
+"""After this many frames (10 s) a call sends its speech even if Asterisk has not reported the bridge."""
 
 
 class Pacer:
-    """From one call's playout to its channel.
+    """Sends one call's playout queue to its channel.
 
-    :param played: called with each source when all of it was heard.
+    :param played: called with each source once the caller has heard all of it.
     """
 
     def __init__(self, playout: Playout, channel: MediaChannel, played: Callable[[Source], None]) -> None:
         self.frames_out = 0
-        """Frames in which something was said."""
+        """Frames sent with audio of the assistant."""
         self.silent_frames = 0
-        """Frames of silence sent to keep the line alive."""
+        """Frames of silence sent to keep the connection alive."""
         self._closed = False
         self._playout = playout
         self._channel = channel
         self._played = played
 
     def tick(self) -> bytes:
-        """A packet time is over: send what is due. Gives the frame that the caller hears now."""
+        """20 ms have passed: send the audio that is due. Returns the frame that the caller hears now."""
         raise NotImplementedError
 
     def flush(self) -> None:
-        """What was sent and is not heard yet must not be heard either."""
+        """Barge-in: discard audio that was sent and not played yet."""
 
     def pause(self, paused: bool) -> None:
-        """The channel takes no more for now, or again."""
+        """The channel accepts no more audio, or accepts it again."""
 
     def close(self) -> None:
-        """The call is over: nothing more is sent, not even by the tick that is under way."""
+        """The call has ended: send nothing more, not even in the current tick."""
         self._closed = True
 
 
 class RealtimePacer(Pacer):
-    """One frame with each tick, always.
+    """Sends one frame with each tick.
 
-    :param is_bridged: whether Asterisk passes the channel's audio on to the caller. Until it does, each tick sends
-        silence, and the speech stays queued. None: Asterisk always does.
+    :param is_bridged: True once Asterisk passes the channel's audio on to the caller. Until then each tick sends
+        silence, and speech stays queued. None: Asterisk always does.
     """
 
     def __init__(
@@ -101,9 +105,9 @@ class RealtimePacer(Pacer):
 
 
 class AheadPacer(Pacer):
-    """Several frames ahead of what is heard, and no silence: the peer's own clock makes it.
+    """Sends several frames ahead, and no silence: the peer inserts that itself.
 
-    :param lead_ms: how far ahead at the most. What is said is sent when half of it is left; live audio at once.
+    :param lead_ms: the maximum lead. Speech is sent when half of the lead is left, live audio at once.
     """
 
     def __init__(
@@ -113,7 +117,7 @@ class AheadPacer(Pacer):
         self._lead = max(1, round(lead_ms / FRAME_MS))
         self._refill_at = self._lead // 2
         self._ahead: deque[bytes] = deque()
-        """The frames that the peer has, as far as we know, and has not played."""
+        """The frames that the peer has, as far as we can tell, not played yet."""
         self._paused = False
 
     def tick(self) -> bytes:
@@ -132,9 +136,9 @@ class AheadPacer(Pacer):
     def _send_ahead(self) -> None:
         playout, ahead = self._playout, self._ahead
         frames: list[bytes] = []
-        # What is sent may fill the connection, and so pause this.
+        # Sending may fill the connection, which pauses this pacer.
         while len(ahead) < self._lead and not self._paused:
-            # With nothing ahead there is no time left to wait for the rest of a frame.
+            # With nothing ahead, a partial frame cannot wait for its rest.
             frame = playout.take(fill=not ahead)
             if frame is not None:
                 frames.append(frame)
@@ -143,7 +147,7 @@ class AheadPacer(Pacer):
                 self._send(frames)
                 frames = []
                 self._mark_finished()
-            # What is fetched comes on a clock of its own, which is watched: it is taken on ours, and not ahead.
+            # A DriftGuard compares the clock of fetched audio with ours: take it in real time.
             if frame is None or playout.is_fetching:
                 break
         self._send(frames)
@@ -154,7 +158,7 @@ class AheadPacer(Pacer):
             self._channel.send_audio(b"".join(frames))
 
     def _mark_finished(self) -> None:
-        """Sources whose end is on its way: heard when the peer says that it has played up to here."""
+        """Report the finished sources as played once the peer has played up to here."""
         finished, self._playout.finished = self._playout.finished, []
 
         def reached() -> None:

@@ -1,17 +1,22 @@
-"""Which slot of the period suits a call: the one just after its own packets arrive.
+"""The phase of a call: chooses the slot of the media clock just after the call's packets arrive.
 
-A packet that comes just after its call was read waits for nearly a period. So each call listens now and then: for some
-periods it is read in every slot. Where the caller's audio is what the call says (an echo, a conference), that tells how
-many slots earlier a frame was ready each time; where it is only heard, in which slots packets come, and after which of
-them the longest stretch without begins. The call moves there, one slot at a time and always to an earlier one: each
-step takes a slot's time out of the delay of all that is on its way through the call. Listening costs reads only: no
-frame leaves earlier or later for it.
+A packet that arrives just after its call was read waits for nearly 20 ms::
 
-The other way, packets that come later and later find their call served already, one day. If it has nothing else to say
-it may wait for them in the next slot: a silence there would stand between their audio and the caller for ever after.
+    slot              0    1    2    3    4    0    1    2    3    4
+    packets arrive          ^                        ^                 slots of 4 ms, one packet per period
+    read in slot 0    R . . . . . . . . . . . .R                       the packet waits about 14 ms
+    read in slot 2              R                        R             after three moves: about 2 ms
 
-Nothing here knows what a packet is, or how long. Packets of 10 ms come in two slots of each period, those of 30 ms in
-two slots of every three periods, those of 60 ms in one slot of every third. Pure: no I/O, no time but what it is told.
+A call therefore measures now and then: for some periods the clock reads it in every slot. A call that echoes (or a
+conference) learns how many slots earlier a frame was ready each time. Any other call learns in which slots its packets
+arrive, and picks the one before the longest gap. Then it moves there, always to an earlier slot and one at a time; each
+move removes 4 ms of delay. Measuring costs reads only: frames leave at the same times meanwhile.
+
+In the other direction, packets that drift later arrive one day just after their turn. A call that would only send
+silence then waits for its packet in the next slot; otherwise that silence would delay its audio from then on.
+
+Packets may have any length: 10 ms arrive in two slots of each period, 30 ms in two slots of every three periods, 60 ms
+in one slot of every third. Pure: no I/O and no clock.
 """
 
 from __future__ import annotations
@@ -19,90 +24,94 @@ from __future__ import annotations
 __all__ = ["Phase"]
 
 WANTED_PERIODS = 6
-"""Periods with packets that a call listens for; and at the most four times as many periods."""
+"""Periods with packets that a measurement needs."""
 LONGEST_PERIODS = 4 * WANTED_PERIODS
+"""Periods after which a measurement ends in any case."""
 FIRST_PAUSE_S = 1
 LONGEST_PAUSE_S = 60
-"""While listening changes nothing, the pauses between grow up to this."""
+"""The upper limit of the pauses between measurements; they grow while measuring changes nothing."""
 LONG_GAP = 3
-"""After so many turns without a packet (60 ms are the longest that are usual) they may come at another time."""
+"""Turns without a packet (60 ms, the longest usual packet) after which packets may arrive at another time."""
 FLOWING = 3
-"""After so many turns in a row with packets, which those of 30 or 60 ms do not make, the next one is expected, too."""
+"""Turns in a row with packets after which the next one is expected. Packets of 30 or 60 ms never make so many."""
 
 
 class Phase:
-    """Where one call's packets come in the period, and where its slot ought to be.
+    """When the packets of one call arrive within the period, and which slot the call should have.
 
-    :param slots: how many slots a period has.
-    :param slot: the call's slot, where its frames leave.
+    :param slots: the number of slots in a period.
+    :param slot: the call's slot, in which its frames leave.
     """
 
     __slots__ = (
-        "_always", "_begun", "_found", "_full", "_pause_s", "_periods", "_ready", "_rest_s", "_with_packets", "came",
-        "flow", "listening", "slot", "slots", "steps",
+        "_always", "_arrivals", "_begun", "_full", "_pause_s", "_periods", "_ready", "_rest_s", "_with_packets",
+        "came", "flow", "measuring", "slot", "slots", "steps",
     )  # fmt: skip
 
     def __init__(self, slots: int, slot: int) -> None:
         self.slots = slots
         self.slot = slot
         self.steps = 0
-        """By so many slots it ought to move, to earlier ones."""
-        self.listening = False
-        """Whether it is to be read in every slot."""
+        """Moves still to make, each one slot earlier."""
+        self.measuring = False
+        """True while the clock is to read the call in every slot."""
         self.came = False
-        """While it listens: whether something came since its last turn."""
+        """While measuring: True if a packet came since the last turn."""
         self.flow = 0
-        """Turns in a row before which something came; below zero: before which nothing did."""
-        self._found: list[int] = []
+        """Consecutive turns with a packet; negative: without one."""
+        self._arrivals: list[int] = []
+        """Packets found in each slot."""
         self._periods = 0
         self._with_packets = 0
         self._begun = False
         self._always = -1
-        """Bit k: whether a frame was ready k slots before each turn that said one."""
+        """Bit k: a frame was ready k slots before every turn that sent one."""
         self._ready = 0
         self._full = 0
         self._pause_s = FIRST_PAUSE_S
         self._rest_s = 0
 
     def second(self) -> bool:
-        """A second is over; whether the call begins to listen now."""
+        """A second has passed. True if a measurement begins."""
         self._rest_s += 1
-        if self.listening or self._rest_s < self._pause_s:
+        if self.measuring or self._rest_s < self._pause_s:
             return False
-        self.listen()
+        self.measure()
         return True
 
     def turn(self, came: bool) -> bool:
-        """It is the call's turn; whether something came since the last one. Gives whether that was to be expected now:
-        if not, and it has nothing to say, it should wait for it."""
+        """It is the call's turn. False if its packet is late: a call that would send silence should wait for it.
+
+        :param came: a packet came since the last turn.
+        """
         flow = self.flow
         if came:
             self.flow = flow + 1 if flow > 0 else 1
-            if flow <= -LONG_GAP and self._rest_s and not self.listening:
-                self.listen()
+            if flow <= -LONG_GAP and self._rest_s and not self.measuring:
+                self.measure()
             return True
         self.flow = flow - 1 if flow < 0 else -1
         return flow < FLOWING
 
-    def heard(self, slot: int, found: bool, ready: bool) -> None:
-        """The call was read in this slot while it listens.
+    def polled(self, slot: int, found: bool, ready: bool) -> None:
+        """The clock read the call in this slot, for a measurement.
 
-        :param found: whether something had come since the read before.
-        :param ready: whether a whole frame of what came waits to be said now.
+        :param found: a packet had come since the read before.
+        :param ready: a whole live frame waits to be sent.
         """
         if found:
             self.came = True
             if self._begun:
-                self._found[slot] += 1
+                self._arrivals[slot] += 1
         if ready:
             self._ready |= 1 << (self.slot - slot) % self.slots
-        # What the first read finds may have come long before.
+        # The first read may find packets that came long before.
         self._begun = True
 
     def turn_over(self, left: int) -> bool:
-        """It is the call's turn, while it listens: a period is over. Whether it has listened enough.
+        """A period of the measurement has passed. True if the measurement is complete.
 
-        :param left: whole frames that this turn leaves to wait, although they could be said.
+        :param left: whole live frames that stay queued after this turn.
         """
         self._with_packets += self.came
         self.came = False
@@ -117,51 +126,54 @@ class Phase:
         return True
 
     def move(self) -> None:
-        """It moves one slot earlier."""
+        """The call moved one slot earlier."""
         self.steps -= 1
         self.slot = (self.slot - 1) % self.slots
 
     def wait(self) -> None:
-        """Its packets are late, and it waits for them in the next slot, where it stays. That they are so near to its
-        turn is a reason not to come nearer again soon."""
+        """The call's packet is late: the call moved one slot later to wait for it, and stays there.
+
+        The packets arrive so close to its turn that it should not move earlier again soon.
+        """
         self.steps = 0
         self.slot = (self.slot + 1) % self.slots
         self._rest_for(4)
         self.stop()
 
-    def listen(self) -> None:
-        """Begin to listen."""
-        self.listening, self.came, self._begun = True, False, False
-        self._found = [0] * self.slots
+    def measure(self) -> None:
+        """Begin a measurement."""
+        self.measuring, self.came, self._begun = True, False, False
+        self._arrivals = [0] * self.slots
         self._periods = self._with_packets = self._full = self._ready = 0
         self._always = -1
 
     def stop(self) -> None:
-        """Listen no more, without a result."""
-        self.listening = False
+        """End the measurement without a result."""
+        self.measuring = False
         self._rest_s = 0
 
     def _decide(self) -> None:
         self.stop()
-        if sum(self._found) < WANTED_PERIODS // 2:
-            # Too little to tell anything from.
+        if sum(self._arrivals) < WANTED_PERIODS // 2:
+            # Too few packets for a decision.
             return
-        self.steps = self._safe() if self._full >= WANTED_PERIODS // 2 else self._worth()
-        # What is taken from a line that needs it for its jitter comes back, and is not to be taken each other second.
+        echoes = self._full >= WANTED_PERIODS // 2
+        self.steps = self._steps_by_backlog() if echoes else self._steps_by_arrivals()
+        # A call whose jitter needs the delay gets it back. It should not lose it again every other second.
         self._rest_for(4 if self.steps >= self.slots else 1 if self.steps else 2)
 
-    def _safe(self) -> int:
-        """By how many slots it may move without ever finding less than a frame to say."""
+    def _steps_by_backlog(self) -> int:
+        """For a call that echoes: the moves after which each turn still has a whole frame to send."""
         return next(back for back in range(1, self.slots + 2) if not self._always >> back & 1 or back > self.slots) - 1
 
-    def _worth(self) -> int:
-        """By how many slots to move for packets that are only heard; one is not worth it."""
-        steps = (self.slot - self._best()) % self.slots
+    def _steps_by_arrivals(self) -> int:
+        """For any other call: the moves to the best slot; a single one is not worth it."""
+        steps = (self.slot - self._best_slot()) % self.slots
         return steps if steps > 1 else 0
 
-    def _best(self) -> int:
-        """The slot after which the longest stretch without packets begins; of several such, the nearest."""
-        found, slots = self._found, self.slots
+    def _best_slot(self) -> int:
+        """The last slot with packets before the longest gap; of several, the nearest."""
+        found, slots = self._arrivals, self.slots
         best, longest = self.slot, 0
         for back in range(slots):
             slot = (self.slot - back) % slots

@@ -1,4 +1,4 @@
-"""What an assistant says: every kind of audio becomes a source in the playout queue, and its end is told."""
+"""An assistant's speech: turns bytes, WAV files and iterables into queued sources, and reports how each one ended."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rapida_twisted.interfaces import Playable, PlayOutcome
 __all__ = ["Speech"]
 
 AHEAD_MS = 1000.0
-"""How much of an async iterable is read ahead of what was heard."""
+"""How far an async iterable is read ahead of playing."""
 PART_MS = 100.0
-"""Whatever is said is converted in parts of this length at the most, when they are about to be heard."""
+"""Audio is converted in parts of at most this length, just before they are played."""
 
 
 class Speech:
-    """The things that one call says, from their being queued to their being heard or flushed.
+    """Everything that one call plays, until it was heard or flushed.
 
     :param playout: the call's queue.
     :param failed: called when an async iterable raised.
@@ -38,9 +38,9 @@ class Speech:
         self._pumps: dict[Source, Deferred[None]] = {}
 
     def play(self, audio: Playable, rate_hz: int) -> Deferred[PlayOutcome]:
-        """Queue something; fires with what became of it. Cancelling stops this one thing.
+        """Queue audio; fires with its outcome. Cancelling removes only this audio.
 
-        :param rate_hz: the rate of samples; a WAV file tells its own.
+        :param rate_hz: the sample rate; WAV files have their own.
         """
         source = self._source(audio, rate_hz)
         spoken: Deferred[PlayOutcome] = Deferred(lambda _: self._withdraw(source))
@@ -49,13 +49,13 @@ class Speech:
         return spoken
 
     def played(self, source: Source) -> None:
-        """All of this source was heard."""
+        """The caller has heard all of a source."""
         self._settle(source, PlayOutcome.PLAYED)
 
     def flush(self) -> float:
-        """Drop everything that waits; how much that was (ms)."""
+        """Drop all queued audio; returns its length (ms)."""
         dropped_ms = self._playout.flush()
-        # Also those that were taken, but are not known to be heard yet.
+        # Sources that were sent, and not reported as heard, count as flushed too.
         for source in list(self._waiting):
             self._settle(source, PlayOutcome.FLUSHED)
         return dropped_ms
@@ -82,14 +82,16 @@ class Speech:
         if isinstance(audio, Iterable):
             return PartsSource(_slices(audio, source_format), source_format, wire)
         if not isinstance(audio, AsyncIterable):
-            raise TypeError(f"a call says bytes, a WAV file's path or an iterable of bytes, not {type(audio).__name__}")
+            raise TypeError(
+                f"a call plays bytes, a WAV file's path or an iterable of bytes, not {type(audio).__name__}"
+            )
         return self._streamed(audio, source_format)
 
     def _streamed(self, parts: AsyncIterable[bytes], source_format: AudioFormat) -> PipeSource:
-        """A source that a coroutine feeds, no more than a second ahead of what is heard."""
+        """A source that a coroutine feeds, at most AHEAD_MS ahead of playing."""
         pausing: list[Deferred[None]] = []
 
-        def go_on() -> None:
+        def resume() -> None:
             if pausing and pipe.queued_ms < AHEAD_MS:
                 pausing.pop().callback(None)
 
@@ -108,26 +110,26 @@ class Speech:
                     await parts.aclose()
                 raise
 
-        pipe = PipeSource(source_format, self._playout.format, go_on)
+        pipe = PipeSource(source_format, self._playout.format, resume)
         pumping = Deferred.fromCoroutine(pump())
         self._pumps[pipe] = pumping
         pumping.addErrback(self._pump_failed, pipe)
         return pipe
 
     def _pump_failed(self, failure: Failure, pipe: PipeSource) -> None:
-        # How one that was stopped took it, is nobody's concern.
+        # The errors of stopped pumps are ignored.
         if pipe in self._pumps:
             self._failed(failure)
 
     def _stop_pump(self, source: Source) -> None:
         pumping = self._pumps.pop(source, None)
         if pumping is not None:
-            # Not now: it may be the very one that is running.
+            # Later: the pump may be the code that is running now.
             self._reactor.callLater(0, pumping.cancel)
 
 
 def _in_memory(samples: bytes, source_format: AudioFormat, wire: AudioFormat) -> PipeSource:
-    """A source that was fed all there is: so its length is known."""
+    """A source that holds all its samples, so that its length is known."""
     source = PipeSource(source_format, wire)
     for piece in _slices([samples], source_format):
         source.feed(piece)
@@ -136,7 +138,7 @@ def _in_memory(samples: bytes, source_format: AudioFormat, wire: AudioFormat) ->
 
 
 def _slices(parts: Iterable[bytes], source_format: AudioFormat) -> Iterator[bytes]:
-    """The parts, cut where they are long, so that none takes long to convert."""
+    """The parts, split to at most PART_MS."""
     piece_bytes = source_format.bytes_for(PART_MS)
     for part in parts:
         for begin in range(0, len(part), piece_bytes):

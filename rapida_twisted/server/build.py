@@ -370,7 +370,7 @@ class RapidaMedia(Service):
         if self._role.ari:
             self.outbound.refresh()
         self.rejections.flush()
-        self._idle_watch.look()
+        self._idle_watch.check()
         return Deferred.fromCoroutine(self._sweep()).addErrback(self._not_swept)
 
     async def _sweep(self) -> None:

@@ -206,7 +206,7 @@ class SourceTests(SynchronousTestCase):
         self.assertEqual(progress, [[0], [0], [0, 1], [0, 1], [0, 1, 2], [0, 1, 2]])
         self.assertIsNone(self.playout.take())
 
-    def test_hungry_when_taken_up(self) -> None:
+    def test_part_taken(self) -> None:
         """Whoever feeds a pipe hears of each part that was taken up, and may feed the next from there."""
         asked: list[float] = []
 

@@ -106,7 +106,7 @@ class ReaderTests(WavTestCase):
             self.assertEqual(sum(map(len, WavReader(self.path))), 8000)
 
     def test_pad_byte_left_out(self) -> None:
-        """An odd number of bytes without the byte that fills it up, as many programs write it, is not cut short."""
+        """An odd number of bytes without the byte that fills it up, as many programs write it, is not truncated."""
         content = bytearray(self.write_sound(b""))
         content[4:8] = struct.pack("<I", 36 + 801 + 1)
         content[22:24], content[32:34], content[34:36] = b"\1\0", b"\1\0", b"\x08\0"
@@ -115,12 +115,12 @@ class ReaderTests(WavTestCase):
         self.assertEqual(sum(map(len, WavReader(self.path))), 1602)
 
     def test_refusals(self) -> None:
-        """What is no sound, has none, or is cut short, is refused in a sentence."""
+        """No sound file, an empty one or a truncated one: the error is one sentence."""
         content = self.write_sound(tone(440, 500, 8000))
         self.assert_refused(b"", "no sound file")
         self.assert_refused(b"Hello. This is a text.\n" * 9, "no sound file")
-        self.assert_refused(content[:30], "cut short")
-        self.assert_refused(content[:5000], "cut short: its header tells of 8044 bytes, and 5000 are there")
+        self.assert_refused(content[:30], "truncated")
+        self.assert_refused(content[:5000], "truncated: 5000 bytes, but its header says 8044")
         self.assert_refused(self.write_sound(b""), "no sound")
         self.assert_refused(self.write_sound(bytes(320), rate_hz=50), "rate of 50 Hz")
 

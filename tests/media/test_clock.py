@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.media.clock import MAX_FRAMES_A_TICK, PERIOD_S, SLOTS, MediaClock
+from rapida_twisted.media.clock import MAX_FRAMES_PER_TICK, PERIOD_S, SLOTS, MediaClock
 from rapida_twisted.media.lateness import Lateness
 
 JUST_AFTER_S = PERIOD_S / 100
@@ -159,7 +159,7 @@ class LateTests(ClockTestCase):
         self.assertEqual(sum(len(member.ticks) for member in joined) + clock.forgiven, due)
         for number, member in enumerate(joined):
             periods = Counter(periods_at(number, ticked_s) for ticked_s in member.ticks)
-            self.assertLessEqual(max(periods.values()), MAX_FRAMES_A_TICK)
+            self.assertLessEqual(max(periods.values()), MAX_FRAMES_PER_TICK)
 
 
 def periods_at(number: int, at_s: float) -> int:

@@ -7,7 +7,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.media.clock import MediaClock
-from rapida_twisted.media.governor import BUSY, FEWEST_CALLS, IDLE, SECONDS, Governor
+from rapida_twisted.media.governor import BUSY, IDLE, MIN_CALLS_TO_POLL, SECONDS, Governor
 from tests.media.fakes import KeptLog
 
 
@@ -21,7 +21,7 @@ class Member:
 class GovernorTests(SynchronousTestCase):
     """On fake time, with a load that the test sets."""
 
-    def govern(self, mode: str = "auto", calls: int = FEWEST_CALLS) -> None:
+    def govern(self, mode: str = "auto", calls: int = MIN_CALLS_TO_POLL) -> None:
         """A governor at work."""
         self.log = KeptLog(self)
         self.reactor = Clock()
@@ -57,7 +57,7 @@ class GovernorTests(SynchronousTestCase):
 
     def test_few_calls(self) -> None:
         """With few calls it is something else that keeps the process busy."""
-        self.govern(calls=FEWEST_CALLS - 1)
+        self.govern(calls=MIN_CALLS_TO_POLL - 1)
         self.seconds(10, 1.0)
         self.assertFalse(self.clock.polling)
 

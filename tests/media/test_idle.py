@@ -48,22 +48,22 @@ class IdleWatchTests(SynchronousTestCase):
             self.clock.advance(1)
             self.calls[0].audio_in_s += 0.02
             if second % 5 == 4:
-                watch.look()
+                watch.check()
 
     def test_silent(self) -> None:
         """The call that sends nothing is ended when its time is over, and counted once."""
         watch = self.watch(60)
-        watch.look()
+        watch.check()
         self.pass_time(watch, 55)
         self.assertEqual(self.calls[1].ends, [])
         self.pass_time(watch, 15)
-        self.assertEqual(self.calls[1].ends[0], (EndReason.PEER_STALLED, "nothing was heard from the caller for 60 s"))
+        self.assertEqual(self.calls[1].ends[0], (EndReason.PEER_STALLED, "the caller sent no audio for 60 s"))
         self.assertEqual((self.calls[0].ends, self.ended), ([], 1))
 
     def test_heard_again(self) -> None:
         """A sound begins the time anew."""
         watch = self.watch(60)
-        watch.look()
+        watch.check()
         self.pass_time(watch, 55)
         self.calls[1].audio_in_s += 0.02
         self.pass_time(watch, 55)
@@ -80,7 +80,7 @@ class IdleWatchTests(SynchronousTestCase):
     def test_forgets(self) -> None:
         """Calls that are over are not kept in mind."""
         watch = self.watch(60)
-        watch.look()
+        watch.check()
         self.calls.clear()
-        watch.look()
+        watch.check()
         self.assertEqual(watch._heard, {})

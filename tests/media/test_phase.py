@@ -13,12 +13,12 @@ class PhaseTests(SynchronousTestCase):
     def listened(self, slot: int, *came: tuple[int, ...], slots: int = 5) -> Phase:
         """A phase that has listened to periods in which something came in these slots, over and over."""
         phase = Phase(slots, slot)
-        phase.listen()
+        phase.measure()
         for period in range(LONGEST_PERIODS):
             for offset in range(1, slots + 1):
                 read = (slot + offset) % slots
                 # The very first read finds what was there before.
-                phase.heard(read, read in came[period % len(came)] or (period == 0 and offset == 1), False)
+                phase.polled(read, read in came[period % len(came)] or (period == 0 and offset == 1), False)
             if phase.turn_over(0):
                 return phase
         self.fail("it listens for ever")
@@ -46,7 +46,7 @@ class PhaseTests(SynchronousTestCase):
     def test_nothing_came(self) -> None:
         """It stays where it is, and soon listens again."""
         phase = self.listened(3, ())
-        self.assertEqual((phase.steps, phase.listening), (0, False))
+        self.assertEqual((phase.steps, phase.measuring), (0, False))
         self.assertTrue(phase.second())
 
     def test_rarer(self) -> None:
@@ -57,8 +57,8 @@ class PhaseTests(SynchronousTestCase):
             while not phase.second():
                 seconds += 1
             pauses.append(seconds)
-            while phase.listening:
-                phase.heard(2, True, False)
+            while phase.measuring:
+                phase.polled(2, True, False)
                 phase.turn_over(0)
         self.assertEqual(pauses, [1, 2, 4, 8, 16, 32, 60, 60])
 
@@ -69,11 +69,11 @@ class PhaseTests(SynchronousTestCase):
         :param lefts: how many whole frames its turns left.
         """
         phase = Phase(5, 2)
-        phase.listen()
+        phase.measure()
         for period in range(LONGEST_PERIODS):
             since = ready[period % len(ready)]
             for back in (4, 3, 2, 1, 0):
-                phase.heard((2 - back) % 5, back == since, back <= since)
+                phase.polled((2 - back) % 5, back == since, back <= since)
             if phase.turn_over(lefts[period % len(lefts)]):
                 return phase.steps
         self.fail("it listens for ever")
@@ -121,11 +121,11 @@ class PhaseTests(SynchronousTestCase):
             for _ in range(gap):
                 phase.turn(False)
             phase.turn(True)
-            self.assertEqual(phase.listening, listens)
+            self.assertEqual(phase.measuring, listens)
 
     def test_waiting(self) -> None:
         """A call that waited for its packets sits a slot later, drops its plans, and listens less often."""
         phase = self.listened(1, (0,))
         phase.wait()
-        self.assertEqual((phase.slot, phase.steps, phase.listening), (2, 0, False))
+        self.assertEqual((phase.slot, phase.steps, phase.measuring), (2, 0, False))
         self.assertEqual([phase.second() for _ in range(8)], [False] * 7 + [True])

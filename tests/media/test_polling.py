@@ -128,7 +128,7 @@ class PhaseTests(PollingTestCase):
         gaps = [later - former for former, later in zip(call.ticks_s, call.ticks_s[1:], strict=False)]
         self.assertLess(max(gaps), PERIOD_S + 2 * STEP_S)
 
-    def test_listening_grows_rare(self) -> None:
+    def test_measuring_grows_rare(self) -> None:
         """Where nothing changes, a call is soon read no more than once a period, but for a moment each minute."""
         room = Room()
         call = room.call(phase_s=0.1)

@@ -239,8 +239,8 @@ class StartTests(MediaTestCase):
     def test_codec_not_taken(self) -> None:
         """A codec that is not converted here, or odd frames: HANGUP, and the call is abandoned with the reason."""
         for start, reason in (
-            ("format:opus optimal_frame_size:0", "codec 'opus' is not converted here: dial with c(ulaw), c(alaw), "),
-            ("format:g729 optimal_frame_size:20", "codec 'g729' is not converted here: dial with "),
+            ("format:opus optimal_frame_size:0", "codec 'opus' is not supported: dial with c(ulaw), c(alaw), "),
+            ("format:g729 optimal_frame_size:20", "codec 'g729' is not supported: dial with "),
             ("format:ulaw optimal_frame_size:240", "ulaw in frames of 240 bytes is not supported"),
         ):
             self.reception.abandoned.clear()

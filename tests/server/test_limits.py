@@ -137,7 +137,7 @@ class ServiceTests(TestCase):
         await until(lambda: asterisk.received.endswith(b"\x00\x00\x00") and self.counts["call.idle"])
         record = await self.ask(f"/v1/calls/{call}")
         self.assertIn("peer_stalled", record)
-        self.assertIn("nothing was heard from the caller for 0.3 s", record)
+        self.assertIn("the caller sent no audio for 0.3 s", record)
 
     async def test_settings(self) -> None:
         """Every limit is as its setting says."""
