@@ -13,22 +13,22 @@ __all__ = ["Assistant"]
 
 @implementer(IAssistant)
 class Assistant:
-    """An assistant that listens to nothing and says nothing. One is made for each call.
+    """An assistant that ignores the caller and plays nothing. Each call gets an instance of its own.
 
-    What is not overridden costs nothing: a call converts no audio for an assistant that does not hear it.
+    A method that is not overridden costs nothing: without audio_received(), the call converts no audio.
     """
 
     rate_hz: int | None = None
-    """The rate (Hz) of the samples it hears and speaks: 8000, 16000, 24000, 48000; None: the wire's own."""
+    """The sample rate (Hz) in both directions: 8000, 16000, 24000, 48000; None: the wire's own."""
 
     async def answer(self, call: Call) -> None:
-        """Runs while the call lasts, and is cancelled when it ends. Its return does not end the call."""
+        """Runs during the call, and is cancelled at its end. Returning does not end the call."""
 
     def audio_received(self, call: Call, samples: bytes) -> None:
-        """The caller was heard: s16le mono at ``rate_hz``, as long as the caller's packet."""
+        """The caller sent a packet of audio: s16le mono at ``rate_hz``, in the packet's own length."""
 
     def digit_received(self, call: Call, digit: str) -> None:
         """The caller pressed one of ``0-9 A-D * #``."""
 
     def call_ended(self, call: Call, reason: EndReason) -> None:
-        """The call is over, whoever ended it. Called exactly once."""
+        """The call has ended, from either side. Called exactly once."""

@@ -1,9 +1,9 @@
-"""A call: between a media channel and an assistant, and the only place where the two meet.
+"""A call: connects a media channel with an assistant, which know nothing of each other.
 
-Audio goes up as it comes, converted once to what the assistant hears. Audio goes down through the playout queue, one
-frame with each tick of the clock; silence where nothing is to be said, for a quiet line would fall into Asterisk's
-timeout of 2 s. The end comes once, from whichever side, and is told in the reactor's next turn, so that nobody is
-cancelled in the middle of his own doing.
+The caller's audio goes to the assistant as it arrives, converted once. The assistant's audio goes through the playout
+queue, one frame with each tick of the clock. A call with nothing to play sends silence, since Asterisk hangs up an
+AudioSocket call after 2 s without a frame from either side. The call ends once, from either side; the assistant is
+notified in the reactor's next turn, so that no code is cancelled while it runs.
 """
 
 from __future__ import annotations
@@ -36,33 +36,36 @@ __all__ = ["ASSISTANT_ERRORS", "Call", "refuse_transfer"]
 LIVE_LIMIT_MS = 200.0
 QUEUE_LIMIT_MS = 300_000.0
 ASSISTANT_ERRORS = (Exception, SystemExit)
-"""What an assistant's code may raise: a call is not the place to end the process from."""
+"""An assistant's errors end its call, SystemExit included, and not the process."""
 MAX_DETAIL = 500
-"""Characters of what a record tells of a call's end."""
+"""Maximum characters of the detail in a call's record."""
 QUEUE_LIMIT_SOURCES = 256
-"""A file that waits to be heard is an open file."""
+"""Limits the open files: each queued WAV file is open."""
 
 
 def refuse_transfer(call: Call, dial_string: str) -> Deferred[Any]:
-    """Where nobody says where a call may go, it goes nowhere."""
-    return fail(TransferRefused(f"call {call.context.context_id} can't be transferred: nobody here could move it on"))
+    """The default of ``move_on``: refuses every transfer."""
+    return fail(
+        TransferRefused(f"call {call.context.context_id} can't be transferred: this server has no way to transfer it")
+    )
 
 
 @implementer(ICallPlumbing, IMediaSink)
 class Call:
-    """One call, from the moment that its media is up.
+    """One call, from the start of its media.
 
     :param context: the claimed context.
     :param channel: the media connection.
-    :param assistant: who answers.
+    :param assistant: answers the call.
     :param clock: the clock of all calls.
     :param reactor: provides IReactorTime.
-    :param on_ended: called once, last of all, with this call.
-    :param move_on: called with this call and a dial string, to note where the dialplan sends the caller next.
-    :param live_limit_ms: how much live audio may wait to be heard.
-    :param queue_limit_ms: nothing more can be said while this much waits.
-    :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
-    :param flushed: told of each flush: the call, how long it took (s), and how much was dropped (s).
+    :param on_ended: called once with this call, after everything else.
+    :param move_on: stores the dial string with which the dialplan continues.
+    :param live_limit_ms: maximum live audio in the queue; beyond it the oldest is dropped.
+    :param queue_limit_ms: play() fails while more than this is queued.
+    :param lead_ms: how far ahead of playing audio is sent to a channel with a queue of its own.
+    :param is_bridged: see :class:`~rapida_twisted.media.pacer.RealtimePacer`.
+    :param flushed: called after each flush with the call, its duration (s) and the audio dropped (s).
     """
 
     _log = Logger()
@@ -87,11 +90,11 @@ class Call:
         self.reactor = reactor
         self.ended: EndReason | None = None
         self.end_detail = ""
-        """What is known of the end beyond its reason; may be empty."""
+        """Detail of the end beyond its reason; may be empty."""
         self._channel = channel
         self._assistant = assistant
         self._former: list[typed.Assistant] = []
-        """Those who handed the call over; they are told of its end."""
+        """Assistants that handed the call over; their call_ended() is called, too."""
         self._notes: list[str] = []
         self._fetch: Callable[[], bytes | None] | None = None
         self._clock = clock
@@ -107,7 +110,7 @@ class Call:
         self._heard_tap: Callable[[bytes], None] | None = None
         self._said_tap: Callable[[bytes], None] | None = None
         self._tap_rate_hz = 0
-        """The assistant's rate when the tap was made: another one may answer since."""
+        """The assistant's rate when the tap was set. A later assistant may have another rate."""
         self._heard_tapped: Converter | None = None
         self._tapped: Converter | None = None
         self._earlier_in_ms = 0.0
@@ -120,7 +123,7 @@ class Call:
         return f"<Call {self.context.context_id} {self.ended.value if self.ended else 'up'}>"
 
     def start(self) -> None:
-        """Begin: the clock ticks, the assistant answers. Called once."""
+        """Start ticking and call the assistant's answer(). Called once."""
         self._clock.add(self)
         self._have_answered(self._assistant)
 
@@ -129,42 +132,42 @@ class Call:
         self._answering.addErrback(self._answer_failed, assistant)
 
     async def _answer(self, assistant: typed.Assistant) -> None:
-        # In a coroutine of our own, so that an answer() that is none fails like any other.
+        # In our own coroutine, an answer() that is no coroutine fails like any other error.
         await assistant.answer(self)
 
     @property
     def reading(self) -> IPolledReader | None:
-        """How the clock may read the connection."""
+        """For the clock: how to read the connection."""
         return getattr(self._channel, "reading", None)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits to be said: for the clock."""
+        """For the clock: True if nothing is queued."""
         return self._playout.idle
 
     @property
     def ready(self) -> int:
-        """Whole frames of live audio that wait although nothing else is to be heard before them: for the clock."""
+        """For the clock: whole live frames that could be sent now."""
         return self._playout.ready
 
     @property
     def audio_in_s(self) -> float:
-        """Audio heard from the caller so far (s)."""
+        """Audio received from the caller so far (s)."""
         return (self._earlier_in_ms + self._channel.format.ms(self._bytes_in)) / 1000
 
     @property
     def audio_out_s(self) -> float:
-        """Audio said to the caller so far, the silence that keeps the line alive not counted (s)."""
+        """Audio sent to the caller so far (s), without the silence that keeps the connection alive."""
         return self._pacer.frames_out * FRAME_MS / 1000
 
     @property
     def silent_frames(self) -> int:
-        """Frames of silence that were sent to keep the line alive."""
+        """Frames of silence sent to keep the connection alive."""
         return self._pacer.silent_frames
 
     @property
     def figures(self) -> CallFigures:
-        """What was counted so far."""
+        """The counts so far."""
         return CallFigures(
             frames_in=self.audio_in_s * 1000 / FRAME_MS,
             frames_out=self._pacer.frames_out,
@@ -177,16 +180,16 @@ class Call:
 
     @property
     def rate_hz(self) -> int:
-        """The rate of the samples that the assistant hears and speaks (Hz)."""
+        """The sample rate of the assistant's audio in both directions (Hz)."""
         return getattr(self._assistant, "rate_hz", None) or self._channel.format.rate_hz
 
     @property
     def queued_ms(self) -> float:
-        """How much of what was said has not left yet, as far as known (ms)."""
+        """The length of the queued audio (ms), without the unread parts of files and streams."""
         return self._playout.queued_ms
 
     def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
-        """Queue something to be heard after what was queued before: see :class:`ICall`."""
+        """Queue audio: see :class:`ICall`."""
         if self.ended is not None:
             return fail(self._too_late("say something"))
         if self._playout.queued_ms > self._queue_limit_ms or self._playout.sources >= QUEUE_LIMIT_SOURCES:
@@ -197,14 +200,14 @@ class Call:
         return self._speech.play(audio, rate_hz or self.rate_hz)
 
     def write(self, samples: bytes) -> None:
-        """Live audio, heard as soon as nothing said is waiting: see :class:`ICall`."""
+        """Queue live audio, which plays while no speech is queued: see :class:`ICall`."""
         if len(samples) % 2:
             raise ValueError(f"samples have two bytes each; {len(samples)} is an odd number")
         if self.ended is None:
             self._playout.write(samples if self._downward is None else self._downward(samples))
 
     def fetch(self, source: Callable[[], bytes | None] | None) -> None:
-        """Live audio that is fetched when it is due: see :class:`ICall`."""
+        """Fetch live audio when it is due: see :class:`ICallPlumbing`."""
         self._fetch = source
         self._playout.fetch = source if source is None or self._downward is None else self._converted_fetch
 
@@ -213,7 +216,7 @@ class Call:
         return samples if samples is None or self._downward is None else self._downward(samples)
 
     def hand_over(self, assistant: typed.Assistant) -> None:
-        """Another assistant answers from now on: see :class:`ICall`."""
+        """Let another assistant answer from now on: see :class:`ICallPlumbing`."""
         if self.ended is not None:
             raise self._too_late("hand it over")
         self._former.append(self._assistant)
@@ -222,21 +225,21 @@ class Call:
         self._hears = _hears(assistant)
         self._set_formats()
         if former is not None:
-            # Not now: it may be the very one that hands over.
+            # Later: the former answer() may be the code that hands over.
             self.reactor.callLater(0, former.cancel)
         self._have_answered(assistant)
 
     def note(self, text: str) -> None:
-        """Write a sentence into the call's record: see :class:`ICall`."""
+        """Add a sentence to the call's record: see :class:`ICallPlumbing`."""
         self._notes.append(text)
 
     @property
     def detail(self) -> str:
-        """What is known of the end beyond its reason, and all that was noted before."""
+        """All notes, and the detail of the end."""
         return "; ".join(text for text in (*self._notes, self.end_detail) if text)[:MAX_DETAIL]
 
     def flush(self) -> float:
-        """Drop all that waits to be heard; how much that was (ms)."""
+        """Drop all queued audio, as at barge-in; returns its length (ms)."""
         began_s = time.perf_counter()
         if self.ended is None:
             self._pacer.flush()
@@ -245,32 +248,32 @@ class Call:
         return cut_ms
 
     def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
-        """Collect digits: see :class:`ICall`. Only one may collect at a time."""
+        """Collect DTMF digits: see :class:`ICall`. One collection at a time."""
         return self._digits.collect(count, timeout_s, terminator)
 
     def hang_up(self) -> Deferred[None]:
-        """End the call; fires when it is over. What was queued is not waited for."""
+        """End the call without playing the queued audio; fires when it has ended."""
         return self._leave(EndReason.ASSISTANT_HANGUP)
 
     def transfer(self, dial_string: str) -> Deferred[None]:
-        """Hand the caller over to whoever the dialplan dials next: see :class:`ICall`."""
+        """Transfer the caller by the dialplan: see :class:`ICall`."""
         if self.ended is not None:
             return fail(self._too_late("transfer it"))
         return self._move_on(self, dial_string).addCallback(lambda _: self._leave(EndReason.TRANSFERRED))
 
     def tap(self, heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None:
-        """Listen in, with s16le mono at :attr:`rate_hz`; None to stop.
+        """Copy the call's audio, as s16le mono at :attr:`rate_hz`; None stops.
 
-        :param heard: called with each of the caller's packets.
-        :param said: called once each 20 ms with what leaves, silence included.
+        :param heard: called with each packet of the caller.
+        :param said: called each 20 ms with the frame that leaves, silence included.
         """
         self._heard_tap, self._said_tap, self._tap_rate_hz = heard, said, self.rate_hz
         self._set_tap_formats()
 
-    # What the channel says (IMediaSink)
+    # IMediaSink, called by the channel
 
     def audio_received(self, payload: bytes) -> None:
-        """The caller was heard."""
+        """The caller sent audio."""
         self._bytes_in += len(payload)
         if self.ended is not None or not (self._hears or self._heard_tap):
             return
@@ -297,43 +300,43 @@ class Call:
             self._assistant_failed(Failure())
 
     def format_changed(self) -> None:
-        """The wire's format is another: what waits is converted to it."""
+        """The wire's format changed: convert the queued audio."""
         self._earlier_in_ms += self._playout.format.ms(self._bytes_in)
         self._bytes_in = 0
         self._playout.retarget(self._channel.format)
         self._set_formats()
 
     def sending_paused(self, paused: bool) -> None:
-        """The peer wants no more audio for now, or again. Said by paced channels only."""
+        """The peer accepts no more audio, or accepts it again. Only paced channels call this."""
         self._pacer.pause(paused)
 
     def media_ended(self, reason: EndReason, detail: str = "") -> None:
-        """The connection is gone, or closes by itself."""
+        """The connection closed, or is closing."""
         self._mark_end(reason, detail)
 
     # The clock
 
     def tick(self) -> None:
-        """A packet time is over: send what is due."""
+        """20 ms have passed: send the audio that is due."""
         try:
             frame = self._pacer.tick()
             if self._said_tap is not None and self.ended is None:
                 self._said_tap(frame if self._tapped is None else self._tapped(frame))
         except ASSISTANT_ERRORS:
-            # What is said may be an iterable, and that is the assistant's own code; so is a tap.
+            # Iterables that are played, and taps, run the assistant's code.
             self._assistant_failed(Failure())
 
     # The end
 
     def end(self, reason: EndReason, detail: str = "") -> bool:
-        """End the call from our side, in the protocol's orderly way; whether it had not ended before."""
+        """Hang up from our side; False if the call had ended before."""
         first = self._mark_end(reason, detail)
         if first:
             self._channel.hang_up()
         return first
 
     def _leave(self, reason: EndReason) -> Deferred[None]:
-        """End the call; fires when everybody was told."""
+        """End the call; fires when the assistants were notified."""
         over: Deferred[None] = Deferred()
         self._until_over.append(over)
         if not self.end(reason):
@@ -350,7 +353,7 @@ class Call:
         return True
 
     def _wind_up(self) -> None:
-        """Tell everybody: who awaits something, then the assistant, then the owner."""
+        """Notify waiting Deferreds, then the assistants, then the owner."""
         assert self.ended is not None
         if self._answering is not None:
             self._answering.cancel()
@@ -373,9 +376,9 @@ class Call:
         if self.ended is None and assistant is self._assistant:
             self._assistant_failed(failure)
         elif not failure.check(CancelledError, CallEnded):
-            # Being cancelled, or too late, is the end's doing; so is, often, what a library makes of that.
+            # Libraries often turn the cancellation at a call's end into errors of their own.
             self._log.warn(
-                "call {id}: answer() did not take the call's end well: {error!r}",
+                "call {id}: answer() failed at the call's end: {error!r}",
                 id=self.context.context_id, error=failure.value,
             )  # fmt: skip
 
@@ -384,7 +387,7 @@ class Call:
             self.end(EndReason.UPSTREAM_FAILED, failure.getErrorMessage())
             return
         self._log.failure(
-            "call {id}: the assistant of {assistant_id} failed, so the call ends",
+            "call {id}: the assistant {assistant_id} failed: the call ends",
             failure,
             id=self.context.context_id,
             assistant_id=self.context.assistant_id,
@@ -412,5 +415,5 @@ class Call:
 
 
 def _hears(assistant: typed.Assistant) -> bool:
-    """Whether it wants to hear the caller: what nobody hears is not converted."""
+    """False if the assistant does not override audio_received(): its call then converts no audio."""
     return getattr(type(assistant), "audio_received", None) is not Assistant.audio_received
