@@ -1,6 +1,9 @@
 """Sphinx configuration."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "rapida_twisted"
 copyright = "2026, the rapida_twisted founders"
@@ -10,7 +13,7 @@ release = (
     .split('__version__ = "')[1]
     .split('"')[0]
 )
-extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design"]
+extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "reference"]
 exclude_patterns = ["_build", "examples"]
 highlight_language = "none"
 
@@ -24,4 +27,19 @@ html_show_sourcelink = False
 # What is pasted into a shell is what runs: neither prompts nor output are copied from a console block.
 copybutton_exclude = ".linenos, .gp, .go"
 
-nitpicky = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 100
+
+nitpicky = True
+# Other projects' names are not linked, for the pages are built without a network.
+nitpick_ignore_regex = [
+    (
+        r"py:.*",
+        r"(twisted|zope|autobahn|numpy|treq|collections|pathlib|typing|uuid|socket|time|ipaddress|datetime|enum)\..*",
+    ),
+    (r"py:.*", r"Deferred|UUID|Path|ConnectionDeny"),
+    (r"py:attr", r"rate_hz"),  # in ICallPlumbing, which inherits it
+]
