@@ -13,6 +13,7 @@ __all__ = [
     "ContextError",
     "ContextExpired",
     "Draining",
+    "JournalFull",
     "LocalProtocolError",
     "PlayoutFull",
     "ProtocolError",
@@ -92,6 +93,10 @@ class StoreUnavailable(RapidaError):
 
 class TooManyCalls(RapidaError):
     """A limit of calls (waiting or up) is reached."""
+
+
+class JournalFull(RapidaError):
+    """A call's journal has as many entries, or as much text, as it may have."""
 
 
 class Draining(RapidaError):

@@ -6,17 +6,26 @@ from rapida_twisted.interfaces.far_end import IFarEnd, IFarEndUser
 from rapida_twisted.interfaces.media import ICallStarter, IMediaChannel, IMediaSink, IPolledReader, IReception
 from rapida_twisted.interfaces.outbound import IOutbound, OutboundCall
 from rapida_twisted.interfaces.registrar import IRegistrar
-from rapida_twisted.interfaces.store import ICallStore, IContextStore, ILeaseStore, INoticeStore, IOrderStore
-from rapida_twisted.interfaces.values import Adopted, Notice, Playable, PlayOutcome, Swept
+from rapida_twisted.interfaces.store import (
+    ICallJournal,
+    ICallStore,
+    IContextStore,
+    ILeaseStore,
+    INoticeStore,
+    IOrderStore,
+)
+from rapida_twisted.interfaces.values import Adopted, EntryKind, JournalEntry, Notice, Playable, PlayOutcome, Swept
 
 __all__ = [
     "Adopted",
     "AssistantEnvironment",
     "Counters",
+    "EntryKind",
     "IAssistant",
     "IAssistantFactory",
     "IAssistantMaker",
     "ICall",
+    "ICallJournal",
     "ICallPlumbing",
     "ICallStarter",
     "ICallStore",
@@ -32,6 +41,7 @@ __all__ = [
     "IPolledReader",
     "IReception",
     "IRegistrar",
+    "JournalEntry",
     "Notice",
     "OutboundCall",
     "PlayOutcome",

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
-from rapida_twisted.interfaces.values import Adopted, Notice, Swept
+from rapida_twisted.interfaces.values import Adopted, EntryKind, JournalEntry, Notice, Swept
 
-__all__ = ["ICallStore", "IContextStore", "ILeaseStore", "INoticeStore", "IOrderStore"]
+__all__ = ["ICallJournal", "ICallStore", "IContextStore", "ILeaseStore", "INoticeStore", "IOrderStore"]
 
 
 class IContextStore(Interface):
@@ -97,11 +97,14 @@ class ILeaseStore(Interface):
         :param presume: whether a process with an expired lease counts as gone; else only one whose lease was ended.
         """
 
-    def sweep(*, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
+    def sweep(
+        *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
+    ) -> Deferred[Swept]:
         """Mark pending contexts whose time is over as expired, and claimed ones whose owner is gone as failed
         (``server_lost``); forget those that ended (completed, failed, expired) before ``forget_before``.
 
         :param presume: as for :meth:`adopt`.
+        :param forget_journals_before: journals whose newest entry is older are removed; by default ``forget_before``.
         """
 
 
@@ -118,7 +121,37 @@ class IOrderStore(Interface):
         """Take the orders for this process, in the order in which they were given."""
 
 
-class ICallStore(IContextStore, INoticeStore, ILeaseStore, IOrderStore):
+class ICallJournal(Interface):
+    """Keeps what happened in each call: entries are added and read, never changed.
+
+    A call has at most 5,000 entries, and 1 MiB (1,048,576 bytes) of text in UTF-8. :meth:`ILeaseStore.sweep` removes a
+    journal as a whole: by its own retention, and with its call at the latest.
+    """
+
+    def add_entry(context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
+        """Add an entry to the journal of a call, also after the call's end. Fires with the entry's number.
+
+        Fails with ``UnknownContext`` if the store has no such call, with
+        :class:`~rapida_twisted.errors.JournalFull` beyond the limits, and with ``StoreUnavailable``: the entry may have
+        been added nevertheless.
+
+        :param text: half a surrogate pair in it is kept as ``?``.
+        :param at: when it happened (UNIX s).
+        """
+
+    def entries(
+        context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
+    ) -> Deferred[list[JournalEntry]]:
+        """The entries of a call in the order in which they were added; none of a call that has no journal.
+
+        :param kind: only entries of this kind.
+        :param text: only entries that contain this text, whatever its case.
+        :param after: only entries with a higher number: that of the last entry of the page before.
+        :param limit: entries of a page.
+        """
+
+
+class ICallStore(IContextStore, INoticeStore, ILeaseStore, IOrderStore, ICallJournal):
     """A whole call store, which the server needs. Several processes may share one."""
 
     def open() -> Deferred[None]:

@@ -12,11 +12,12 @@ from twisted.internet.defer import Deferred
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
-from rapida_twisted.interfaces.values import Adopted, Notice, Playable, PlayOutcome, Swept
+from rapida_twisted.interfaces.values import Adopted, EntryKind, JournalEntry, Notice, Playable, PlayOutcome, Swept
 
 __all__ = [
     "Assistant",
     "Call",
+    "CallJournal",
     "CallPlumbing",
     "CallStarter",
     "CallStore",
@@ -264,7 +265,9 @@ class LeaseStore(Protocol):
         """Take over all outbound calls that are not over and have no living follower, and the notices of processes
         that are gone. Of several processes that ask, exactly one gets each."""
 
-    def sweep(self, *, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
+    def sweep(
+        self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
+    ) -> Deferred[Swept]:
         """Mark pending contexts whose time is over as expired, and claimed ones whose owner is gone as failed
         (``server_lost``); forget those that ended (completed, failed, expired) before ``forget_before``."""
 
@@ -279,7 +282,19 @@ class OrderStore(Protocol):
         """Take the orders for this process, in the order in which they were given."""
 
 
-class CallStore(ContextStore, NoticeStore, LeaseStore, OrderStore, Protocol):
+class CallJournal(Protocol):
+    """Keeps what happened in each call: entries are added and read, never changed."""
+
+    def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
+        """Add an entry to the journal of a call, also after the call's end. Fires with the entry's number."""
+
+    def entries(
+        self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
+    ) -> Deferred[list[JournalEntry]]:
+        """The entries of a call in the order in which they were added; none of a call that has no journal."""
+
+
+class CallStore(ContextStore, NoticeStore, LeaseStore, OrderStore, CallJournal, Protocol):
     """A whole call store, which the server needs. Several processes may share one."""
 
     def open(self) -> Deferred[None]:

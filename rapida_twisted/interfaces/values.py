@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rapida_twisted.context import CallContext
 
-__all__ = ["Adopted", "Notice", "PlayOutcome", "Playable", "Swept"]
+__all__ = ["Adopted", "EntryKind", "JournalEntry", "Notice", "PlayOutcome", "Playable", "Swept"]
 
 Playable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
 """What a call can play: samples (s16le mono), a WAV file's path, or the samples in parts as they are made."""
@@ -36,6 +36,32 @@ class Notice:
     """When the change was (UNIX s)."""
     record: Mapping[str, Any]
     """The call's record just after the change, as :func:`~rapida_twisted.context.record_of` makes it."""
+
+
+class EntryKind(StrEnum):
+    """What an entry of a call's journal tells."""
+
+    TURN = "turn"
+    """A turn of the conversation, and how long its steps took."""
+    TRANSCRIPT = "transcript"
+    """What was said, by the caller or by the assistant."""
+    TOOL = "tool"
+    """A tool that the assistant called, and its result."""
+    LOG = "log"
+    """A log line of this call."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JournalEntry:
+    """One entry of a call's journal."""
+
+    context_id: str
+    number: int
+    """1 for a journal's first entry, then one more for each."""
+    kind: EntryKind
+    at: float
+    """When it happened (UNIX s)."""
+    text: str
 
 
 class Adopted(NamedTuple):

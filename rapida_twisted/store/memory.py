@@ -11,7 +11,8 @@ from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason, record_of
 from rapida_twisted.errors import ContextClaimed, ContextError, ContextExpired, TooManyCalls, UnknownContext
-from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
+from rapida_twisted.interfaces import Adopted, EntryKind, ICallStore, JournalEntry, Notice, Swept
+from rapida_twisted.store.journal import MAX_BYTES, MAX_ENTRIES, found, full, stored_text
 from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
 
 __all__ = ["MemoryStore"]
@@ -34,6 +35,7 @@ class MemoryStore:
         self._notices: dict[int, Notice] = {}
         self._last_notice = 0
         self._leases: dict[str, float] = {}
+        self._journals: dict[str, _Journal] = {}
         self._orders: list[tuple[str, float, Mapping[str, str]]] = []
 
     def open(self) -> Deferred[None]:
@@ -46,6 +48,7 @@ class MemoryStore:
         self._pending.clear()
         self._notices.clear()
         self._leases.clear()
+        self._journals.clear()
         self._orders.clear()
         return succeed(None)
 
@@ -102,9 +105,18 @@ class MemoryStore:
         """The newest contexts first."""
         return execute(self._recent, limit, status)
 
-    def sweep(self, *, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
+    def sweep(
+        self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
+    ) -> Deferred[Swept]:
         """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
-        return execute(self._sweep, now, forget_before, presume)
+        swept = self._sweep(now, forget_before, presume)
+        before = forget_before if forget_journals_before is None else forget_journals_before
+        self._journals = {
+            context_id: journal
+            for context_id, journal in self._journals.items()
+            if context_id in self._contexts and journal.entries[-1].at >= before
+        }
+        return succeed(swept)
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """This process lives."""
@@ -125,6 +137,17 @@ class MemoryStore:
         mine = [words for owner, made_at, words in self._orders if owner == self.owner and made_at > now - ORDER_S]
         self._orders = [order for order in self._orders if order[0] != self.owner]
         return succeed(mine)
+
+    def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
+        """Add an entry to a call's journal."""
+        return execute(self._add_entry, context_id, kind, text, at)
+
+    def entries(
+        self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
+    ) -> Deferred[list[JournalEntry]]:
+        """A page of a call's journal."""
+        journal = self._journals.get(context_id)
+        return succeed(found(journal.entries[max(0, after) :], kind, text, limit) if journal else [])
 
     def check(self) -> Deferred[None]:
         """Always well."""
@@ -213,6 +236,18 @@ class MemoryStore:
             del self._contexts[context_id]
         return Swept(len(overdue), len(lost))
 
+    def _add_entry(self, context_id: str, kind: EntryKind, text: str, at: float) -> int:
+        self._get(context_id)
+        text, size = stored_text(text)
+        journal = self._journals.get(context_id) or _Journal()
+        number = len(journal.entries) + 1
+        if number > MAX_ENTRIES or journal.size + size > MAX_BYTES:
+            raise full(context_id)
+        journal.entries.append(JournalEntry(context_id=context_id, number=number, kind=kind, at=at, text=text))
+        journal.size += size
+        self._journals[context_id] = journal
+        return number
+
     def _order(self, owner: str, words: Mapping[str, str], now: float) -> None:
         self._orders = [order for order in self._orders if order[1] > now - ORDER_S]
         if sum(order[0] == owner for order in self._orders) >= LONGEST_QUEUE:
@@ -233,6 +268,14 @@ class MemoryStore:
         else:
             self._pending.pop(context.context_id, None)
         return context
+
+
+class _Journal:
+    """A call's entries, and the bytes of their texts."""
+
+    def __init__(self) -> None:
+        self.entries: list[JournalEntry] = []
+        self.size = 0
 
 
 def _takes_place(context: CallContext, now: float) -> bool:

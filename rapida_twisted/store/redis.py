@@ -20,9 +20,10 @@ from rapida_twisted.errors import (
     TooManyCalls,
     UnknownContext,
 )
-from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
+from rapida_twisted.interfaces import Adopted, EntryKind, ICallStore, JournalEntry, Notice, Swept
 from rapida_twisted.net.tls import tls_options
 from rapida_twisted.store import redis_scripts as scripts
+from rapida_twisted.store.journal import found, full, stored_text
 from rapida_twisted.store.orders import LONGEST_QUEUE
 from rapida_twisted.store.redis_address import RedisAddress
 from rapida_twisted.store.redis_client import RedisClient, Script
@@ -143,9 +144,12 @@ class RedisStore:
         asking = self._run(scripts.RECENT, "", where, str(limit))
         return asking.addCallback(lambda found: [_context(flat) for flat in found if flat])
 
-    def sweep(self, *, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
+    def sweep(
+        self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
+    ) -> Deferred[Swept]:
         """Expire what waited too long, fail what nobody has any more, forget what ended long ago; in small steps."""
-        return Deferred.fromCoroutine(self._sweep(now, forget_before, presume))
+        journals = forget_before if forget_journals_before is None else forget_journals_before
+        return Deferred.fromCoroutine(self._sweep(now, forget_before, presume, journals))
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """This process lives. How long the lease lasts is counted by Redis: the clocks of machines may differ."""
@@ -172,6 +176,29 @@ class RedisStore:
         """Take the orders for this process."""
         taking = self._client.run(scripts.ORDERS, self._key("orders", self.owner), self._prefix)
         return taking.addCallback(lambda found: [json.loads(words) for words in found])
+
+    def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
+        """Add an entry to a call's journal."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+
+        def added(number: int) -> int:
+            if number < 0:
+                raise UnknownContext(context_id)
+            if not number:
+                raise full(context_id)
+            return number
+
+        text, size = stored_text(text)
+        entry = json.dumps([kind.value, at, text], ensure_ascii=False)
+        adding = self._run(scripts.ADD_ENTRY, context_id, context_id, repr(at), str(size), entry)
+        return adding.addCallback(added)
+
+    def entries(
+        self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
+    ) -> Deferred[list[JournalEntry]]:
+        """A page of a call's journal."""
+        return Deferred.fromCoroutine(self._entries(context_id, kind, text, max(0, after), limit))
 
     def check(self) -> Deferred[None]:
         """Write something small."""
@@ -229,6 +256,20 @@ class RedisStore:
                 return changed
         raise StoreUnavailable(f"context {context_id} is changed by others all the time")
 
+    async def _entries(
+        self, context_id: str, kind: EntryKind | None, text: str, after: int, limit: int
+    ) -> list[JournalEntry]:
+        page: list[JournalEntry] = []
+        more = _storable(context_id)
+        while more and len(page) < limit:
+            batch = ("LRANGE", self._key("journal", context_id), str(after), str(after + scripts.BATCH - 1))
+            members = await self._client.command(*batch)
+            entries = [_entry(context_id, number, member) for number, member in enumerate(members, after + 1)]
+            page += found(entries, kind, text, limit - len(page))
+            after += len(members)
+            more = len(members) == scripts.BATCH
+        return page
+
     async def _adopt(self, presume: bool) -> Adopted:
         calls: dict[str, CallContext] = {}
         notices = 0
@@ -242,14 +283,15 @@ class RedisStore:
         under_way = [context for context in calls.values() if context.call_status and not context.call_status.over]
         return Adopted(sorted(under_way, key=lambda context: context.created_at), notices)
 
-    async def _sweep(self, now: float, forget_before: float, presume: bool) -> Swept:
+    async def _sweep(self, now: float, forget_before: float, presume: bool, journals_before: float) -> Swept:
         swept, more = Swept(0, 0), True
         while more:
             expired, lost = await self._run(scripts.SWEEP, "", repr(now), str(scripts.BATCH), str(int(presume)))
             swept = Swept(swept.expired + expired, swept.lost + lost)
             more = expired + lost >= scripts.BATCH
-        while await self._run(scripts.FORGET, "", repr(forget_before), str(scripts.BATCH)) >= scripts.BATCH:
-            pass
+        for script, before in ((scripts.FORGET, forget_before), (scripts.FORGET_JOURNALS, journals_before)):
+            while await self._run(script, "", repr(before), str(scripts.BATCH)) >= scripts.BATCH:
+                pass
         return swept
 
 
@@ -290,6 +332,11 @@ def _notice(member: bytes) -> Notice:
     number, _, content = member.partition(b" ")
     context_id, made_at, record = json.loads(content)
     return Notice(number=int(number), context_id=context_id, made_at=made_at, record=record)
+
+
+def _entry(context_id: str, number: int, member: bytes) -> JournalEntry:
+    kind, at, text = json.loads(member)
+    return JournalEntry(context_id=context_id, number=number, kind=EntryKind(kind), at=at, text=text)
 
 
 def _storable(text: str) -> bool:

@@ -17,17 +17,21 @@ All keys begin with the prefix in braces, so that a cluster keeps them together.
 ``orders:OWNER``          list: orders for it, as JSON
 ``key:NAME``              sorted set: contextIds that an API key registered and that are not over; pending ones by
                           ``expires_at``
+``journal:ID``            list: the entries of a call's journal, as JSON; their bytes are the call's ``journal_bytes``
+``journals``              sorted set: contextIds by the time of their newest entry
 ``seq``, ``notice``       counters
 ========================  ==========================================================================================
 """
 
 from __future__ import annotations
 
+from rapida_twisted.store.journal import MAX_BYTES, MAX_ENTRIES
 from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
 from rapida_twisted.store.redis_client import Script
 
 __all__ = [
     "ADD",
+    "ADD_ENTRY",
     "ADOPT",
     "BATCH",
     "CLAIM",
@@ -35,6 +39,7 @@ __all__ = [
     "FINISH",
     "FOLLOW",
     "FORGET",
+    "FORGET_JOURNALS",
     "MOVE_ON",
     "ORDER",
     "ORDERS",
@@ -225,7 +230,35 @@ for _, id in ipairs(ids) do
         redis.call('SREM', P .. 'follows:' .. (f[3] or ''), id)
     end
     redis.call('ZREM', P .. 'ended', id)
-    redis.call('UNLINK', key)
+    redis.call('ZREM', P .. 'journals', id)
+    redis.call('UNLINK', key, P .. 'journal:' .. id)
+end
+return #ids
+"""
+)
+
+ADD_ENTRY = Script(
+    _COMMON
+    + f"""
+local id, at, size, entry = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+local key = P .. 'journal:' .. id
+local bytes = tonumber(redis.call('HGET', KEYS[1], 'journal_bytes') or '0')
+if redis.call('LLEN', key) >= {MAX_ENTRIES} or bytes + size > {MAX_BYTES} then return 0 end
+redis.call('HINCRBY', KEYS[1], 'journal_bytes', size)
+redis.call('ZADD', P .. 'journals', at, id)
+return redis.call('RPUSH', key, entry)
+"""
+)
+
+FORGET_JOURNALS = Script(
+    _COMMON
+    + """
+local ids = redis.call('ZRANGEBYSCORE', P .. 'journals', '-inf', '(' .. ARGV[2], 'LIMIT', 0, tonumber(ARGV[3]))
+for _, id in ipairs(ids) do
+    redis.call('ZREM', P .. 'journals', id)
+    redis.call('HDEL', call_key(id), 'journal_bytes')
+    redis.call('UNLINK', P .. 'journal:' .. id)
 end
 return #ids
 """

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
 from rapida_twisted.context import (
@@ -30,7 +30,8 @@ from rapida_twisted.errors import (
     TooManyCalls,
     UnknownContext,
 )
-from rapida_twisted.interfaces import Adopted, ICallStore, Notice, Swept
+from rapida_twisted.interfaces import Adopted, EntryKind, ICallStore, JournalEntry, Notice, Swept
+from rapida_twisted.store.journal import MAX_BYTES, MAX_ENTRIES, found, full, stored_text
 from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
 from rapida_twisted.store.sqlite_schema import prepare
 from rapida_twisted.store.sqlite_thread import SqliteThread
@@ -88,6 +89,17 @@ _EXPIRE = """
 _LOSE = f"""
     UPDATE calls SET status = 'failed', reason = 'server_lost', ended_at = :now
     WHERE status = 'claimed' AND owner != '' AND {_GONE.format("calls.owner")}
+    """
+_COUNT_ENTRY = f"""
+    INSERT INTO journals SELECT context_id, 1, :size, :at FROM calls WHERE context_id = :id AND :size <= {MAX_BYTES}
+    ON CONFLICT (context_id) DO UPDATE SET entries = entries + 1, bytes = bytes + :size, newest = :at
+        WHERE entries < {MAX_ENTRIES} AND bytes + :size <= {MAX_BYTES}
+    RETURNING entries
+    """
+_ENTRIES = "SELECT number, kind, at, text FROM journal_entries WHERE context_id = ? AND number > ? ORDER BY number"
+_FORGOTTEN_JOURNALS = """
+    SELECT context_id FROM journals
+    WHERE newest < ? OR context_id IN (SELECT context_id FROM calls WHERE ended_at < ?)
     """
 
 
@@ -181,9 +193,12 @@ class SqliteStore:
         """The newest contexts first."""
         return self._thread.read(lambda connection: _recent(connection, max(0, limit), status))
 
-    def sweep(self, *, now: float, forget_before: float, presume: bool = True) -> Deferred[Swept]:
+    def sweep(
+        self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
+    ) -> Deferred[Swept]:
         """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
-        return self._thread.write(lambda connection: _sweep(connection, now, forget_before, presume))
+        journals = forget_before if forget_journals_before is None else forget_journals_before
+        return self._thread.write(lambda connection: _sweep(connection, now, forget_before, presume, journals))
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """This process lives."""
@@ -207,6 +222,20 @@ class SqliteStore:
             return self._thread.write(lambda connection: _take_orders(connection, self.owner, now))
 
         return looking.addCallback(take)
+
+    def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
+        """Add an entry to a call's journal."""
+        if not _storable(context_id):
+            return fail(UnknownContext(context_id))
+        return self._thread.write(lambda connection: _add_entry(connection, context_id, kind, text, at))
+
+    def entries(
+        self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
+    ) -> Deferred[list[JournalEntry]]:
+        """A page of a call's journal."""
+        if not _storable(context_id):
+            return succeed([])
+        return self._thread.read(lambda connection: found(_entries(connection, context_id, after), kind, text, limit))
 
     def check(self) -> Deferred[None]:
         """Write something small, and read it again."""
@@ -314,9 +343,14 @@ def _recent(connection: sqlite3.Connection, limit: int, status: ContextStatus | 
     return [_from_row(row) for row in connection.execute(query, (*values, limit))]
 
 
-def _sweep(connection: sqlite3.Connection, now: float, forget_before: float, presume: bool) -> Swept:
+def _sweep(
+    connection: sqlite3.Connection, now: float, forget_before: float, presume: bool, journals_before: float
+) -> Swept:
     expired = connection.execute(_EXPIRE, (now, now)).rowcount
     lost = connection.execute(_LOSE, {"now": now, "presume": presume}).rowcount
+    journals = connection.execute(_FORGOTTEN_JOURNALS, (journals_before, forget_before)).fetchall()
+    for table in ("journals", "journal_entries"):
+        connection.executemany(f"DELETE FROM {table} WHERE context_id = ?", journals)
     connection.execute("DELETE FROM calls WHERE ended_at < ?", (forget_before,))
     connection.execute("DELETE FROM orders WHERE made_at < ?", (now - ORDER_S,))
     connection.execute("DELETE FROM leases WHERE abs(until) < ?", (now - FORGET_LEASE_S,))
@@ -345,6 +379,22 @@ def _has_orders(connection: sqlite3.Connection, owner: str) -> bool:
 def _take_orders(connection: sqlite3.Connection, owner: str, now: float) -> list[Mapping[str, str]]:
     taken = connection.execute("DELETE FROM orders WHERE owner = ? RETURNING number, made_at, words", (owner,))
     return [json.loads(words) for _, made_at, words in sorted(taken.fetchall()) if made_at > now - ORDER_S]
+
+
+def _add_entry(connection: sqlite3.Connection, context_id: str, kind: EntryKind, text: str, at: float) -> int:
+    text, size = stored_text(text)
+    counted = connection.execute(_COUNT_ENTRY, {"id": context_id, "size": size, "at": at}).fetchone()
+    if counted is None:
+        _get(connection, context_id)
+        raise full(context_id)
+    number: int = counted[0]
+    connection.execute("INSERT INTO journal_entries VALUES (?, ?, ?, ?, ?)", (context_id, number, kind.value, at, text))
+    return number
+
+
+def _entries(connection: sqlite3.Connection, context_id: str, after: int) -> Iterator[JournalEntry]:
+    for number, kind, at, text in connection.execute(_ENTRIES, (context_id, after)):
+        yield JournalEntry(context_id=context_id, number=number, kind=EntryKind(kind), at=at, text=text)
 
 
 def _check(connection: sqlite3.Connection) -> None:

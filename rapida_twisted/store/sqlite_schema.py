@@ -13,7 +13,7 @@ from rapida_twisted.store.sqlite_thread import BUSY_TIMEOUT_S
 
 __all__ = ["SCHEMA_VERSION", "prepare"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _VERSION_1 = (
     """
@@ -89,7 +89,28 @@ _VERSION_5 = (
     )
     """,
 )
-_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+_VERSION_6 = (
+    """
+    CREATE TABLE journals (
+        context_id TEXT NOT NULL PRIMARY KEY,
+        entries INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        newest REAL NOT NULL
+    )
+    """,
+    "CREATE INDEX journals_by_newest ON journals (newest)",
+    """
+    CREATE TABLE journal_entries (
+        context_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        at REAL NOT NULL,
+        text TEXT NOT NULL,
+        PRIMARY KEY (context_id, number)
+    ) WITHOUT ROWID
+    """,
+)
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 """What makes each version of the one before it; the first is made of an empty file."""
 
 
