@@ -13,20 +13,14 @@ from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport, IStreamClientEndpoint
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol
-from twisted.web.client import (
-    Agent,
-    BrowserLikePolicyForHTTPS,
-    HTTPConnectionPool,
-    RequestNotSent,
-    _HTTP11ClientFactory,
-)
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, RequestNotSent
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+from rapida_twisted.net.private_names import HTTP11ClientProtocol, make_connection_pool
 from rapida_twisted.net.tls import read_ca
 
 __all__ = ["Client", "NothingSent", "make_client"]
@@ -58,7 +52,7 @@ def make_client(
     :param idle_s: how long a connection that nobody needs is kept (s).
     :raises ValueError: there are none in that file; the text is one sentence.
     """
-    pool = _Pool(reactor)
+    pool = make_connection_pool(reactor, _Protocol)
     pool.cachedConnectionTimeout = idle_s  # type: ignore[assignment]
     pool.retryAutomatically = retries
     policy = BrowserLikePolicyForHTTPS(read_ca(Path(ca_file))) if ca_file else BrowserLikePolicyForHTTPS()
@@ -120,18 +114,6 @@ class _Protocol(HTTP11ClientProtocol):
     def _tell(self, result: _Protocol | Failure) -> None:
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(result)
-
-
-class _Factory(_HTTP11ClientFactory):
-    # Two lines in the log for each connection say nothing.
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> _Protocol:
-        return _Protocol(self._quiescentCallback)
-
-
-class _Pool(HTTPConnectionPool):
-    _factory = _Factory
 
 
 @implementer(IStreamClientEndpoint)

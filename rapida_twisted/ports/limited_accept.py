@@ -12,6 +12,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from rapida_twisted.net.private_names import adopt_port
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter
 from rapida_twisted.ports.endpoints import BACKLOG
 from rapida_twisted.ports.proxy_protocol import proxy_header_guard
@@ -155,8 +156,7 @@ class LimitingReactor:
         return self._certificate.getContext()
 
     def _adopt(self, file: int, family: int, factory: _LimitedFactory) -> _FairPort:
-        adopted: _FairPort = _FairPort._fromListeningDescriptor(self._reactor, file, family, factory)
-        return adopted
+        return adopt_port(_FairPort, self._reactor, file, family, factory)
 
     def _limited(self, factory: Any) -> _LimitedFactory:
         guarded = proxy_header_guard(factory, self._limiter) if self._limiter.proxied else factory

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
+from rapida_twisted.net.private_names import adopt_port
 from rapida_twisted.ports.endpoints import BACKLOG, outcome_of, parse_endpoint
 
 __all__ = ["adopt_unix", "bind"]
@@ -31,7 +32,7 @@ def bind(name: str, description: str) -> socket.socket:
 def adopt_unix(listening: socket.socket, factory: Any, reactor: Any) -> IListeningPort:
     """Accept from a UNIX socket that another process listens on, too. Closes the given socket object."""
     with listening:
-        port: _SharedUnixPort = _SharedUnixPort._fromListeningDescriptor(reactor, listening.fileno(), factory)
+        port = adopt_port(_SharedUnixPort, reactor, listening.fileno(), factory)
     port.startListening()
     return cast(IListeningPort, port)
 

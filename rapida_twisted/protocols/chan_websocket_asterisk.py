@@ -165,7 +165,7 @@ class AsteriskClientProtocol(AsteriskChannel, WebSocketClientProtocol):
     def onConnect(self, response: ConnectionResponse) -> None:
         """Fail unless the application accepted the subprotocol."""
         if response.protocol != SUBPROTOCOL:
-            self._fail_connection(1002, "the subprotocol must be media")
+            self.fail(1002, "the subprotocol must be media")
 
 
 class AsteriskServerProtocol(AsteriskChannel, WebSocketServerProtocol):

@@ -5,7 +5,7 @@ message's cost on log arguments, per-frame objects and a Deferred for each messa
 messages directly. Everything else goes to Autobahn from its first byte: text, control frames, fragments, frames split
 across reads, invalid frames.
 
-Names with a leading underscore are Autobahn's; the tests compare this class with Autobahn's own.
+The tests compare this class with Autobahn's own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from rapida_twisted.net.private_names import AutobahnInternals
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 
 __all__ = ["MAX_CONTROL_BYTES", "MAX_MESSAGE_BYTES", "PING_S", "QuickWebSocket", "tune_factory"]
@@ -37,7 +38,7 @@ _BINARY = 0x82
 """FIN, no reserved bits, opcode binary."""
 
 
-class QuickWebSocket(_Autobahn):
+class QuickWebSocket(AutobahnInternals, _Autobahn):
     """Mix in before Autobahn's Twisted server or client protocol.
 
     ``binary_received`` gets every binary message, from the fast path and from Autobahn's ``onMessage``.
@@ -46,7 +47,6 @@ class QuickWebSocket(_Autobahn):
     transport: Any
     factory: Any
     state: int
-    data: bytes
     writer: FrameWriter
     _control_bytes = 0
 
@@ -95,17 +95,14 @@ class QuickWebSocket(_Autobahn):
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Autobahn leaves this timer running if the peer's close frame never arrives.
-        protocol: Any = self
-        if protocol.closeHandshakeTimeoutCall is not None:
-            protocol.closeHandshakeTimeoutCall.cancel()
-            protocol.closeHandshakeTimeoutCall = None
+        self.cancel_close_timeout()
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        rest = self._read_quickly(data) if self._between_messages() else data
+        is_open = self.state == WebSocketProtocol.STATE_OPEN
+        rest = self._read_quickly(data) if is_open and self.is_between_messages() else data
         if rest:
-            self._dataReceived(rest)
+            self.parse(rest)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
         # All writes use the writer: a direct send would land in the middle of a queued frame.
@@ -118,13 +115,6 @@ class QuickWebSocket(_Autobahn):
         if self._control_bytes > MAX_CONTROL_BYTES:
             self.writer.abort()
 
-    def onMessageEnd(self) -> None:  # noqa: N802
-        # Autobahn's own, without the Deferred that it makes for each message.
-        protocol: Any = self
-        if not protocol.failedByMe:
-            self.onMessage(b"".join(protocol.message_data), protocol.message_is_binary)
-        protocol.message_data = None
-
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N803
         if isBinary:
             self.binary_received(payload)
@@ -132,16 +122,6 @@ class QuickWebSocket(_Autobahn):
             self.text_received(payload)
 
     # The fast path
-
-    def _between_messages(self) -> bool:
-        """True if the connection is open and the next byte begins a message."""
-        protocol: Any = self
-        return (
-            self.state == WebSocketProtocol.STATE_OPEN
-            and not self.data
-            and protocol.current_frame is None
-            and not protocol.inside_message
-        )
 
     def _read_quickly(self, data: bytes) -> bytes:
         """Deliver the complete binary messages at the beginning; return the rest, for Autobahn."""
@@ -162,8 +142,7 @@ class QuickWebSocket(_Autobahn):
                 break
             payload = _xor(data[begin + 4 : end], data[begin : begin + 4]) if masked else data[begin:end]
             at = end
-            if protocol.autoPingTimeoutCall and protocol.autoPingRestartOnAnyTraffic:
-                protocol._cancelAutoPingTimeoutCall()
+            self.restart_ping()
             self.binary_received(payload)
             if self.state != WebSocketProtocol.STATE_OPEN:
                 break

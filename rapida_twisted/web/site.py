@@ -8,9 +8,8 @@ from io import BytesIO
 from types import MappingProxyType
 from typing import Any
 
-from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
@@ -18,6 +17,7 @@ from twisted.web.server import Request, Site
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.interfaces import IOutbound, IRegistrar
 from rapida_twisted.interfaces.typed import CallStore
+from rapida_twisted.net.private_names import QuietHTTPChannel
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.web.calls import CallsPage
 from rapida_twisted.web.health import HealthPage, ReadyPage
@@ -45,7 +45,6 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
 """What all answers have: nothing here is a page, to be shown in a frame, guessed at or kept. The query of a request may
 hold a key, so no browser shall tell it to others."""
 
-_NO_LOG = Logger(observer=LogPublisher())
 _QUIET_PATHS = frozenset((b"/healthz", b"/readyz", b"/metrics"))
 _REFUSALS = frozenset((400, 401, 404, 405))
 """What those are answered who have no key."""
@@ -201,7 +200,7 @@ class RapidaRequest(Request):
         return reason
 
 
-class RapidaChannel(HTTPChannel):
+class RapidaChannel(QuietHTTPChannel):
     """An HTTP connection whose requests must be complete in time, however slowly they trickle in."""
 
     _log = Logger()
@@ -220,17 +219,16 @@ class RapidaChannel(HTTPChannel):
         else:
             self.site.rejections.counts["http.idle"] += 1
         # Twisted has a line for each of them.
-        self._log = _NO_LOG
+        self.mute()
         super().timeoutConnection()
 
-    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
-        """What came is no HTTP. Twisted says nothing of it in the log; whoever writes a dialplan needs to know."""
+    def bad_request_received(self) -> None:
+        """Say so in the log: whoever writes a dialplan needs to know."""
         self.site.rejections.add(
             "http.garbage", self.getPeer(), self._log,
             "{peer} sent what is no HTTP request, or too long a one: 400. Is a parameter not URI-encoded?",
             peer=_host(self.getPeer()),
         )  # fmt: skip
-        super()._respondToBadRequestAndDisconnect()
 
 
 class RapidaSite(Site):
