@@ -102,7 +102,7 @@ class PlacesTests(TwistdLogTestCase):
         text = self.run_with().said()
         self.check(text)
         self.assertRegex(
-            text, r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[rapida_twisted\.reception\.Reception#info\] "
+            text, r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[rapida_twisted\.server\.reception\.Reception#info\] "
         )
 
     def test_logfile(self) -> None:
