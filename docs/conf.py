@@ -41,5 +41,6 @@ nitpick_ignore_regex = [
         r"(twisted|zope|autobahn|numpy|treq|collections|pathlib|typing|uuid|socket|time|ipaddress|datetime|enum)\..*",
     ),
     (r"py:.*", r"Deferred|UUID|Path|ConnectionDeny"),
+    (r"py:.*", r"rapida_twisted\.(net|observe|ports)\..*"),  # internal: the reference leaves them out
     (r"py:attr", r"rate_hz"),  # in ICallPlumbing, which inherits it
 ]
