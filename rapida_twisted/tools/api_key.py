@@ -1,4 +1,4 @@
-"""Where the console programs take the API key from: never from the command line."""
+"""Finds the API key for the console programs: in a file or the environment, never on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["find_api_key", "state_directory"]
 
 
 def find_api_key(key_file: Path | None, state_dir: Path | None = None, environ: Mapping[str, str] = os.environ) -> str:
-    """The key: the file's, if one is named, else the environment's, else the server's own in its state directory.
+    """The key from the named file, else from the environment, else from the server's state directory.
 
     :raises ValueError: there is none; the text is one sentence.
     """
@@ -24,17 +24,17 @@ def find_api_key(key_file: Path | None, state_dir: Path | None = None, environ: 
     try:
         key = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is no text"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "the file is not ASCII text"
     else:
         if not key:
             raise ValueError(f"there is no API key: {path} is empty")
         return key
-    # Not while the error above is handled, which holds what was read.
+    # Raised outside the except block: that error's context would hold the file's bytes.
     raise ValueError(
-        f"there is no API key: {path} can't be read ({reason}); set RAPIDA_API_KEY, or name the file (--key-file)"
+        f"there is no API key: cannot read {path} ({reason}); set RAPIDA_API_KEY, or name the file (--key-file)"
     )
 
 
 def state_directory(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The server's state directory: the one that is named, else the environment's, else the usual one."""
+    """The server's state directory: the named one, else ``STATE_DIR``, else the default."""
     return named or Path(environ.get("STATE_DIR") or default_state_dir()).expanduser()

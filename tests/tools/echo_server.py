@@ -103,7 +103,7 @@ class EchoServer:
         ]
 
     @property
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The phone's options that lead here."""
         http, audiosocket = (port.getHost().port for port in self._ports)
         return ["--http", f"http://127.0.0.1:{http}", "--audiosocket", f"127.0.0.1:{audiosocket}"]
@@ -155,9 +155,9 @@ class _Registration(Resource):
 
     def render(self, request: Request) -> bytes | int:
         """Answer as the real one does: the contextId as text, errors with an empty body."""
-        words = {name.decode(): values[0].decode() for name, values in request.args.items()}
-        key = request.getHeader("x-api-key") or words.get("x-api-key", "")
-        self._server.requests.append(words)
+        arguments = {name.decode(): values[0].decode() for name, values in request.args.items()}
+        key = request.getHeader("x-api-key") or arguments.get("x-api-key", "")
+        self._server.requests.append(arguments)
         request.setHeader("content-type", "text/plain")
         if key != API_KEY:
             request.setResponseCode(401)

@@ -1,1 +1,1 @@
-"""ctl"""
+"""``rapida-media-ctl``: the operator's command line."""

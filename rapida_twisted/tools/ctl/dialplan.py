@@ -1,4 +1,4 @@
-"""``rapida-media-ctl dialplan``: the lines of Asterisk's configuration for this very server."""
+"""``rapida-media-ctl dialplan``: prints Asterisk's configuration for this server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.net.addresses import bracketed
 from rapida_twisted.settings import Settings
-from rapida_twisted.tools.api_key import find_api_key, state_directory
+from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
 
 __all__ = ["add_commands", "first_assistant"]
@@ -44,129 +44,126 @@ _FILE = re.compile(r"/[A-Za-z0-9._/+-]{1,254}")
 
 
 def add_commands(commands: Any) -> None:
-    """Add ``dialplan``."""
-    parser = add_command(commands, "dialplan", _dialplan, "print the lines of Asterisk's configuration for this server")
+    parser = add_command(commands, "dialplan", _dialplan, "print Asterisk's configuration for this server")
     parser.add_argument(
         "--transport", choices=("audiosocket", "websocket"), default="audiosocket", help="[default: audiosocket]"
     )
-    parser.add_argument("--assistant", metavar="ID", type=_word(_ASSISTANT), help="whom to call [default: the first]")
+    parser.add_argument("--assistant", metavar="ID", type=_matching(_ASSISTANT), help="assistant [default: the first]")
     parser.add_argument(
         "--host",
         metavar="PUBLIC_HOST",
-        type=_word(_HOST),
-        help="how Asterisk reaches this server [default: $PUBLIC_ASSISTANT_HOST, or where it listens]",
+        type=_matching(_HOST),
+        help="address of this server for Asterisk [default: $PUBLIC_ASSISTANT_HOST, or where it listens]",
     )
     parser.add_argument(
-        "--http", metavar="URL", type=http_url, help="how Asterisk reaches its HTTP port [default: of the settings]"
+        "--http", metavar="URL", type=http_url, help="address of its HTTP port for Asterisk [default: of the settings]"
     )
     parser.add_argument(
         "--ca-file",
         metavar="FILE",
-        type=_word(_FILE),
-        help="on Asterisk's machine, the certificate of your own authority, which signed the server's",
+        type=_matching(_FILE),
+        help="certificate (on Asterisk's machine) of the private CA that signed the server's",
     )
-    parser.add_argument("--transfer", action="store_true", help="with the lines that ask where a transferred call goes")
+    parser.add_argument("--transfer", action="store_true", help="add the lines that carry out a transfer")
     parser.add_argument(
         "--stasis",
         action="store_true",
-        help="calls go to the server's Stasis application instead: there is no API key in the dialplan",
+        help="send calls to the server's Stasis application: the dialplan holds no API key",
     )
-    parser.add_argument("--credential", metavar="NAME", help="of the vault: the lines for its ARI")
-    parser.add_argument("--with-key", action="store_true", help="put the API key in, not where it is to be found")
+    parser.add_argument("--credential", metavar="NAME", help="print ARI's lines for this credential of the vault")
+    parser.add_argument("--with-key", action="store_true", help="print the API key instead of its location")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]")
 
 
-def _dialplan(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
+def _dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = Settings.from_mapping(environ)
-    if words.stasis:
-        parts, modules = [_stasis_dialplan(words, environ, settings)], stasis_modules()
-    elif words.transport == "websocket":
-        values, ca_file = _values(words, environ, settings), words.ca_file or ""
+    if arguments.stasis:
+        parts, modules = [_stasis_dialplan(arguments, environ, settings)], stasis_modules()
+    elif arguments.transport == "websocket":
+        values, ca_file = _values(arguments, environ, settings), arguments.ca_file or ""
         parts = [
-            websocket_dialplan(values, ca_file, transfer=words.transfer),
-            websocket_outbound_dialplan(ca_file, transfer=words.transfer),
+            websocket_dialplan(values, ca_file, transfer=arguments.transfer),
+            websocket_outbound_dialplan(ca_file, transfer=arguments.transfer),
             websocket_client_conf(values, ca_file),
         ]
         modules = websocket_modules()
     else:
-        values = _values(words, environ, settings)
+        values = _values(arguments, environ, settings)
         parts = [
-            audiosocket_dialplan(values, transfer=words.transfer),
-            audiosocket_outbound_dialplan(transfer=words.transfer),
+            audiosocket_dialplan(values, transfer=arguments.transfer),
+            audiosocket_outbound_dialplan(transfer=arguments.transfer),
         ]
         modules = audiosocket_modules()
-    ari = _ari_values(words, environ)
+    ari = _ari_values(arguments, environ)
     print("\n".join([*parts, http_conf(ari), ari_conf(ari), modules_conf(modules)]), end="")
     return 0
 
 
-def _stasis_dialplan(words: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> str:
-    if words.transport == "websocket":
-        raise UsageError("with --stasis the media is AudioSocket: leave --transport out")
-    words.credential = words.credential or _only_credential(words, environ)
-    app = app_name(settings.ari_app, words.credential)
-    return stasis_dialplan(app, words.assistant or first_assistant(settings), transfer=words.transfer)
+def _stasis_dialplan(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> str:
+    if arguments.transport == "websocket":
+        raise UsageError("--stasis uses AudioSocket: omit --transport")
+    arguments.credential = arguments.credential or _only_credential(arguments, environ)
+    app = app_name(settings.ari_app, arguments.credential)
+    return stasis_dialplan(app, arguments.assistant or first_assistant(settings), transfer=arguments.transfer)
 
 
-def _only_credential(words: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    entries = open_vault(state_directory(words.state_dir, environ), environ).list()
+def _only_credential(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    entries = open_vault(arguments.state_dir, environ).list()
     if len(entries) != 1:
         raise UsageError(
-            "the application's name ends with the name of the credential that this Asterisk has in the vault: name it"
-            " (--credential)"
+            "the application's name ends with the credential's name: name this Asterisk's credential (--credential)"
         )
     return entries[0].name
 
 
-def _values(words: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> DialplanValues:
-    http_host = bracketed(words.host) if words.host else settings.public_host(settings.http_host)
-    audiosocket_host = bracketed(words.host) if words.host else settings.public_host(settings.audiosocket_host)
-    if not words.http and (settings.http_endpoint or not settings.http_port) and not settings.https_endpoint:
-        raise UsageError("the settings do not say at which port HTTP is: name its address (--http)")
-    if words.transport == "audiosocket" and (settings.audiosocket_endpoint or not settings.audiosocket_port):
-        raise UsageError("the settings do not say at which port AudioSocket is: set AUDIOSOCKET__PORT")
+def _values(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> DialplanValues:
+    host = bracketed(arguments.host) if arguments.host else ""
+    if not arguments.http and (settings.http_endpoint or not settings.http_port) and not settings.https_endpoint:
+        raise UsageError("the settings do not name the HTTP port: name the address (--http)")
+    if arguments.transport == "audiosocket" and (settings.audiosocket_endpoint or not settings.audiosocket_port):
+        raise UsageError("the settings do not name the AudioSocket port: set AUDIOSOCKET__PORT")
     return DialplanValues(
-        api_key=_key(words, environ),
-        http_url=words.http or _public_url(http_host, settings),
-        audiosocket_host=audiosocket_host,
+        api_key=_key(arguments, environ),
+        http_url=arguments.http or _public_url(host or settings.public_host(settings.http_host), settings),
+        audiosocket_host=host or settings.public_host(settings.audiosocket_host),
         audiosocket_port=settings.audiosocket_port,
-        assistant_id=words.assistant or first_assistant(settings),
+        assistant_id=arguments.assistant or first_assistant(settings),
     )
 
 
 def _public_url(host: str, settings: Settings) -> str:
-    """The address with TLS, if there is one."""
+    """The server's address, with TLS if it has any."""
     if not settings.https_endpoint:
         return f"http://{host}:{settings.http_port}"
-    # ssl:PORT:..., whose port may be named, too
+    # ssl:PORT:... or ssl:port=PORT:...
     found = re.match(r"ssl:(?:port=)?(\d+)(?::|$)", settings.https_endpoint)
     if found is None:
-        raise UsageError("the settings do not say at which port HTTPS is: name its address (--http)")
+        raise UsageError("the settings do not name the HTTPS port: name the address (--http)")
     return f"https://{host}" if found[1] == "443" else f"https://{host}:{found[1]}"
 
 
 def first_assistant(settings: Settings) -> str:
-    """The first assistant that the settings name, or the one of the examples."""
+    """The first assistant that the settings name, else the examples' one."""
     ids = (rule.partition("=")[0].strip() for rule in settings.assistant)
     return next((name for name in ids if _ASSISTANT.fullmatch(name)), DEFAULT_ASSISTANT)
 
 
-def _key(words: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """The API key, or words for where it is."""
-    if words.with_key:
+def _key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """The API key, or a placeholder that names its location."""
+    if arguments.with_key:
         try:
-            return find_api_key(words.key_file, words.state_dir, environ)
+            return find_api_key(arguments.key_file, arguments.state_dir, environ)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    if words.key_file is None and environ.get("RAPIDA_API_KEY"):
+    if arguments.key_file is None and environ.get("RAPIDA_API_KEY"):
         return "<the key in $RAPIDA_API_KEY>"
-    return f"<the key in {words.key_file or state_directory(words.state_dir, environ) / KEY_FILE}>"
+    return f"<the key in {arguments.key_file or arguments.state_dir / KEY_FILE}>"
 
 
-def _ari_values(words: argparse.Namespace, environ: Mapping[str, str]) -> AriValues:
-    if words.credential is None:
+def _ari_values(arguments: argparse.Namespace, environ: Mapping[str, str]) -> AriValues:
+    if arguments.credential is None:
         return AriValues()
-    credential = open_vault(state_directory(words.state_dir, environ), environ).get(words.credential)
+    credential = open_vault(arguments.state_dir, environ).get(arguments.credential)
     return AriValues(
         url=credential.ari_url,
         user=credential.ari_user,
@@ -174,12 +171,12 @@ def _ari_values(words: argparse.Namespace, environ: Mapping[str, str]) -> AriVal
     )
 
 
-def _word(pattern: re.Pattern[str]) -> Any:
-    """What a dialplan takes as it is: nothing that ends an argument, or is expanded."""
+def _matching(pattern: re.Pattern[str]) -> Any:
+    """An argument type for text that a dialplan neither splits nor expands."""
 
-    def parse(word: str) -> str:
-        if not pattern.fullmatch(word):
-            raise argparse.ArgumentTypeError("it holds a character that has no place in a dialplan, or is too long")
-        return word
+    def parse(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise argparse.ArgumentTypeError("it is too long, or holds a character that is not allowed in a dialplan")
+        return text
 
     return parse

@@ -1,4 +1,4 @@
-"""``rapida-media-ctl doctor``: what is wrong with an installation, and what to do about it."""
+"""``rapida-media-ctl doctor``: checks an installation, and advises how to repair it."""
 
 from __future__ import annotations
 
@@ -22,48 +22,43 @@ from rapida_twisted.errors import RapidaError, SettingsError, StartError
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.settings import Settings
-from rapida_twisted.tools.api_key import find_api_key, state_directory
+from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
-from rapida_twisted.tools.ctl.server_client import Server, ServerRefused, with_server
+from rapida_twisted.tools.ctl.server_client import ServerClient, ServerRefused, run_with_server
 
 __all__ = ["add_commands", "findings_text"]
 
 CONNECT_S = 5.0
-_PRINT_IT = "rapida-media-ctl dialplan prints the lines"
+_DIALPLAN_ADVICE = "rapida-media-ctl dialplan prints the lines"
 
 
 def add_commands(commands: Any) -> None:
-    """Add ``doctor``."""
     parser = add_command(
-        commands, "doctor", _doctor, "check this installation, and tell what to do about it", server=True, key=True
+        commands, "doctor", _doctor, "check this installation, and advise how to repair it", server=True, key=True
     )
-    parser.add_argument("--credential", metavar="NAME", help="look at this one's Asterisk alone")
+    parser.add_argument("--credential", metavar="NAME", help="check only the Asterisk of this credential")
     parser.add_argument(
         "--transport",
         choices=("audiosocket", "websocket"),
-        help="what must work [default: one of them, the other is a warning]",
+        help="transport that must work [default: either; report the other as a warning]",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _doctor(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
+def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = Settings.from_mapping(environ)
-    vault = open_vault(state_directory(words.state_dir, environ), environ)
-    findings: list[Finding] = []
+    vault = open_vault(arguments.state_dir, environ)
 
-    async def look(server: Server) -> None:
-        findings.extend(await _Doctor(words, environ, settings, vault, server).examine())
+    async def examine(server: ServerClient) -> list[Finding]:
+        return await _Doctor(arguments, environ, settings, vault, server).examine()
 
-    with_server(words.http, None, look)
-    if words.json:
-        print(json.dumps([asdict(finding) for finding in findings]))
-    else:
-        print(findings_text(findings))
+    findings = run_with_server(arguments.http, None, examine)
+    print(json.dumps([asdict(finding) for finding in findings]) if arguments.json else findings_text(findings))
     return int(any(finding.level is Level.BAD for finding in findings))
 
 
 def findings_text(findings: list[Finding]) -> str:
-    """A line for each finding, and below it what to do."""
+    """A line for each finding, followed by a line with its advice."""
     lines = []
     for finding in findings:
         lines.append(f"{finding.level.value:<5}{printable(finding.what)}")
@@ -76,9 +71,14 @@ class _Doctor:
     """One examination."""
 
     def __init__(
-        self, words: argparse.Namespace, environ: Mapping[str, str], settings: Settings, vault: Vault, server: Server
+        self,
+        arguments: argparse.Namespace,
+        environ: Mapping[str, str],
+        settings: Settings,
+        vault: Vault,
+        server: ServerClient,
     ) -> None:
-        self._words = words
+        self._arguments = arguments
         self._environ = environ
         self._settings = settings
         self._vault = vault
@@ -86,135 +86,129 @@ class _Doctor:
         self._reactor = server.reactor
 
     async def examine(self) -> list[Finding]:
-        """Look at everything."""
-        findings = await self._look_at_server()
+        findings = await self._check_server()
         server_is_up = findings[0].level is Level.OK
         try:
             entries = self._vault.list()
         except (SettingsError, StartError) as error:
-            advice = "bring the right master key back (VAULT__MASTER_KEY, VAULT__MASTER_KEY_FILE, or vault-key)"
+            advice = "restore the right master key (VAULT__MASTER_KEY, VAULT__MASTER_KEY_FILE, or vault-key)"
             return [*findings, Finding(Level.BAD, str(error), advice)]
-        names = [entry.name for entry in entries if self._words.credential in (None, entry.name)]
-        if self._words.credential and not names:
-            raise UsageError(f"the vault has no credential {self._words.credential!r}")
+        names = [entry.name for entry in entries if self._arguments.credential in (None, entry.name)]
+        if self._arguments.credential and not names:
+            raise UsageError(f"the vault has no credential {self._arguments.credential!r}")
         if not names:
-            advice = "to place calls, and to have Asterisk looked at: rapida-media-ctl vault set NAME --ari-url ..."
+            advice = "to place calls, and to have Asterisk checked: rapida-media-ctl vault set NAME --ari-url ..."
             return [*findings, Finding(Level.SKIPPED, "Asterisk: the vault has no credential for its ARI", advice)]
-        looking = [Deferred.fromCoroutine(self._asterisk(name, server_is_up)) for name in names]
-        return findings + [finding for found in await gatherResults(looking) for finding in found]
+        checking = [Deferred.fromCoroutine(self._check_asterisk(name, server_is_up)) for name in names]
+        return findings + [finding for found in await gatherResults(checking) for finding in found]
 
     # The server
 
-    async def _look_at_server(self) -> list[Finding]:
-        url = self._words.http
+    async def _check_server(self) -> list[Finding]:
+        url = self._arguments.http
         try:
-            ready = await self._server.ask("/readyz")
+            ready = await self._server.request("/readyz")
         except RapidaError as error:
             advice = "start it (twistd rapida-media), or name its address (--http)"
             return [Finding(Level.BAD, f"the server at {url}: {error}", advice)]
         if ready.status != 200:
             what = f"the server at {url} takes no calls now ({ready.status})"
-            return [Finding(Level.BAD, what, "its log says why: it stops, or its call store does not work")]
+            return [Finding(Level.BAD, what, "see its log: it is stopping, or its call store does not work")]
         found = Finding(Level.OK, f"the server at {url} is up and ready")
         try:
-            key = find_api_key(self._words.key_file, self._words.state_dir, self._environ)
+            key = find_api_key(self._arguments.key_file, self._arguments.state_dir, self._environ)
         except ValueError as error:
             return [found, Finding(Level.BAD, str(error), "set RAPIDA_API_KEY, or name the key's file (--key-file)")]
-        if await self._is_accepted(key):
-            return [found, Finding(Level.OK, "the server accepts the API key that is here")]
+        if await self._accepts_key(key):
+            return [found, Finding(Level.OK, "the server accepts the local API key")]
         advice = "set RAPIDA_API_KEY or STATE_DIR as the server has it, or name the key's file (--key-file)"
-        return [found, Finding(Level.BAD, "the server does not accept the API key that is here", advice)]
+        return [found, Finding(Level.BAD, "the server does not accept the local API key", advice)]
 
-    async def _is_accepted(self, key: str) -> bool:
-        """Whether the server takes a key. It alone is asked, not what a dialplan calls it: that might be anybody."""
+    async def _accepts_key(self, key: str) -> bool:
+        """Whether the configured server accepts a key. The dialplan's address might belong to another server."""
         if not (key.isascii() and key.isprintable()):
             return False
         try:
-            reply = await Server(self._words.http, key, self._reactor).ask("/v1/calls", query={"limit": "1"})
+            response = await self._client(key).request("/v1/calls", query={"limit": "1"})
         except ServerRefused as refused:
-            # The key is known, and not for reading.
+            # 403: a known key without the scope "read".
             return refused.status == 403
-        return reply.status == 200
+        return response.status == 200
 
-    async def _registers_calls(self, key: str) -> bool:
-        """Whether the server takes a key for what a dialplan does; no call is registered."""
-        if not await self._is_accepted(key):
+    async def _can_register(self, key: str) -> bool:
+        """Whether the server accepts a key for the dialplan's requests; registers no call."""
+        if not await self._accepts_key(key):
             return False
         try:
-            await Server(self._words.http, key, self._reactor).ask(f"/v1/talk/asterisk/ctx/{UUID(int=0)}/next")
+            await self._client(key).request(f"/v1/talk/asterisk/ctx/{UUID(int=0)}/next")
         except ServerRefused:
             return False
         return True
 
+    def _client(self, key: str) -> ServerClient:
+        return ServerClient(self._arguments.http, key, self._reactor)
+
     # Asterisk
 
-    async def _asterisk(self, name: str, server_is_up: bool) -> list[Finding]:
+    async def _check_asterisk(self, name: str, server_is_up: bool) -> list[Finding]:
         client, pool = make_client(self._reactor, self._settings.tls_ca_file)
         ari = AriClient(
-            self._vault.get(name),
-            treq_client=client,
-            reactor=self._reactor,
-            timeout_s=self._settings.ari_timeout_s,
+            self._vault.get(name), treq_client=client, reactor=self._reactor, timeout_s=self._settings.ari_timeout_s
         )
-        transports = [self._words.transport] if self._words.transport else []
-        findings, values = await examine_asterisk(ari, transports, time.time)
+        transports = [self._arguments.transport] if self._arguments.transport else []
+        findings, globals_ = await examine_asterisk(ari, transports, time.time)
         await pool.closeCachedConnections()
-        if values is None:
-            return findings
-        return findings + await self._dialplan(name, values, server_is_up)
+        return findings if globals_ is None else findings + await self._check_dialplan(name, globals_, server_is_up)
 
-    async def _dialplan(self, name: str, values: Mapping[str, str], server_is_up: bool) -> list[Finding]:
-        """What the dialplan says of this server."""
-        key = values.get("RAPIDA_API_KEY")
-        url = values.get("RAPIDA_URL") or (f"https://{values['RAPIDA_HOST']}" if values.get("RAPIDA_HOST") else "")
+    async def _check_dialplan(self, name: str, globals_: Mapping[str, str], server_is_up: bool) -> list[Finding]:
+        """Compare the dialplan's ``[globals]`` with this server."""
+        key, host = globals_.get("RAPIDA_API_KEY"), globals_.get("RAPIDA_HOST")
+        url = globals_.get("RAPIDA_URL") or (f"https://{host}" if host else "")
         if not key and not url:
             what = f"{name}: the dialplan names no server (no RAPIDA_URL in its [globals])"
-            return [Finding(Level.WARNING, what, f"{_PRINT_IT}; with Stasis (--stasis) it needs none")]
-        findings = [await self._address(name, url)]
-        if values.get("RAPIDA_AS_HOST") or values.get("RAPIDA_PORT"):
-            findings.append(await self._port(name, values))
+            return [Finding(Level.WARNING, what, f"{_DIALPLAN_ADVICE}; a dialplan with Stasis (--stasis) needs none")]
+        findings = [await self._check_address(name, url)]
+        if globals_.get("RAPIDA_AS_HOST") or globals_.get("RAPIDA_PORT"):
+            findings.append(await self._check_port(name, globals_))
         if not server_is_up:
-            return [*findings, Finding(Level.SKIPPED, f"{name}: the dialplan's API key: the server can't be asked")]
-        if key and await self._registers_calls(unquote(key)):
+            what = f"{name}: the dialplan's API key: the server does not answer"
+            return [*findings, Finding(Level.SKIPPED, what)]
+        if key and await self._can_register(unquote(key)):
             return [*findings, Finding(Level.OK, f"{name}: the server accepts the dialplan's RAPIDA_API_KEY")]
         what = f"{name}: the server does not accept the dialplan's RAPIDA_API_KEY"
-        advice = f"put the server's key into extensions.conf ({_PRINT_IT}, with --with-key the key too), and reload it"
+        advice = f"put the server's key into extensions.conf ({_DIALPLAN_ADVICE}; add --with-key), and reload it"
         return [*findings, Finding(Level.BAD, what, advice)]
 
-    async def _address(self, name: str, url: str) -> Finding:
+    async def _check_address(self, name: str, url: str) -> Finding:
         what = f"{name}: the dialplan's HTTP address {url}"
+        advice = f"correct RAPIDA_URL: {_DIALPLAN_ADVICE}"
         try:
             http_url(url)
-            reply = await Server(url.rstrip("/"), None, self._reactor).ask("/healthz", timeout_s=CONNECT_S)
+            response = await ServerClient(url.rstrip("/"), None, self._reactor).request("/healthz", timeout_s=CONNECT_S)
         except (argparse.ArgumentTypeError, RapidaError) as error:
-            return Finding(Level.BAD, f"{what} is not reached from here: {error}", f"mend RAPIDA_URL: {_PRINT_IT}")
-        if reply.status != 200:
-            what += f" is not that of a rapida-media server ({reply.status})"
-            return Finding(Level.BAD, what, f"mend RAPIDA_URL: {_PRINT_IT}")
-        return Finding(Level.OK, f"{what} is reached (tried from here, not from Asterisk)")
+            return Finding(Level.BAD, f"{what} is not reachable from here: {error}", advice)
+        if response.status != 200:
+            return Finding(Level.BAD, f"{what} is not that of a rapida-media server ({response.status})", advice)
+        return Finding(Level.OK, f"{what} is reachable (tried from here, not from Asterisk)")
 
-    async def _port(self, name: str, values: Mapping[str, str]) -> Finding:
-        host, port = values.get("RAPIDA_AS_HOST", ""), values.get("RAPIDA_PORT", "")
+    async def _check_port(self, name: str, globals_: Mapping[str, str]) -> Finding:
+        host, port = globals_.get("RAPIDA_AS_HOST", ""), globals_.get("RAPIDA_PORT", "")
         what = f"{name}: the dialplan's AudioSocket address {host}:{port}"
         number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
         try:
             address = urlsplit(f"//{host}").hostname or ""
-            await _connect(address, number, self._reactor)
+            if not address or not 0 < number < 65536:
+                raise ValueError("this is no host and port")
+            endpoint = HostnameEndpoint(self._reactor, address, number, timeout=CONNECT_S)
+            await endpoint.connect(Factory.forProtocol(_ConnectProbe))
         except Exception as error:
-            advice = f"mend RAPIDA_AS_HOST and RAPIDA_PORT ({_PRINT_IT}), or let the server listen there"
-            return Finding(Level.BAD, f"{what} is not reached from here: {error}", advice)
-        return Finding(Level.OK, f"{what} is reached (tried from here, not from Asterisk)")
+            advice = f"correct RAPIDA_AS_HOST and RAPIDA_PORT ({_DIALPLAN_ADVICE}), or let the server listen there"
+            return Finding(Level.BAD, f"{what} is not reachable from here: {error}", advice)
+        return Finding(Level.OK, f"{what} is reachable (tried from here, not from Asterisk)")
 
 
-async def _connect(host: str, port: int, reactor: Any) -> None:
-    """Connect, and hang up at once; whatever prevents it is raised."""
-    if not host or not 0 < port < 65536:
-        raise ValueError("that is no host and port")
-    await HostnameEndpoint(reactor, host, port, timeout=CONNECT_S).connect(Factory.forProtocol(_Knock))
-
-
-class _Knock(Protocol):
-    """Hangs up as soon as the door opens."""
+class _ConnectProbe(Protocol):
+    """Closes its connection at once."""
 
     def connectionMade(self) -> None:
         if self.transport is not None:

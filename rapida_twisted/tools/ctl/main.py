@@ -1,4 +1,4 @@
-"""``rapida-media-ctl``: what an operator does with a rapida-media server from a shell."""
+"""``rapida-media-ctl``: an operator's commands for a rapida-media server, from a shell."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rapida_twisted.errors import RapidaError
 from rapida_twisted.settings import read_env_file
+from rapida_twisted.tools.api_key import state_directory
 from rapida_twisted.tools.ctl import calls, dial, dialplan, doctor, key, vault
 from rapida_twisted.tools.ctl.options import GroupedHelp, UsageError
 
@@ -17,46 +18,43 @@ __all__ = ["main", "make_parser"]
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line. Each subcommand sets ``run``, which is called with the words and the environment."""
+    """The command line. Each subcommand sets ``run``, which takes the parsed arguments and the environment."""
     parser = argparse.ArgumentParser(
         prog="rapida-media-ctl",
         formatter_class=GroupedHelp,
         allow_abbrev=False,
-        description="What an operator does with a rapida-media server: its calls, its keys, its vault, its dialplan.",
-        epilog="No password and no key is ever an option's value: every user of a machine can read a command line."
-        " Exit codes: 0 done, 1 it could not be done, 2 the command line can't be used.",
+        description="Operates a rapida-media server: its calls, keys, vault and dialplan.",
+        epilog="No option takes a password or a key: every user of a machine can read a command line."
+        " Exit codes: 0 success, 1 failure, 2 wrong command line.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    calls.add_commands(commands)
-    dial.add_commands(commands)
-    vault.add_commands(commands)
-    key.add_commands(commands)
-    dialplan.add_commands(commands)
-    doctor.add_commands(commands)
+    for module in (calls, dial, vault, key, dialplan, doctor):
+        module.add_commands(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
-    words = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    arguments = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    code = 1
     try:
-        code = words.run(words, _environment(words))
+        environ = _environment(arguments)
+        arguments.state_dir = state_directory(arguments.state_dir, environ)
+        code = arguments.run(arguments, environ)
         sys.stdout.flush()
     except UsageError as error:
-        words.parser.error(str(error))
+        arguments.parser.error(str(error))
     except (RapidaError, ValueError) as error:
         print(f"rapida-media-ctl: {error}", file=sys.stderr)
-        code = 1
     except KeyboardInterrupt:
-        code = 1
+        pass
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python shall not try to write the rest at its end.
+        # The reader closed the pipe; Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     raise SystemExit(code)
 
 
-def _environment(words: argparse.Namespace) -> Mapping[str, str]:
-    """The environment, and below it the env file that the server was given."""
-    environ = {name: word for name, word in os.environ.items() if word}
-    return environ if words.env_file is None else ChainMap(environ, read_env_file(str(words.env_file)))
+def _environment(arguments: argparse.Namespace) -> Mapping[str, str]:
+    """The environment, and below it the server's env file."""
+    environ = {name: value for name, value in os.environ.items() if value}
+    return environ if arguments.env_file is None else ChainMap(environ, read_env_file(str(arguments.env_file)))

@@ -1,4 +1,4 @@
-"""What the subcommands of ``rapida-media-ctl`` have in common: their options, and the words in them."""
+"""Options and argument types that the subcommands of ``rapida-media-ctl`` share."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = [
 ]
 
 Run = Callable[[argparse.Namespace, Mapping[str, str]], int]
-"""Does what a command line says; gives the exit code."""
+"""Runs a subcommand with its parsed arguments and the environment; returns the exit code."""
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 class UsageError(ValueError):
-    """The command line can't be used; found out only after it was parsed."""
+    """The command line is wrong in a way that the parser does not see."""
 
 
 class GroupedHelp(argparse.HelpFormatter):
-    """Help with room for the commands' names."""
+    """Help with room for the longest command."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32)
@@ -45,15 +45,15 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Add a subcommand.
 
-    :param commands: what ``add_subparsers()`` gave.
-    :param server: whether it talks to the server.
-    :param key: whether it needs an API key.
+    :param commands: the result of ``add_subparsers()``.
+    :param server: adds ``--http``.
+    :param key: adds ``--key-file``.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
         description=f"{help[0].upper()}{help[1:]}.",
-        # Else --password would be --password-file, and a password the name of a file, which errors tell.
+        # With abbreviations --password means --password-file, and an error message would print the password.
         allow_abbrev=False,
     )
     parser.set_defaults(run=run, parser=parser)
@@ -63,7 +63,7 @@ def add_command(
         type=Path,
         help="the server's state directory [default: $STATE_DIR, or ~/.local/state/rapida-media]",
     )
-    parser.add_argument("--env-file", metavar="FILE", type=Path, help="the server's file of NAME=value lines")
+    parser.add_argument("--env-file", metavar="FILE", type=Path, help="the server's file of NAME=value settings")
     if server:
         parser.add_argument(
             "--http", metavar="URL", type=http_url, default=DEFAULT_URL, help=f"the server [default: {DEFAULT_URL}]"
@@ -77,9 +77,9 @@ def add_command(
 
 
 def refuse_secret(parser: argparse.ArgumentParser, *options: str, instead: str) -> None:
-    """Refuse options that would put a secret on the command line, without repeating what was given.
+    """Refuse options that would put a secret on the command line, without repeating the secret.
 
-    :param instead: what to do instead.
+    :param instead: how to pass the secret, for the message.
     """
 
     class Refusal(argparse.Action):
@@ -92,32 +92,30 @@ def refuse_secret(parser: argparse.ArgumentParser, *options: str, instead: str) 
     parser.add_argument(*options, action=Refusal, help=argparse.SUPPRESS)
 
 
-def http_url(word: str) -> str:
-    """The address of an HTTP server, without a slash at its end."""
+def http_url(text: str) -> str:
+    """The address of an HTTP server, without a trailing slash."""
     try:
-        parts = urlsplit(word)
+        parts = urlsplit(text)
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         known = False
-    if not known or not word.isascii() or not word.isprintable() or "@" in word or "?" in word or "#" in word:
-        raise argparse.ArgumentTypeError(f"expected an address such as {DEFAULT_URL}, not {printable(word)!r}")
-    return word.rstrip("/")
+    if not known or not text.isascii() or not text.isprintable() or "@" in text or "?" in text or "#" in text:
+        raise argparse.ArgumentTypeError(f"expected an address such as {DEFAULT_URL}, not {printable(text)!r}")
+    return text.rstrip("/")
 
 
-def context_id(word: str) -> str:
+def context_id(text: str) -> str:
     """A contextId in its canonical form."""
     try:
-        return str(uuid.UUID(word))
+        return str(uuid.UUID(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a contextId is a UUID, not {printable(word)!r}") from None
+        raise argparse.ArgumentTypeError(f"a contextId is a UUID, not {printable(text)!r}") from None
 
 
 def whole_number(smallest: int, largest: int) -> Callable[[str], int]:
-    """A whole number within limits."""
-
-    def parse(word: str) -> int:
-        if not (word.isascii() and word.isdigit() and len(word) < 10 and smallest <= int(word) <= largest):
-            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {largest}, not {word!r}")
-        return int(word)
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and smallest <= int(text) <= largest):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {largest}, not {text!r}")
+        return int(text)
 
     return parse

@@ -1,4 +1,4 @@
-"""Asking the running server over its HTTP interface."""
+"""Sends requests to the running server's HTTP interface."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.ctl.options import UsageError
 
-__all__ = ["NoAnswer", "Reply", "Server", "ServerRefused", "ask_server", "key_for", "refused", "with_server"]
+__all__ = [
+    "NoResponse",
+    "Response",
+    "ServerClient",
+    "ServerRefused",
+    "key_for",
+    "refusal",
+    "request",
+    "run_with_server",
+]
 
 T = TypeVar("T")
 
@@ -39,9 +48,9 @@ _ADVICE = {
 
 
 class ServerRefused(RapidaError):
-    """The server did not do what it was asked, or gave no answer. The text is one sentence.
+    """The server refused a request, or did not answer. The text is one sentence.
 
-    :param status: of HTTP, if the key was refused.
+    :param status: the HTTP status if the server refused the key.
     """
 
     def __init__(self, text: str, status: int = 0) -> None:
@@ -49,34 +58,33 @@ class ServerRefused(RapidaError):
         self.status = status
 
 
-class NoAnswer(ServerRefused):
-    """The server gave no answer.
+class NoResponse(ServerRefused):
+    """The server did not answer.
 
-    :param asked: whether it may have got the question.
+    :param may_have_arrived: whether the server may have received the request.
     """
 
-    def __init__(self, message: str, *, asked: bool) -> None:
+    def __init__(self, message: str, *, may_have_arrived: bool) -> None:
         super().__init__(message)
-        self.asked = asked
+        self.may_have_arrived = may_have_arrived
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What the server answered."""
+class Response:
+    """A response of the server."""
 
     status: int
     content: Any
-    """Of JSON; None if it was none."""
+    """The decoded JSON; None for any other body."""
     reason: str = ""
-    """Why it refused, in its own words."""
+    """The server's reason for a refusal."""
 
 
-class Server:
-    """A running server, in a reactor that runs for a conversation with it.
+class ServerClient:
+    """A client of one running server.
 
     :param url: such as ``http://127.0.0.1:8080``.
-    :param api_key: None: what is asked needs none.
-    :param reactor: for whatever else happens in the conversation, too.
+    :param api_key: None for requests that need no key.
     """
 
     def __init__(self, url: str, api_key: str | None, reactor: Any) -> None:
@@ -87,7 +95,7 @@ class Server:
             self._headers["x-api-key"] = api_key
         self._client = HTTPClient(Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S))
 
-    async def ask(
+    async def request(
         self,
         path: str,
         method: str = "GET",
@@ -95,55 +103,54 @@ class Server:
         query: Mapping[str, str] = MappingProxyType({}),
         body: Any = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
-    ) -> Reply:
-        """Ask.
+    ) -> Response:
+        """Send one request.
 
-        :param query: empty words are left out.
-        :param body: sent as JSON; None: there is none.
-        :raises NoAnswer: there was none.
-        :raises ServerRefused: the key was refused.
+        :param query: parameters with an empty value are left out.
+        :param body: sent as JSON unless None.
+        :raises NoResponse: the server did not answer.
+        :raises ServerRefused: the server refused the key.
         """
-        asking = Deferred.fromCoroutine(self._ask(method, path, query, body))
+        requesting = Deferred.fromCoroutine(self._request(method, path, query, body))
         try:
-            reply = await asking.addTimeout(timeout_s, self.reactor)
+            response = await requesting.addTimeout(timeout_s, self.reactor)
         except CancelledError:
             raise
         except DeferredTimeout:
-            raise NoAnswer(f"{self._url} gave no answer within {timeout_s:g} s", asked=True) from None
+            raise NoResponse(f"{self._url} did not answer within {timeout_s:g} s", may_have_arrived=True) from None
         except Exception as error:
-            reason, asked = printable(error_text(error)), not isinstance(error, ConnectError | DNSLookupError)
+            reason, may_have_arrived = printable(error_text(error)), not isinstance(error, ConnectError | DNSLookupError)
         else:
-            if reply.status in _ADVICE:
-                reason = reply.reason or "the key was refused"
-                raise ServerRefused(f"{reason} ({reply.status}); {_ADVICE[reply.status]}", reply.status)
-            return reply
+            if response.status in _ADVICE:
+                reason = response.reason or "the server refused the key"
+                raise ServerRefused(f"{reason} ({response.status}); {_ADVICE[response.status]}", response.status)
+            return response
         where = "is the server running, and is this its HTTP address (--http)?"
-        raise NoAnswer(f"{self._url} does not answer ({reason}): {where}", asked=asked)
+        raise NoResponse(f"{self._url} does not answer ({reason}): {where}", may_have_arrived=may_have_arrived)
 
-    async def _ask(self, method: str, path: str, query: Mapping[str, str], content: Any) -> Reply:
+    async def _request(self, method: str, path: str, query: Mapping[str, str], content: Any) -> Response:
         headers = dict(self._headers)
         if content is not None:
             headers["content-type"] = "application/json"
-        words = {name: word for name, word in query.items() if word}
+        parameters = {name: value for name, value in query.items() if value}
         data = None if content is None else json.dumps(content).encode("ascii")
-        # A redirect would carry the key to somebody else.
+        # Following a redirect would send the key to another server.
         response = await self._client.request(
-            method, self._url + path, params=words, headers=headers, data=data, allow_redirects=False, unbuffered=True
+            method, self._url + path, params=parameters, headers=headers, data=data, allow_redirects=False, unbuffered=True
         )
         body = await read_body(response, LARGEST_BYTES)
-        answer = _json(body) if len(body) <= LARGEST_BYTES else None
-        return Reply(response.code, answer, _reason(response, answer))
+        received = _json(body) if len(body) <= LARGEST_BYTES else None
+        return Response(response.code, received, _reason(response, received))
 
 
-def with_server(url: str, api_key: str | None, conversation: Callable[[Server], Awaitable[T]]) -> T:
-    """Talk to a server, in a reactor that runs for this one conversation. May be called once in a process.
+def run_with_server(url: str, api_key: str | None, conversation: Callable[[ServerClient], Awaitable[T]]) -> T:
+    """Run a conversation with a server in the reactor; returns or raises its result. Once per process only.
 
-    :return: what came out of it; what it raises is raised.
-    :raises UsageError: the key can't be sent.
-    :raises KeyboardInterrupt: the process was told to end.
+    :raises UsageError: the key cannot be sent.
+    :raises KeyboardInterrupt: a signal stopped the process.
     """
     if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-        raise UsageError("an API key is one line of printable ASCII characters, and what was found is not")
+        raise UsageError("the API key is not one line of printable ASCII characters")
     results: list[T] = []
     errors: list[Exception] = []
     stopping: list[bool] = []
@@ -151,18 +158,18 @@ def with_server(url: str, api_key: str | None, conversation: Callable[[Server], 
     async def run(reactor: Any) -> None:
         reactor.addSystemEventTrigger("before", "shutdown", stopping.append, True)
         try:
-            results.append(await conversation(Server(url, api_key, reactor)))
+            results.append(await conversation(ServerClient(url, api_key, reactor)))
         except CancelledError:
             raise
         except Exception as error:
-            # A process that is told to end closes its connections: that is no news of the server.
+            # While the process stops, errors come from our own closing of the connections.
             if not stopping:
                 errors.append(error)
 
     try:
         react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
     except SystemExit:
-        # So react() ends, whatever became of it.
+        # react() always ends with it.
         pass
     if errors:
         raise errors[0]
@@ -171,27 +178,26 @@ def with_server(url: str, api_key: str | None, conversation: Callable[[Server], 
     return results[0]
 
 
-def ask_server(url: str, path: str, api_key: str | None = None, method: str = "GET", **parameters: str) -> Reply:
-    """Ask one question: see :func:`with_server` and :meth:`Server.ask`."""
-    return with_server(url, api_key, lambda server: server.ask(path, method, query=parameters))
+def request(url: str, path: str, api_key: str | None = None, method: str = "GET", **parameters: str) -> Response:
+    """Send one request: see :func:`run_with_server` and :meth:`ServerClient.request`."""
+    return run_with_server(url, api_key, lambda server: server.request(path, method, query=parameters))
 
 
-def key_for(words: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """The API key for the server that a command line means.
+def key_for(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """The API key for a command line's server.
 
     :raises UsageError: there is none.
     """
     try:
-        return find_api_key(words.key_file, words.state_dir, environ)
+        return find_api_key(arguments.key_file, arguments.state_dir, environ)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def refused(reply: Reply) -> ServerRefused:
-    """The error that an answer is when it is not the one that was asked for."""
-    if reply.reason:
-        return ServerRefused(f"{reply.reason} ({reply.status})")
-    return ServerRefused(f"what the server answered ({reply.status}) is not what a rapida-media server answers")
+def refusal(response: Response) -> ServerRefused:
+    """The error for an unexpected response."""
+    reason = response.reason or "this is not the response of a rapida-media server"
+    return ServerRefused(f"{reason} ({response.status})")
 
 
 def _json(body: bytes) -> Any:
@@ -202,7 +208,7 @@ def _json(body: bytes) -> Any:
 
 
 def _reason(response: Any, content: Any) -> str:
-    said = response.headers.getRawHeaders("X-Rapida-Error", [])
-    if not said and isinstance(content, dict) and isinstance(content.get("error"), str):
-        said = [content["error"]]
-    return printable(said[0])[:LONGEST_REASON] if said else ""
+    reasons = response.headers.getRawHeaders("X-Rapida-Error", [])
+    if not reasons and isinstance(content, dict) and isinstance(content.get("error"), str):
+        reasons = [content["error"]]
+    return printable(reasons[0])[:LONGEST_REASON] if reasons else ""

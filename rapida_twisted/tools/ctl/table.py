@@ -8,13 +8,11 @@ from rapida_twisted.net.untrusted_text import printable
 
 __all__ = ["table"]
 
-BETWEEN = "  "
+SEPARATOR = "  "
 
 
 def table(head: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns, as wide as their widest word; what would steer a terminal is taken out."""
-    lines = [[printable(word) for word in row] for row in ([head] if head else []) + list(rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        BETWEEN.join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    """Rows in columns as wide as their widest cell, without characters that control a terminal."""
+    lines = [[printable(cell) for cell in row] for row in ([head] if head else []) + list(rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(SEPARATOR.join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""``rapida-media-ctl vault``: the credentials of the state directory. No server is needed."""
+"""``rapida-media-ctl vault``: manages the ARI credentials of the state directory, without a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from rapida_twisted.asterisk.vault.master_key import KeyPlace, make_master_key
 from rapida_twisted.asterisk.vault.vault import Vault, VaultEntry, open_vault
 from rapida_twisted.credentials.secret_file import read_file
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.tools.api_key import state_directory
 from rapida_twisted.tools.ctl.options import UsageError, add_command, refuse_secret
 from rapida_twisted.tools.ctl.table import table
 
@@ -25,64 +24,65 @@ LONGEST_PASSWORD = 1024
 
 
 def add_commands(commands: Any) -> None:
-    """Add ``vault`` and its own subcommands."""
     vault = commands.add_parser(
         "vault",
         help="keep ARI credentials, encrypted",
-        description="Keeps ARI credentials in the state directory, encrypted. A running server sees each change.",
+        description="Keeps ARI credentials in the state directory, encrypted. A running server reads each change.",
     )
-    below = vault.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    setting = add_command(below, "set", _set, "keep a credential, in the place of the one of the same name")
-    setting.add_argument("name", metavar="NAME", help="what it is called")
-    setting.add_argument("--ari-url", metavar="URL", required=True, help="such as http://127.0.0.1:8088")
-    setting.add_argument("--ari-user", metavar="USER", required=True, help="the section's name in ari.conf")
-    setting.add_argument(
+    subcommands = vault.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    set_ = add_command(subcommands, "set", _set, "add a credential, or replace the one of the same name")
+    set_.add_argument("name", metavar="NAME", help="name of the credential")
+    set_.add_argument("--ari-url", metavar="URL", required=True, help="such as http://127.0.0.1:8088")
+    set_.add_argument("--ari-user", metavar="USER", required=True, help="section name in ari.conf")
+    set_.add_argument(
         "--password-file",
         metavar="FILE",
         type=Path,
-        help="file of the password [default: asked for; or standard input, if that is no terminal]",
+        help="file of the password [default: a prompt at a terminal, else standard input]",
     )
-    refuse_secret(setting, "--ari-password", "--password", instead="it is asked for, or name a file (--password-file)")
-    setting.add_argument("--endpoint-technology", metavar="TECH", default="PJSIP", help="[default: PJSIP]")
-    setting.add_argument("--trunk", metavar="NAME", default="", help="the endpoint or peer that calls leave by")
-    add_command(below, "list", _list, "show what is in the vault, without passwords")
-    showing = add_command(below, "show", _show, "show a credential, without its password")
-    showing.add_argument("name", metavar="NAME")
-    removing = add_command(below, "remove", _remove, "forget a credential")
-    removing.add_argument("name", metavar="NAME")
-    rotating = add_command(below, "rotate", _rotate, "encrypt the vault anew, with a new master key")
-    rotating.add_argument(
-        "--new-key-file", metavar="FILE", type=Path, help="file of the new master key [default: one is made]"
+    refuse_secret(
+        set_, "--ari-password", "--password", instead="type it at the prompt, or name a file (--password-file)"
+    )
+    set_.add_argument("--endpoint-technology", metavar="TECH", default="PJSIP", help="[default: PJSIP]")
+    set_.add_argument("--trunk", metavar="NAME", default="", help="endpoint or peer for outbound calls")
+    add_command(subcommands, "list", _list, "list the credentials, without passwords")
+    show = add_command(subcommands, "show", _show, "show a credential, without its password")
+    show.add_argument("name", metavar="NAME")
+    remove = add_command(subcommands, "remove", _remove, "remove a credential")
+    remove.add_argument("name", metavar="NAME")
+    rotate = add_command(subcommands, "rotate", _rotate, "encrypt the vault with a new master key")
+    rotate.add_argument(
+        "--new-key-file", metavar="FILE", type=Path, help="file of the new master key [default: generate one]"
     )
 
 
-def _set(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    place = _place(words, environ)
-    # All but the password is checked before that is asked for.
-    _credential(words, "x")
-    credential = _credential(words, _password(words.password_file))
+def _set(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    place = KeyPlace(arguments.state_dir, environ)
+    # Check everything else before the password prompt.
+    _credential(arguments, "x")
+    credential = _credential(arguments, _password(arguments.password_file))
     vault = Vault(place.vault_path, place.read_or_make(), place.read)
     replaced = vault.set(credential)
     print(f"{credential.name}: {'replaced' if replaced else 'kept'} in {place.vault_path}")
     return 0
 
 
-def _credential(words: argparse.Namespace, password: str) -> AriCredential:
+def _credential(arguments: argparse.Namespace, password: str) -> AriCredential:
     try:
         return AriCredential(
-            name=words.name,
-            ari_url=words.ari_url,
-            ari_user=words.ari_user,
+            name=arguments.name,
+            ari_url=arguments.ari_url,
+            ari_user=arguments.ari_user,
             ari_password=password,
-            endpoint_technology=words.endpoint_technology,
-            trunk=words.trunk,
+            endpoint_technology=arguments.endpoint_technology,
+            trunk=arguments.trunk,
         )
     except (SettingsError, ValueError) as error:
         raise UsageError(str(error)) from None
 
 
-def _list(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    entries = _vault(words, environ).list()
+def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    entries = open_vault(arguments.state_dir, environ).list()
     if not entries:
         print("the vault is empty")
         return 0
@@ -95,8 +95,8 @@ def _calls_leave_by(entry: VaultEntry) -> str:
     return f"{entry.endpoint_technology}, trunk {entry.trunk}" if entry.trunk else entry.endpoint_technology
 
 
-def _show(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    credential = _vault(words, environ).get(words.name)
+def _show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    credential = open_vault(arguments.state_dir, environ).get(arguments.name)
     rows = [
         ("name", credential.name),
         ("provider", "asterisk"),
@@ -110,38 +110,34 @@ def _show(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _remove(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    _vault(words, environ).remove(words.name)
-    print(f"{words.name}: removed")
+def _remove(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    open_vault(arguments.state_dir, environ).remove(arguments.name)
+    print(f"{arguments.name}: removed")
     return 0
 
 
-def _rotate(words: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    place = _place(words, environ)
+def _rotate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    place = KeyPlace(arguments.state_dir, environ)
     if not place.vault_path.exists():
         raise SettingsError(f"there is no vault in {place.state_dir}")
-    if place.path is None and words.new_key_file is None:
+    if place.path is None and arguments.new_key_file is None:
         raise SettingsError(
-            "the master key is in VAULT__MASTER_KEY, which can't be changed from here: put a new one into a file, name"
-            " it (--new-key-file), and set VAULT__MASTER_KEY to it afterwards"
+            "the master key is in VAULT__MASTER_KEY, which this command cannot change: put a new key into a file, name"
+            " the file (--new-key-file), then set VAULT__MASTER_KEY to the new key"
         )
     vault = open_vault(place.state_dir, environ)
-    new_key = make_master_key() if words.new_key_file is None else _read_secret(words.new_key_file, "master key")
+    new_key = (
+        make_master_key() if arguments.new_key_file is None else _read_secret(arguments.new_key_file, "master key")
+    )
     if place.path is None:
         vault.rotate(new_key)
-        print(f"the vault is encrypted anew; set VAULT__MASTER_KEY to the key in {words.new_key_file}, and restart")
+        print(
+            f"the vault has a new master key; set VAULT__MASTER_KEY to the key in {arguments.new_key_file}, and restart"
+        )
     else:
         vault.rotate(new_key, place.store)
-        print(f"the vault is encrypted anew; its master key is in {place.path}")
+        print(f"the vault has a new master key, in {place.path}")
     return 0
-
-
-def _place(words: argparse.Namespace, environ: Mapping[str, str]) -> KeyPlace:
-    return KeyPlace(state_directory(words.state_dir, environ), environ)
-
-
-def _vault(words: argparse.Namespace, environ: Mapping[str, str]) -> Vault:
-    return open_vault(state_directory(words.state_dir, environ), environ)
 
 
 # Secrets: from a file, a pipe or a terminal
@@ -153,29 +149,29 @@ def _password(file: Path | None) -> str:
     if sys.stdin is None or not sys.stdin.isatty():
         return _one_line(sys.stdin.buffer.read(LONGEST_PASSWORD + 3) if sys.stdin else b"", "the password")
     with warnings.catch_warnings():
-        # Rather no password than one that is seen.
+        # Fail rather than echo the password.
         warnings.simplefilter("error", GetPassWarning)
         try:
             password = getpass("ARI password: ")
             again = getpass("Once more: ")
         except (GetPassWarning, EOFError):
-            raise SettingsError("the password can't be asked for here: name a file (--password-file)") from None
+            raise SettingsError("this terminal cannot hide a password: name a file (--password-file)") from None
     if password != again:
-        raise SettingsError("these were two passwords; nothing was changed")
+        raise SettingsError("the two passwords differ; nothing was changed")
     return _one_line(password.encode("utf-8", "surrogateescape"), "the password")
 
 
 def _read_secret(path: Path, what: str) -> str:
     data = read_file(path, f"the {what} file")
     if data is None:
-        raise SettingsError(f"the {what} file {path} is not there")
+        raise SettingsError(f"the {what} file {path} does not exist")
     return _one_line(data, f"the {what} file {path}")
 
 
 def _one_line(data: bytes, what: str) -> str:
-    """The one line of text that the data are, without its end."""
+    """The data as one line of text, without its line ending."""
     line = data.removesuffix(b"\n").removesuffix(b"\r")
-    # Not strictly: that error would hold the bytes.
+    # A strict decoder's error would hold the secret.
     text = line.decode("utf-8", "replace")
     if not text:
         raise SettingsError(f"{what} is empty")

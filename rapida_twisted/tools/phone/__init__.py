@@ -1,1 +1,1 @@
-"""phone"""
+"""``rapida-phone``: a telephone without an Asterisk."""

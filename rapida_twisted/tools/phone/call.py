@@ -1,14 +1,14 @@
-"""One call of a phone: registered, connected, talked and listened through, ended, and measured on the way.
+"""One call of a phone: registers, connects, sends and receives audio, hangs up, and measures.
 
-The call knows nothing of its transport: a :class:`Line` carries it. Everything that happens at a time (frames,
-digits, the end) happens in the tick of a media clock, on absolute deadlines.
+The call knows no transport: a :class:`MediaConnection` carries it. The tick of a media clock does everything that has
+a time (frames, digits, the end), on absolute deadlines.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,17 +24,36 @@ from rapida_twisted.tools.phone.queue import QueueFigures
 from rapida_twisted.tools.phone.report import CallReport
 from rapida_twisted.tools.phone.sound import Recording, Sound
 
-__all__ = ["CallPlan", "Line", "PhoneCall", "SetUpFailed", "TimedDigit"]
+__all__ = ["CallPlan", "MediaConnection", "PhoneCall", "SetUpFailed", "TimedDigit", "connection_failed"]
 
 AFTER_LAST_S = 2.0
-"""How long a call goes on after its sound and its digits are over."""
+"""How long a call lasts after its sound and its digits."""
 LONGEST_S = 60.0
-"""How long a call goes on when nothing says how long."""
+"""How long a call lasts without a given duration."""
 CLOSE_TIMEOUT_S = 2.0
+
+_KEY_ADVICE = "set RAPIDA_API_KEY to one of its keys, or name the file that holds one (--key-file)"
+_ADVICE = {
+    0: "is the server running, and is this its address (--http)?",
+    401: _KEY_ADVICE,
+    403: _KEY_ADVICE,
+    404: "name an assistant that it has (--assistant)",
+    429: "try again, or place fewer calls at once (--rate)",
+    503: "it is full, about to stop, or cannot reach its store: try again, or see its log",
+}
 
 
 class SetUpFailed(Exception):
-    """A call did not come up; the text says why, and what can be done."""
+    """A call was not set up; the text says why, and advises."""
+
+
+def connection_failed(error: Exception, address: str) -> SetUpFailed:
+    """The error for a media connection that was not made.
+
+    :param address: the address to check, for the advice.
+    """
+    reason = str(error).rstrip(".")
+    return SetUpFailed(f"the media connection failed ({reason}): is the server running, and is this its {address}?")
 
 
 @dataclass(frozen=True, order=True)
@@ -47,18 +66,18 @@ class TimedDigit:
 
 @dataclass(frozen=True)
 class CallPlan:
-    """What a call is to do."""
+    """What a call does."""
 
     sound: Sound
     digits: tuple[TimedDigit, ...] = ()
     duration_s: float | None = None
-    """When to hang up; None: when sound and digits are over, plus 2 s, and after 60 s at the latest."""
+    """When to hang up; None: 2 s after sound and digits, and after 60 s at the latest."""
     save: Path | None = None
-    """The WAV file for what is heard."""
+    """The WAV file for the received audio."""
 
     @property
     def end_s(self) -> float:
-        """When the phone hangs up, if the server did not."""
+        """When the phone hangs up, if the server has not."""
         if self.duration_s is not None:
             return self.duration_s
         if self.sound.length_s is None:
@@ -73,26 +92,22 @@ class CallPlan:
         return replace(self, save=self.save.with_name(f"{self.save.stem}-{number}{self.save.suffix}"))
 
 
-class Line(Protocol):
-    """What carries a call: an AudioSocket connection, or whatever else a server listens to.
-
-    It tells the call of what happens: see the ``line_...`` methods there.
-    """
+class MediaConnection(Protocol):
+    """Carries a call's media, and calls its ``audio_...``, ``hang_up_received`` and ``connection_lost`` methods."""
 
     def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
-        """Send one frame; whether the server keeps up, else it was dropped."""
+        """Send one frame; False: dropped, since the server does not keep up."""
 
-    def send_digit(self, digit: str) -> None:
-        """Send a key."""
+    def send_digit(self, digit: str) -> None: ...
 
     def hang_up(self) -> None:
-        """End the call in the transport's orderly way; the call's ``line_gone`` follows."""
+        """End the call in the transport's orderly way; the call's ``connection_lost`` follows."""
 
     def abort(self) -> None:
-        """End it at once."""
+        """Close at once."""
 
     def queue_figures(self) -> QueueFigures | None:
-        """How the queue of what is to be heard went; None where there is none, and audio is heard as it comes."""
+        """The figures of the playback queue; None for a transport without one."""
 
 
 class PhoneCall:
@@ -100,8 +115,8 @@ class PhoneCall:
 
     :param number: counts a phone's calls, from 1.
     :param clock: its period is the packet time of the sound.
-    :param register: registers the call, and gives its contextId.
-    :param dial: opens the line of a contextId for a call, or fails with SetUpFailed.
+    :param register: registers the call, and returns its contextId.
+    :param dial: opens the media connection of a contextId for a call, or raises SetUpFailed.
     :param now: a monotonic time in seconds.
     """
 
@@ -113,7 +128,7 @@ class PhoneCall:
         clock: MediaClock,
         reactor: Any,
         register: Callable[[], Awaitable[str]],
-        dial: Callable[[UUID, PhoneCall], Awaitable[Line]],
+        dial: Callable[[UUID, PhoneCall], Awaitable[MediaConnection]],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.report = CallReport(number)
@@ -121,16 +136,16 @@ class PhoneCall:
         self.level = Level()
         self.round_trip = RoundTrip()
         self.up = False
-        """Whether the line is up."""
+        """Whether the media connection is up."""
+        self.now = now
         self._plan = plan
         self._clock = clock
         self._reactor = reactor
         self._register = register
         self._dial = dial
-        self.now = self._now = now
-        self._line: Line | None = None
+        self._connection: MediaConnection | None = None
         self._digits = deque(sorted(plan.digits))
-        self._frames: Iterator[bytes | None] = plan.sound.frames()
+        self._frames = plan.sound.frames()
         self._recording = Recording(plan.save) if plan.save is not None else None
         self._up_at_s = 0.0
         self._over: Deferred[None] = Deferred()
@@ -139,7 +154,7 @@ class PhoneCall:
         self._interrupted = False
 
     async def place(self) -> CallReport:
-        """Place the call, and wait for its end. Gives the report, whatever the server or the network did."""
+        """Place the call, and wait for its end. Returns the report, whatever the server or the network did."""
         self._setting_up = setting_up = Deferred.fromCoroutine(self._set_up())
         setting_up.addBoth(self._set_up_done)
         try:
@@ -150,24 +165,26 @@ class PhoneCall:
         return self.report
 
     def hang_up(self, reason: str) -> None:
-        """End the call from this side, in whatever state it is."""
+        """End the call from this side, in any state."""
         if self._setting_up is not None:
             self._interrupted = True
             self._setting_up.cancel()
-        elif self._line is not None and not self.report.ended_by:
+        elif self._connection is not None and not self.report.ended_by:
             self._end("phone", reason)
-            self._close(self._line)
+            self._connection.hang_up()
+            if not self._over.called:
+                self._overdue = self._reactor.callLater(CLOSE_TIMEOUT_S, self._connection.abort)
 
-    # What the clock says
+    # From the clock
 
     def tick(self) -> None:
         """Do what is due: digits, the end, one frame."""
-        line, elapsed_s = self._line, self._now() - self._up_at_s
-        if line is None or self.report.ended_by:
+        connection, elapsed_s = self._connection, self.now() - self._up_at_s
+        if connection is None or self.report.ended_by:
             return
         while self._digits and self._digits[0].at_s <= elapsed_s:
             digit = self._digits.popleft().digit
-            line.send_digit(digit)
+            connection.send_digit(digit)
             self.report.digits_sent += digit
         if elapsed_s >= self._plan.end_s:
             self.hang_up("its time was over")
@@ -175,61 +192,60 @@ class PhoneCall:
         frame = next(self._frames)
         if frame is None:
             return
-        if line.send_audio(frame):
+        if connection.send_audio(frame):
             self.report.frames_out += 1
         else:
             self.report.frames_dropped += 1
 
-    # What the line says
+    # From the connection
 
-    def line_said(self, samples: bytes) -> None:
-        """This left, as a perfect echo of it would be heard (s16le mono)."""
-        self.round_trip.sent(samples, self._now())
+    def audio_sent(self, samples: bytes) -> None:
+        """The connection sent audio; the samples (s16le mono) are what a perfect echo returns."""
+        self.round_trip.sent(samples, self.now())
 
-    def line_heard(self, samples: bytes, rate_hz: int, at_s: float | None = None) -> None:
-        """The server is heard: s16le mono.
+    def audio_received(self, samples: bytes, rate_hz: int, at_s: float | None = None) -> None:
+        """The server sent audio (s16le mono).
 
-        :param at_s: when, on the line's own clock; None: now.
+        :param at_s: when it is heard, on the connection's own clock; None: now.
         """
-        now_s = self._now()
+        now_s = self.now()
         self.arrivals.add(now_s if at_s is None else at_s, len(samples) / 2 / rate_hz)
         self.round_trip.heard(samples, now_s)
         self.level.add(samples)
+        self.silence_received(samples, rate_hz)
+
+    def silence_received(self, samples: bytes, rate_hz: int) -> None:
+        """A tick without audio, on a connection with a clock of its own: recorded, not measured."""
         if self._recording is not None:
             self._recording.add(samples, rate_hz)
 
-    def line_silent(self, samples: bytes, rate_hz: int) -> None:
-        """Nothing is heard for so long, on a line that has its own clock."""
-        if self._recording is not None:
-            self._recording.add(samples, rate_hz)
+    def hang_up_received(self, reason: str) -> None:
+        """The server ended the call; :meth:`connection_lost` follows."""
+        self._end("server", reason)
 
-    def line_hung_up(self, how: str) -> None:
-        """The server ended the call; :meth:`line_gone` follows."""
-        self._end("server", how)
-
-    def line_gone(self, problem: str) -> None:
-        """The line is no more; ``problem`` is empty for an orderly end."""
+    def connection_lost(self, problem: str) -> None:
+        """The connection is closed; ``problem`` is empty for an orderly end."""
         self._end("network" if problem else "server", problem or "it closed the connection")
         self.up = False
         if self._overdue is not None and self._overdue.active():
             self._overdue.cancel()
         if not self._over.called:
-            self._settle(problem)
+            self._complete_report(problem)
             self._over.callback(None)
 
     # Parts
 
     async def _set_up(self) -> None:
-        report, started_s = self.report, self._now()
+        report, started_s = self.report, self.now()
         report.context_id = await self._register()
-        registered_s = self._now()
+        registered_s = self.now()
         report.registration_ms = _ms(registered_s - started_s)
         try:
-            call = UUID(report.context_id)
+            call_id = UUID(report.context_id)
         except ValueError:
-            raise RegistrationRefused(0, "what the server answered is no contextId") from None
-        self._line = await self._dial(call, self)
-        self._up_at_s = self._now()
+            raise RegistrationRefused(0, "the server's response is not a contextId") from None
+        self._connection = await self._dial(call_id, self)
+        self._up_at_s = self.now()
         report.connection_ms = _ms(self._up_at_s - registered_s)
         if not self._over.called:
             self.up = True
@@ -240,33 +256,26 @@ class PhoneCall:
         return result
 
     def _set_up_problem(self, error: Exception) -> str:
-        """Why the call did not come up, and what can be done."""
         if self._interrupted:
-            # Whatever was going on then fails in its own way.
+            # The cancelled step may fail with an error of its own.
             return "interrupted before the call was up"
         if isinstance(error, RegistrationRefused):
             return f"{str(error).rstrip('.')}; {_ADVICE.get(error.status, 'see the log of the server')}"
         return str(error)
 
     def _end(self, by: str, reason: str) -> None:
-        """Remember who ended the call; the first one counts."""
+        """Record who ended the call; only the first call of this method counts."""
         if self.report.ended_by:
             return
         self.report.ended_by, self.report.reason = by, reason
         if self._up_at_s:
-            self.report.duration_s = round(self._now() - self._up_at_s, 3)
+            self.report.duration_s = round(self.now() - self._up_at_s, 3)
         self._clock.remove(self)
 
-    def _close(self, line: Line) -> None:
-        line.hang_up()
-        if not self._over.called:
-            self._overdue = self._reactor.callLater(CLOSE_TIMEOUT_S, line.abort)
-
-    def _settle(self, problem: str) -> None:
-        """Fill in what was measured, and judge."""
+    def _complete_report(self, problem: str) -> None:
         report, end_s = self.report, self._up_at_s + self.report.duration_s
-        report.queue = self._line.queue_figures() if self._line is not None else None
-        # Where a queue is heard, silence is not sent: audio that stopped before the end is not missing.
+        report.queue = self._connection.queue_figures() if self._connection is not None else None
+        # With a queue the server sends no silence: audio that stops before the end is not missing.
         report.heard = self.arrivals.figures(end_s if self._up_at_s and report.queue is None else None)
         report.level_db = self.level.db
         report.round_trip_ms = Spread.of(self.round_trip.times_s)
@@ -279,21 +288,11 @@ class PhoneCall:
             report.problem = f"the connection was lost: {problem}"
         elif not len(self.arrivals):
             report.problem = (
-                f"no audio was heard ({report.ended_by} ended the call: {report.reason}); see the server's log"
+                f"the server sent no audio ({report.ended_by} ended the call: {report.reason}); see the server's log"
             )
-        elif self._recording is not None and self._recording.problem:
+        elif self._recording is not None:
             report.problem = self._recording.problem
 
 
 def _ms(duration_s: float) -> float:
     return round(duration_s * 1000, 2)
-
-
-_ADVICE = {
-    0: "is the server running, and is this its address (--http)?",
-    401: "set RAPIDA_API_KEY to one of its keys, or name the file that holds one (--key-file)",
-    403: "set RAPIDA_API_KEY to one of its keys, or name the file that holds one (--key-file)",
-    404: "name an assistant that it has (--assistant)",
-    429: "try again, or place fewer calls at once (--rate)",
-    503: "it is full, about to stop, or can't reach its store: try again, or see its log",
-}

@@ -1,7 +1,7 @@
-"""What a phone measures of a call: when audio came, how loud it was, and how long a sound took there and back.
+"""Measures a phone's call: when audio arrives, how loud it is, and how long a sound takes to the server and back.
 
-AudioSocket numbers no frames, so nothing here counts sequence numbers: a frame is missing when the audio stays behind
-the time, and late when the audio catches up again.
+AudioSocket does not number its frames, so nothing here counts sequence numbers: a frame is missing when the audio falls
+behind and stays behind, and late when the audio catches up again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ __all__ = ["ArrivalFigures", "Arrivals", "Level", "RoundTrip", "Spread"]
 
 FRAME_S = 0.020
 LATE_S = 0.020
-"""A frame that comes this much after its time was not there when a listener needed it."""
+"""A frame that arrives this long after its time is too late for a listener."""
 SETTLING_S = 1.0
-"""What has not caught up after this long is missing, not late."""
+"""Audio that has not caught up after this long is missing, not late."""
 TAIL_S = 0.100
-"""So much silence before the end of a call is not yet a gap."""
+"""A silence up to this long before the end of a call is no gap."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Some durations in short (ms)."""
+    """The median, 99th percentile and maximum of some durations (ms)."""
 
     p50: float
     p99: float
@@ -35,7 +35,7 @@ class Spread:
 
     @classmethod
     def of(cls, values_s: Sequence[float] | np.ndarray) -> Spread | None:
-        """The spread of durations given in seconds; None without any."""
+        """The spread of durations in seconds; None without any."""
         if not len(values_s):
             return None
         p50, p99, top = np.percentile(np.asarray(values_s, dtype=float) * 1000, (50, 99, 100))
@@ -44,24 +44,24 @@ class Spread:
 
 @dataclass(frozen=True)
 class ArrivalFigures:
-    """How audio came."""
+    """The arrival of a call's audio."""
 
     frames: int
     audio_s: float
     gap_ms: Spread | None
     """Between one frame and the next."""
     jitter_ms: float
-    """Interarrival jitter as RFC 3550 (6.4.1) reckons it, at the end."""
+    """Interarrival jitter at the end of the call (RFC 3550, 6.4.1)."""
     late: int
     """Frames over 20 ms behind their time, after which the audio caught up."""
     late_ms: Spread | None
-    """How far behind their time frames were, whether late or not."""
+    """How far behind their time frames were, late ones and others."""
     missing: int
-    """Frames of 20 ms that never came."""
+    """Frames of 20 ms that never arrived."""
 
 
 class Arrivals:
-    """When the frames of one call came."""
+    """The arrival times of one call's frames."""
 
     def __init__(self) -> None:
         self._at_s = array("d")
@@ -72,18 +72,18 @@ class Arrivals:
 
     @property
     def first_s(self) -> float | None:
-        """When the first frame came, on the clock of :meth:`add`."""
+        """The first arrival, on the clock of :meth:`add`."""
         return self._at_s[0] if self._at_s else None
 
     def add(self, at_s: float, audio_s: float) -> None:
-        """A frame of so many seconds came at this time (monotonic)."""
+        """A frame with ``audio_s`` seconds of audio arrived at ``at_s`` (monotonic)."""
         self._at_s.append(at_s)
         self._audio_s.append(audio_s)
 
     def figures(self, end_s: float | None = None) -> ArrivalFigures:
-        """The figures of all that came.
+        """The figures of all frames.
 
-        :param end_s: when the call ended: audio that stopped before that is missing. None: it went on to the end.
+        :param end_s: when the call ended: audio that stops before is missing. None: the audio lasted to the end.
         """
         if not self._at_s:
             return ArrivalFigures(0, 0.0, None, 0.0, 0, None, 0)
@@ -107,12 +107,12 @@ class Arrivals:
 
 
 def _lowest_ahead(behind_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:
-    """For each frame, how far behind the audio is at the best within the settling time from then on.
+    """For each frame, the smallest lag within the settling time that follows it.
 
-    Near the end there is little to look ahead at: a frame there is judged by what held before.
+    Near the end little follows: there the lag before the frame counts, too.
     """
     lowest = np.empty_like(behind_s)
-    window: deque[int] = deque()  # indices, with rising values of behind_s
+    window: deque[int] = deque()  # indices, in rising order of behind_s
     ahead = 0
     for index, now_s in enumerate(at_s):
         while ahead < len(at_s) and at_s[ahead] <= now_s + SETTLING_S:
@@ -129,7 +129,7 @@ def _lowest_ahead(behind_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:
 
 
 def _missing(lowest_s: np.ndarray) -> int:
-    """Frames that are missing for good: each is a step up that no later frame takes back."""
+    """Counts missing frames: each is a step up in lag that no later frame takes back."""
     missing, level_s = 0, float(lowest_s[0])
     for value_s in lowest_s:
         steps = round((float(value_s) - level_s) / FRAME_S)
@@ -148,14 +148,14 @@ def _jitter(differences_s: np.ndarray) -> float:
 
 
 class Level:
-    """How loud audio is: the RMS in dB, where 0 is a full-scale sine; None for silence."""
+    """The RMS level in dB, where 0 is a full-scale sine; None for silence."""
 
     def __init__(self) -> None:
         self._energy = self._recent_energy = 0.0
         self._samples = self._recent_samples = 0
 
     def add(self, samples: bytes) -> None:
-        """Some more audio (s16le)."""
+        """Measure more audio (s16le)."""
         values = np.frombuffer(samples, "<i2").astype(np.float64)
         energy = float(values @ values)
         self._energy += energy
@@ -164,14 +164,14 @@ class Level:
         self._recent_samples += len(values)
 
     def take_recent_db(self) -> float | None:
-        """The level since this was last asked."""
+        """The level since the last call of this method."""
         level = _db(self._recent_energy, self._recent_samples)
         self._recent_energy, self._recent_samples = 0.0, 0
         return level
 
     @property
     def db(self) -> float | None:
-        """The level of all of it."""
+        """The level of all audio."""
         return _db(self._energy, self._samples)
 
 
@@ -180,15 +180,15 @@ def _db(energy: float, samples: int) -> float | None:
 
 
 class RoundTrip:
-    """How long a sound takes to the server and back, where what comes back is what was sent, byte for byte.
+    """Measures how long a sound takes to the server and back, if the server echoes it byte for byte.
 
-    Now and then a piece of what is being sent is remembered, and looked for in what comes. A piece that was sent
-    before already (silence, a steady tone) could be found in an earlier echo, and is not used.
+    From time to time it picks a piece of the sent audio, and looks for it in the received audio. It uses no piece that
+    was sent before (silence, a steady tone): an earlier echo could hold it.
     """
 
     PIECE_BYTES = 64
     HISTORY_BYTES = 64_000
-    """Where a piece must not occur a second time: 4 s at 8 kHz."""
+    """Sent audio that must not hold the piece already: 4 s at 8 kHz."""
     EVERY_S = 0.25
     GIVE_UP_S = 5.0
 
@@ -202,11 +202,10 @@ class RoundTrip:
 
     @property
     def latest_ms(self) -> float | None:
-        """The last round trip (ms), if any was measured."""
+        """The last round trip (ms), if any."""
         return self.times_s[-1] * 1000 if self.times_s else None
 
     def sent(self, payload: bytes, at_s: float) -> None:
-        """This left."""
         if self._piece is not None and at_s - self._piece_at_s > self.GIVE_UP_S:
             self._piece = None
         if self._piece is None and at_s >= self._next_s:
@@ -218,7 +217,6 @@ class RoundTrip:
             del self._sent[: -self.HISTORY_BYTES]
 
     def heard(self, payload: bytes, at_s: float) -> None:
-        """This came."""
         piece = self._piece
         if piece is None:
             self._tail = payload

@@ -1,7 +1,7 @@
 """``rapida-phone``: a telephone without an Asterisk.
 
-It does what the dialplan and Asterisk do: registers a call over HTTP, opens the media connection with the contextId,
-talks and listens in real time, and tells at the end how the call was.
+It takes the place of Asterisk and its dialplan: registers a call over HTTP, opens the media connection with the
+contextId, sends and receives audio in real time, and reports the quality of the call.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rapida_twisted.bridge.register import register_call
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.net.connection_errors import tls_problem
-from rapida_twisted.tools.phone.audiosocket_line import AudioSocketLine
-from rapida_twisted.tools.phone.call import Line, PhoneCall, SetUpFailed
+from rapida_twisted.tools.phone.audiosocket_connection import AudioSocketConnection
+from rapida_twisted.tools.phone.call import MediaConnection, PhoneCall, SetUpFailed
 from rapida_twisted.tools.phone.figures import Spread
-from rapida_twisted.tools.phone.live import LiveLine
 from rapida_twisted.tools.phone.options import PhoneOptions, parse_options
 from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
-from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
+from rapida_twisted.tools.phone.status_line import StatusLine
+from rapida_twisted.tools.phone.websocket_connection import WebSocketConnection, WebSocketServer
 
 __all__ = ["Phone", "main"]
 
@@ -37,15 +37,14 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 class Phone:
-    """Places the calls of some options.
+    """Places the calls of a command line.
 
-    :param reactor: connects, and provides the time for timers.
     :param now: a monotonic time in seconds.
     """
 
     def __init__(self, options: PhoneOptions, reactor: Any, now: Callable[[], float] = time.monotonic) -> None:
         self.calls: list[PhoneCall] = []
-        """Those placed so far."""
+        """The calls placed so far."""
         self._options = options
         self._reactor = reactor
         self._now = now
@@ -65,7 +64,7 @@ class Phone:
         self._waiting: Deferred[None] = succeed(None)
 
     async def run(self) -> list[CallReport]:
-        """Place all calls, and wait for the end of the last one. Gives their reports, in order."""
+        """Place all calls, and wait for the end of the last one. Returns their reports, in order."""
         started_s, placed = self._now(), []
         for number in range(1, self._options.calls + 1):
             await self._wait_until(started_s + (number - 1) / self._options.rate)
@@ -77,7 +76,7 @@ class Phone:
         return await gatherResults(placed, consumeErrors=True)
 
     def interrupt(self) -> None:
-        """Place no more calls, and end those that there are."""
+        """Place no more calls, and end the present ones."""
         self._interrupted = True
         self._waiting.cancel()
         for call in self.calls:
@@ -85,7 +84,7 @@ class Phone:
 
     @property
     def sending_late_ms(self) -> Spread | None:
-        """How late this phone sent its own frames."""
+        """How late this phone itself sent its frames."""
         lateness = self._clock.lateness
         if not sum(lateness.counts):
             return None
@@ -93,7 +92,7 @@ class Phone:
         return Spread(round(p50, 2), round(p99, 2), round(lateness.max_s * 1000, 2))
 
     async def _wait_until(self, at_s: float) -> None:
-        """Wait until then, or until the phone is interrupted."""
+        """Wait until that time, or until :meth:`interrupt`."""
         self._waiting = deferLater(self._reactor, max(0.0, at_s - self._now()))
         try:
             await self._waiting
@@ -129,14 +128,14 @@ class Phone:
                 raise SetUpFailed(f"the server {problem}") from error
             raise
 
-    async def _dial(self, call_id: UUID, call: PhoneCall) -> Line:
+    async def _dial(self, call_id: UUID, call: PhoneCall) -> MediaConnection:
         if self._options.transport == "websocket":
-            return await WebSocketLine.dial(self._websocket, call_id, call, self._queue_clock, self._reactor)
-        return await AudioSocketLine.dial(self._audiosocket, call_id, call)
+            return await WebSocketConnection.dial(self._websocket, call_id, call, self._queue_clock, self._reactor)
+        return await AudioSocketConnection.dial(self._audiosocket, call_id, call)
 
 
 async def _run(reactor: Any, options: PhoneOptions) -> None:
-    """Place the calls, show them, print the summary; ends the program with exit code 1 if a call did not go well."""
+    """Place the calls, show their state, and print the summary; exits with code 1 if a call failed."""
     phone = Phone(options, reactor)
     printed: Deferred[None] = Deferred()
 
@@ -145,13 +144,13 @@ async def _run(reactor: Any, options: PhoneOptions) -> None:
         return printed
 
     reactor.addSystemEventTrigger("before", "shutdown", shutting_down)
-    live = LiveLine(sys.stderr, phone.calls, time.monotonic, reactor) if sys.stderr.isatty() else None
+    status_line = StatusLine(sys.stderr, phone.calls, time.monotonic, reactor) if sys.stderr.isatty() else None
     try:
-        if live is not None:
-            live.start()
+        if status_line is not None:
+            status_line.start()
         reports = await phone.run()
-        if live is not None:
-            live.stop()
+        if status_line is not None:
+            status_line.stop()
         _print_summary(reports, phone.sending_late_ms, options.as_json)
     finally:
         printed.callback(None)

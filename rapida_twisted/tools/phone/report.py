@@ -1,4 +1,4 @@
-"""What a phone tells of its calls at the end: for people, and as JSON."""
+"""Reports a phone's calls after their end, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ __all__ = ["CallReport", "summary_object", "summary_text"]
 
 @dataclass
 class CallReport:
-    """One call, as it went. Durations are None where that point was not reached."""
+    """The result of one call. A duration is None if the call did not get that far."""
 
     number: int
     context_id: str = ""
     problem: str = ""
-    """Why the call did not go well, in one sentence; empty if it did."""
+    """Why the call failed, in one sentence; empty if it went well."""
     ended_by: str = ""
     """``"phone"``, ``"server"`` or ``"network"``."""
     reason: str = ""
-    """Why it ended, in words."""
+    """Why the call ended."""
     registration_ms: float | None = None
-    """From the request until the contextId was here."""
+    """From the request to the contextId."""
     connection_ms: float | None = None
-    """From then until the media connection was open."""
+    """From the contextId to the open media connection."""
     first_audio_ms: float | None = None
-    """From then until audio was heard."""
+    """From the open media connection to the first audio."""
     duration_s: float = 0.0
-    """From the opened media connection to its end."""
+    """From the open media connection to its end."""
     frames_out: int = 0
     frames_dropped: int = 0
-    """Frames that were due, but the server did not take what was sent before."""
+    """Frames that were not sent, since the server did not keep up."""
     digits_sent: str = ""
     heard: ArrivalFigures | None = None
-    """Over AudioSocket: how audio came. Over WebSocket: how it was heard, tick by tick, from the queue."""
+    """Over AudioSocket: the arrival of the audio. Over WebSocket: its playback from the queue, tick by tick."""
     queue: QueueFigures | None = None
     """WebSocket only."""
     level_db: float | None = None
-    """Of what was heard; None for silence."""
+    """Level of the received audio; None for silence."""
     round_trip_ms: Spread | None = None
     round_trips: int = 0
-    """How often the round trip was measured."""
+    """Number of measured round trips."""
     saved: str = ""
-    """The file that what was heard is in."""
+    """The file with the received audio."""
 
     @property
     def ok(self) -> bool:
-        """Whether the call went well."""
         return not self.problem
 
     @property
@@ -65,25 +64,26 @@ class CallReport:
 def summary_object(reports: Sequence[CallReport], sending_late_ms: Spread | None) -> dict[str, Any]:
     """The calls and their sums, as one JSON object.
 
-    :param sending_late_ms: how late this phone sent its own frames.
+    :param sending_late_ms: how late this phone itself sent its frames.
     """
+    heard = _heard(reports)
     return {
         "calls": len(reports),
         "ok": sum(report.ok for report in reports),
         "frames_out": sum(report.frames_out for report in reports),
         "frames_dropped": sum(report.frames_dropped for report in reports),
-        "frames_in": sum(heard.frames for heard in _heard(reports)),
-        "late": sum(heard.late for heard in _heard(reports)),
-        "missing": sum(heard.missing for heard in _heard(reports)),
+        "frames_in": sum(figures.frames for figures in heard),
+        "late": sum(figures.late for figures in heard),
+        "missing": sum(figures.missing for figures in heard),
         "queue": _queue_sums(reports),
-        "set_up_ms": _maybe(_set_up(reports)),
-        "sending_late_ms": _maybe(sending_late_ms),
+        "set_up_ms": (set_up := _set_up(reports)) and asdict(set_up),
+        "sending_late_ms": sending_late_ms and asdict(sending_late_ms),
         "each": [{**asdict(report), "ok": report.ok, "set_up_ms": report.set_up_ms} for report in reports],
     }
 
 
 def summary_text(reports: Sequence[CallReport], sending_late_ms: Spread | None) -> str:
-    """The calls in lines that are read: one call in full, several as their sums."""
+    """The calls as readable lines: one call in full, several as their sums."""
     lines = _one_call(reports[0]) if len(reports) == 1 else _many_calls(reports)
     if sending_late_ms is not None:
         lines.append(f"  this phone  sent its own frames late by {_spread(sending_late_ms)}")
@@ -136,8 +136,8 @@ def _many_calls(reports: Sequence[CallReport]) -> list[str]:
     lines = [f"{len(reports)} calls: {len(well)} went well, {len(reports) - len(well)} did not"]
     for problem, count in Counter(report.problem for report in reports if not report.ok).most_common():
         lines.append(f"  {count:>4} x      {problem}")
-    for ending, count in Counter(_ending(report) for report in reports if report.ended_by).most_common():
-        lines.append(f"  {count:>4} ended   {ending}")
+    for end, count in Counter((report.ended_by, report.reason) for report in reports if report.ended_by).most_common():
+        lines.append(f"  {count:>4} ended   by the {end[0]}: {end[1]}")
     dropped = sum(report.frames_dropped for report in reports)
     heard = _heard(reports)
     levels = [report.level_db for report in reports if report.level_db is not None]
@@ -169,16 +169,12 @@ def _many_calls(reports: Sequence[CallReport]) -> list[str]:
     return lines
 
 
-def _ending(report: CallReport) -> str:
-    return f"by the {report.ended_by}: {report.reason}"
-
-
 def _heard(reports: Iterable[CallReport]) -> list[ArrivalFigures]:
     return [report.heard for report in reports if report.heard is not None]
 
 
 def _queue_sums(reports: Iterable[CallReport]) -> dict[str, int] | None:
-    """The counts of all calls' queues; None where there were none."""
+    """The sums of the calls' queue figures; None without any queue."""
     queues = [report.queue for report in reports if report.queue is not None]
     names = ("gaps", "gap_ticks", "pauses", "flushes", "xoff", "xon", "dropped")
     return {name: sum(getattr(queue, name) for queue in queues) for name in names} if queues else None
@@ -190,10 +186,6 @@ def _counted(count: int, noun: str, plural: str = "s") -> str:
 
 def _set_up(reports: Iterable[CallReport]) -> Spread | None:
     return Spread.of([report.set_up_ms / 1000 for report in reports if report.set_up_ms is not None])
-
-
-def _maybe(spread: Spread | None) -> dict[str, float] | None:
-    return None if spread is None else asdict(spread)
 
 
 def _spread(spread: Spread | None) -> str:

@@ -1,4 +1,4 @@
-"""What a phone says, frame by frame, and the file that takes what it hears."""
+"""The audio that a phone sends, frame by frame, and the file that records what it receives."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from rapida_twisted.audio.wav import WavReader, WavWriter
 __all__ = ["MuteSound", "Recording", "Sound", "ToneSound", "read_wav", "silence"]
 
 TONE_AMPLITUDE = 10_362
-"""-10 dB, as the house's tones are."""
+"""-10 dB, as the server's own tones."""
 
 
 class Sound(Protocol):
-    """What a call says. One sound serves many calls."""
+    """The audio of a call. Several calls may share one."""
 
     @property
     def length_s(self) -> float | None:
-        """When it is over; None: it says nothing of its own, or goes on for ever."""
+        """None: silent or endless."""
 
     def frames(self) -> Iterator[bytes | None]:
-        """A call's frames (s16le mono, 8 kHz), without end; None where nothing is sent."""
+        """An endless iterator of a call's frames (s16le mono, 8 kHz); None: send nothing."""
 
 
 @dataclass(frozen=True)
 class MuteSound:
-    """No frame at all: a phone with silence suppression."""
+    """No frames: a phone with silence suppression."""
 
     length_s: None = None
 
     def frames(self) -> Iterator[bytes | None]:
-        """None, for ever."""
         return itertools.repeat(None)
 
 
@@ -51,19 +50,18 @@ class RecordedSound:
     length_s: float | None
 
     def frames(self) -> Iterator[bytes | None]:
-        """The samples in frames, the last one filled up, then silent frames for ever."""
+        """The samples in frames, the last one padded, then silent frames."""
         size = self.frame_bytes
-        silent = bytes(size)
-        for begin in range(0, len(self.samples), size):
-            yield self.samples[begin : begin + size].ljust(size, b"\0")
-        yield from itertools.repeat(silent)
+        for start in range(0, len(self.samples), size):
+            yield self.samples[start : start + size].ljust(size, b"\0")
+        yield from itertools.repeat(bytes(size))
 
 
 @dataclass(frozen=True)
 class ToneSound:
-    """A steady tone, with a little noise, so that no frame is like another: its echo can be told.
+    """A steady tone with a little noise: every frame is unique, so that its echo can be identified.
 
-    :ivar noise: its amplitude: 1 where samples arrive as they are (-90 dB), more where a codec would round it off.
+    :ivar noise: amplitude: 1 for a lossless path (-90 dB), more where a codec would round it off.
     """
 
     hertz: float
@@ -72,25 +70,24 @@ class ToneSound:
     length_s: None = None
 
     def frames(self) -> Iterator[bytes | None]:
-        """The tone, for ever."""
         count = SLIN.rate_hz * self.packet_ms // 1000
         random = np.random.default_rng()
         turn = 2 * np.pi * self.hertz / SLIN.rate_hz
-        for begin in itertools.count(0, count):
-            wave = TONE_AMPLITUDE * np.sin(turn * np.arange(begin, begin + count))
+        for start in itertools.count(0, count):
+            wave = TONE_AMPLITUDE * np.sin(turn * np.arange(start, start + count))
             yield (np.rint(wave) + random.integers(-self.noise, self.noise + 1, count)).astype("<i2").tobytes()
 
 
 def silence(packet_ms: int) -> Sound:
-    """A quiet line: silent frames."""
+    """Silent frames."""
     return RecordedSound(b"", SLIN.bytes_for(packet_ms), None)
 
 
 def read_wav(path: Path, packet_ms: int) -> Sound:
-    """A WAV file of any rate, as a sound.
+    """The sound of a WAV file of any rate.
 
-    :raises OSError: it can't be read.
-    :raises ValueError: it is no WAV file that can be used.
+    :raises OSError: the file cannot be read.
+    :raises ValueError: it is not a supported WAV file.
     """
     reader = WavReader(path)
     to_wire = converter(AudioFormat("slin", reader.rate_hz), SLIN)
@@ -100,18 +97,18 @@ def read_wav(path: Path, packet_ms: int) -> Sound:
 
 
 class Recording:
-    """What was heard, in a WAV file at the rate of the first frame. A file that can't be written ends no call."""
+    """A WAV file of the received audio, at the rate of the first frame. A write error does not end the call."""
 
     def __init__(self, path: Path) -> None:
         self.problem = ""
-        """Why the file is not complete; empty if it is."""
+        """Why the file is incomplete; empty if it is complete."""
         self._path = path
         self._writer: WavWriter | None = None
         self._file_rate_hz = self._rate_hz = 0
         self._convert: Converter | None = None
 
     def add(self, samples: bytes, rate_hz: int) -> None:
-        """Some more (s16le mono)."""
+        """Append audio (s16le mono)."""
         if self.problem:
             return
         try:
@@ -126,7 +123,7 @@ class Recording:
             self._failed(error)
 
     def close(self) -> str:
-        """Complete the file. Gives its name, or nothing if there is none."""
+        """Complete the file. Returns its name; empty if there is none."""
         if self._writer is None:
             return ""
         try:
@@ -136,4 +133,4 @@ class Recording:
         return str(self._path)
 
     def _failed(self, error: OSError) -> None:
-        self.problem = f"what was heard can't be written to {self._path}: {error.strerror or error}"
+        self.problem = f"cannot write the received audio to {self._path}: {error.strerror or error}"

@@ -59,10 +59,10 @@ class ServerTestCase(TestCase):
         self.addCleanup(self.service.stopService)
         self.url = f"http://127.0.0.1:{self.service.http_port}"
 
-    async def run_ctl(self, *words: str, url: str = "") -> tuple[int, str]:
+    async def run_ctl(self, *arguments: str, url: str = "") -> tuple[int, str]:
         """Its exit code and what it printed, in which there is no key."""
         process = getProcessOutputAndValue(
-            str(CTL), [*words, "--http", url or self.url], env=self.environ, path=str(self.folder)
+            str(CTL), [*arguments, "--http", url or self.url], env=self.environ, path=str(self.folder)
         )
         out, error, code = await process
         said = (out + error).decode()
@@ -70,15 +70,15 @@ class ServerTestCase(TestCase):
             self.assertNotIn(secret, said)
         return code, said
 
-    async def succeeds(self, *words: str) -> str:
+    async def succeeds(self, *arguments: str) -> str:
         """What it prints when all is well."""
-        code, said = await self.run_ctl(*words)
+        code, said = await self.run_ctl(*arguments)
         self.assertEqual(code, 0, said)
         return said
 
-    async def fails(self, *words: str, url: str = "") -> str:
+    async def fails(self, *arguments: str, url: str = "") -> str:
         """The one sentence with which it ends."""
-        code, said = await self.run_ctl(*words, url=url)
+        code, said = await self.run_ctl(*arguments, url=url)
         self.assertEqual((code, said.count("\n")), (1, 1), said)
         return said
 
@@ -157,8 +157,8 @@ class KeyTests(ServerTestCase):
     async def test_wrong_key(self) -> None:
         """A key that the server does not know is a sentence that says where it is taken from."""
         self.environ["RAPIDA_API_KEY"] = WRONG_KEY
-        for words in (("calls",), ("call", str(uuid4())), ("hangup", str(uuid4()))):
-            said = await self.fails(*words)
+        for arguments in (("calls",), ("call", str(uuid4())), ("hangup", str(uuid4()))):
+            said = await self.fails(*arguments)
             self.assertIn("this API key is not known (401); set RAPIDA_API_KEY", said)
 
     async def test_key_files(self) -> None:
@@ -210,8 +210,8 @@ class Stranger(Resource):
 class NobodyTests(ServerTestCase):
     async def test_nobody_there(self) -> None:
         """Where nobody listens, the option that says where to is named."""
-        for words in (("calls",), ("ready",)):
-            self.assertIn("(--http)", await self.fails(*words, url="http://127.0.0.1:9"))
+        for arguments in (("calls",), ("ready",)):
+            self.assertIn("(--http)", await self.fails(*arguments, url="http://127.0.0.1:9"))
 
     async def test_another_server(self) -> None:
         """What is no answer of a rapida-media server is told as that; a redirect does not get the key."""
@@ -220,8 +220,8 @@ class NobodyTests(ServerTestCase):
         self.addCleanup(port.stopListening)
         url = f"http://127.0.0.1:{port.getHost().port}"
         for path in ("", "/json", "/moved"):
-            for words in (("calls",), ("call", str(uuid4())), ("hangup", str(uuid4())), ("ready",)):
-                self.assertIn("not what a rapida-media server answers", await self.fails(*words, url=url + path))
+            for arguments in (("calls",), ("call", str(uuid4())), ("hangup", str(uuid4())), ("ready",)):
+                self.assertIn("not what a rapida-media server answers", await self.fails(*arguments, url=url + path))
         self.assertEqual(len(stranger.keys), 12)
 
 

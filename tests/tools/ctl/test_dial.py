@@ -27,8 +27,8 @@ from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.tools.ctl.calls import calls_text
-from rapida_twisted.tools.ctl.dial import LAST_WORDS_S, PATIENCE_S, Dialling, change_text
-from rapida_twisted.tools.ctl.server_client import NoAnswer, Reply, ServerRefused
+from rapida_twisted.tools.ctl.dial import END_DELAY_S, PATIENCE_S, DialCommand, change_text
+from rapida_twisted.tools.ctl.server_client import NoResponse, Response, ServerRefused
 from rapida_twisted.web.site import RapidaSite, make_site
 from tests.tools.ctl.test_calls import API_KEY, CTL, WRONG_KEY, ServerTestCase, Stranger
 
@@ -281,11 +281,11 @@ class WaitTests(DialTestCase):
 class Watched(ProcessProtocol):
     """A running ``rapida-media-ctl``, of which one sees what it prints as it does."""
 
-    def __init__(self, case: ServerTestCase, *words: str) -> None:
+    def __init__(self, case: ServerTestCase, *arguments: str) -> None:
         self.said = ""
         self.ended: Deferred[int] = Deferred()
         self._case = case
-        argv = [str(CTL), *words, "--http", case.url]
+        argv = [str(CTL), *arguments, "--http", case.url]
         reactor.spawnProcess(self, argv[0], argv, env=case.environ, path=str(case.folder))
         case.addCleanup(self._kill)
 
@@ -314,7 +314,7 @@ class RefusalTests(DialTestCase):
     """A call that is not placed is one sentence."""
 
     async def test_call_refused(self) -> None:
-        """Asterisk's words, and where the call's record is."""
+        """Asterisk's arguments, and where the call's record is."""
         self.calls.refusal = CallNotPlaced("no such endpoint", context_id=CONTEXT_ID, refused=True)
         said = await self.fails("dial", "100", "--wait")
         self.assertIn(f"no such endpoint (422); the call's record: rapida-media-ctl call {CONTEXT_ID}\n", said)
@@ -364,7 +364,7 @@ class RefusalTests(DialTestCase):
 
     async def test_command_line(self) -> None:
         """What can't be meant is refused before anything is asked."""
-        for words in (
+        for arguments in (
             ("--context", "a", "--stasis"),
             ("--variable", "a"),
             ("--variable", "=a"),
@@ -373,8 +373,8 @@ class RefusalTests(DialTestCase):
             ("--answer-timeout", "601"),
             ("--key", WRONG_KEY),
         ):
-            code, said = await self.run_ctl("dial", "1", *words)
-            self.assertEqual((code, words[-2] in said), (2, True), said)
+            code, said = await self.run_ctl("dial", "1", *arguments)
+            self.assertEqual((code, arguments[-2] in said), (2, True), said)
         self.assertEqual((await self.run_ctl("dial"))[0], 2)
         self.assertEqual(self.calls.placed, [])
 
@@ -382,12 +382,12 @@ class RefusalTests(DialTestCase):
 class ScriptedServer:
     """A server that answers what the test says, in a time that the test moves."""
 
-    def __init__(self, *replies: Reply | Exception) -> None:
+    def __init__(self, *replies: Response | Exception) -> None:
         self.reactor = Clock()
         self.replies = list(replies)
         self.asked = 0
 
-    async def ask(self, path: str, method: str = "GET", **_: Any) -> Reply:
+    async def request(self, path: str, method: str = "GET", **_: Any) -> Response:
         """The next answer; the last one again and again."""
         self.asked += 1
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
@@ -399,20 +399,20 @@ class ScriptedServer:
 class PatienceTests(SynchronousTestCase):
     """A server that does not come back is not waited for endlessly."""
 
-    def dialling(self, server: ScriptedServer) -> Deferred[int]:
+    def run_command(self, server: ScriptedServer) -> Deferred[int]:
         """A call on it."""
-        words = argparse.Namespace(
+        arguments = argparse.Namespace(
             to="1", caller=None, variable=[], credential=None, context=None, stasis=False, answer_timeout=None,
             wait=True, json=True, http="http://127.0.0.1:8080",
         )  # fmt: skip
-        self.patch(Dialling, "_print", lambda *_: None)
-        return Deferred.fromCoroutine(Dialling(words, "1").run(server))  # type: ignore[arg-type]
+        self.patch(DialCommand, "_print", lambda *_: None)
+        return Deferred.fromCoroutine(DialCommand(arguments, "1").run(server))  # type: ignore[arg-type]
 
     def test_away_for_good(self) -> None:
         """After a while it is given up, and the call is left alone."""
-        placed = Reply(201, {"contextId": CONTEXT_ID, "channelId": "x", "callStatus": "initiated"})
-        server = ScriptedServer(placed, NoAnswer("nobody is there", asked=False))
-        running = self.dialling(server)
+        placed = Response(201, {"contextId": CONTEXT_ID, "channelId": "x", "callStatus": "initiated"})
+        server = ScriptedServer(placed, NoResponse("nobody is there", may_have_arrived=False))
+        running = self.run_command(server)
         server.reactor.pump([0.5] * int(PATIENCE_S / 0.5))
         self.assertNoResult(running)
         server.reactor.pump([0.5] * 2)
@@ -423,35 +423,35 @@ class PatienceTests(SynchronousTestCase):
 
     def test_polls(self) -> None:
         """The server is asked twice a second."""
-        placed = Reply(202, {"contextId": CONTEXT_ID, "channelId": "x", "callStatus": "new"})
-        server = ScriptedServer(placed, Reply(200, {"call_status": "new"}))
-        running = self.dialling(server)
+        placed = Response(202, {"contextId": CONTEXT_ID, "channelId": "x", "callStatus": "new"})
+        server = ScriptedServer(placed, Response(200, {"call_status": "new"}))
+        running = self.run_command(server)
         server.reactor.pump([0.25] * 40)
         self.assertEqual(server.asked, 1 + 1 + 20)
-        server.replies = [Reply(200, {"call_status": "completed"})]
+        server.replies = [Response(200, {"call_status": "completed"})]
         server.reactor.advance(0.5)
         self.assertEqual(self.successResultOf(running), 0)
 
-    def test_last_words(self) -> None:
+    def test_reason_follows_end(self) -> None:
         """A call that is over for Asterisk, while the end of its media is not written down yet, is asked for again."""
-        placed = Reply(201, {"contextId": CONTEXT_ID, "channelId": "x", "callStatus": "initiated"})
-        early = Reply(200, {"call_status": "completed", "status": "claimed", "reason": ""})
-        late = Reply(200, {"call_status": "completed", "status": "completed", "reason": "caller_hangup"})
+        placed = Response(201, {"contextId": CONTEXT_ID, "channelId": "x", "callStatus": "initiated"})
+        early = Response(200, {"call_status": "completed", "status": "claimed", "reason": ""})
+        late = Response(200, {"call_status": "completed", "status": "completed", "reason": "caller_hangup"})
         server = ScriptedServer(placed, early, late)
-        running = self.dialling(server)
+        running = self.run_command(server)
         printed: list[dict[str, Any]] = []
-        self.patch(Dialling, "_print", lambda _, content, text: printed.append(content))
-        server.reactor.advance(LAST_WORDS_S)
+        self.patch(DialCommand, "_print", lambda _, content, text: printed.append(content))
+        server.reactor.advance(END_DELAY_S)
         self.assertEqual(self.successResultOf(running), 0)
         self.assertEqual([record["reason"] for record in printed], ["caller_hangup"])
 
     def test_strange_answers(self) -> None:
         """An answer without a proper contextId, or a record without a status, is none."""
         for content in ({}, {"contextId": 5}, {"contextId": "../x"}, []):
-            self.failureResultOf(self.dialling(ScriptedServer(Reply(201, content))), ServerRefused)
-        placed = Reply(201, {"contextId": CONTEXT_ID})
+            self.failureResultOf(self.run_command(ScriptedServer(Response(201, content))), ServerRefused)
+        placed = Response(201, {"contextId": CONTEXT_ID})
         for content in ({}, [], None, {"call_status": None}):
-            self.failureResultOf(self.dialling(ScriptedServer(placed, Reply(200, content))), ServerRefused)
+            self.failureResultOf(self.run_command(ScriptedServer(placed, Response(200, content))), ServerRefused)
 
 
 class TextTests(SynchronousTestCase):

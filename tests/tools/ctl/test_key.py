@@ -15,7 +15,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl.doctor import _Doctor
-from rapida_twisted.tools.ctl.server_client import Server
+from rapida_twisted.tools.ctl.server_client import ServerClient
 from tests.tools.ctl.test_calls import CTL, ServerTestCase
 from tests.tools.ctl.test_main import CtlTestCase
 
@@ -25,9 +25,9 @@ slow = True  # starts processes: see tests/support/selection.py
 class KeyTests(CtlTestCase):
     """The commands, on files."""
 
-    def make(self, *words: str) -> str:
+    def make(self, *arguments: str) -> str:
         """The key, which is the last line of what is printed."""
-        return self.succeeds("key", "make", *words).splitlines()[-1]
+        return self.succeeds("key", "make", *arguments).splitlines()[-1]
 
     def test_make_and_list(self) -> None:
         """A key is shown once; the list has names, scopes and limits, and nothing of a key."""
@@ -77,18 +77,18 @@ class KeyTests(CtlTestCase):
         """A damaged file is told, and not written over."""
         self.state.mkdir()
         (self.state / "keys.json").write_text("{")
-        for words in (("list",), ("make", "office", "--scopes", "read"), ("revoke", "office")):
-            self.assertIn("damaged", self.fails(1, "key", *words))
+        for arguments in (("list",), ("make", "office", "--scopes", "read"), ("revoke", "office")):
+            self.assertIn("damaged", self.fails(1, "key", *arguments))
         self.assertEqual((self.state / "keys.json").read_text(), "{")
 
 
 class RunningServerTests(ServerTestCase):
     """A server that runs sees what the commands do."""
 
-    async def key_command(self, *words: str) -> str:
+    async def key_command(self, *arguments: str) -> str:
         """What a command prints, without what it says to the person."""
         environ = {**self.environ, "STATE_DIR": str(self.folder / "state")}
-        out, error, code = await getProcessOutputAndValue(str(CTL), ["key", *words], env=environ)
+        out, error, code = await getProcessOutputAndValue(str(CTL), ["key", *arguments], env=environ)
         self.assertEqual(code, 0, error)
         return out.decode().strip()
 
@@ -114,7 +114,7 @@ class RunningServerTests(ServerTestCase):
         keys = {scope: await self.key_command("make", scope, "--scopes", scope) for scope in ("register", "read")}
         for scope, known, registers in (("register", True, True), ("read", True, False), ("none", False, False)):
             key = keys.get(scope, "rpd-that-nobody-knows")
-            server = Server(self.url, key, reactor)
+            server = ServerClient(self.url, key, reactor)
             doctor: Any = _Doctor(argparse.Namespace(http=self.url), {}, Settings(), None, server)  # type: ignore[arg-type]
             self.assertEqual(await doctor._is_accepted(key), known, scope)
             self.assertEqual(await doctor._registers_calls(key), registers, scope)

@@ -32,10 +32,10 @@ class CtlTestCase(SynchronousTestCase):
         self.secrets = [PASSWORD, API_KEY]
         self.environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "STATE_DIR": str(self.state)}
 
-    def run_ctl(self, *words: str, given: str | bytes = "") -> tuple[int, str]:
+    def run_ctl(self, *arguments: str, given: str | bytes = "") -> tuple[int, str]:
         """Its exit code and all it printed."""
         done = subprocess.run(
-            [CTL, *words],
+            [CTL, *arguments],
             input=given if isinstance(given, bytes) else given.encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -57,15 +57,15 @@ class CtlTestCase(SynchronousTestCase):
         file = self.state / "vault-key"
         return file.read_text() if file.exists() else ""
 
-    def succeeds(self, *words: str, given: str | bytes = "") -> str:
+    def succeeds(self, *arguments: str, given: str | bytes = "") -> str:
         """What it prints when all is well."""
-        code, said = self.run_ctl(*words, given=given)
+        code, said = self.run_ctl(*arguments, given=given)
         self.assertEqual(code, 0, said)
         return said
 
-    def fails(self, code: int, *words: str, given: str | bytes = "") -> str:
+    def fails(self, code: int, *arguments: str, given: str | bytes = "") -> str:
         """Its last line, when it ends with this code; with 1 there is no other."""
-        ended, said = self.run_ctl(*words, given=given)
+        ended, said = self.run_ctl(*arguments, given=given)
         self.assertEqual(ended, code, said)
         if code == 1:
             self.assertEqual(said.count("\n"), 1, said)
@@ -215,8 +215,8 @@ class VaultTests(CtlTestCase):
             key.unlink(missing_ok=True)
             if text is not None:
                 key.write_text(text)
-            for words in (("list",), ("show", "pbx"), ("remove", "pbx"), ("rotate",), SET[1:]):
-                self.assertIn("master key", self.fails(1, "vault", *words, given=PASSWORD))
+            for arguments in (("list",), ("show", "pbx"), ("remove", "pbx"), ("rotate",), SET[1:]):
+                self.assertIn("master key", self.fails(1, "vault", *arguments, given=PASSWORD))
 
     def test_damaged_vault(self) -> None:
         """A damaged vault is a sentence."""
@@ -365,11 +365,11 @@ class DialplanTests(CtlTestCase):
 class CommandLineTests(CtlTestCase):
     def test_help(self) -> None:
         """Each command has a help of its own."""
-        for words in (
+        for arguments in (
             (), ("calls",), ("call",), ("hangup",), ("ready",), ("dialplan",), ("vault",), ("vault", "set"),
             ("vault", "list"), ("vault", "show"), ("vault", "remove"), ("vault", "rotate"),
         ):  # fmt: skip
-            self.assertIn("usage: rapida-media-ctl", self.succeeds(*words, "--help"))
+            self.assertIn("usage: rapida-media-ctl", self.succeeds(*arguments, "--help"))
 
     def test_no_command(self) -> None:
         """Without a command there is nothing to do."""

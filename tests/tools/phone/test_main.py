@@ -24,10 +24,10 @@ from rapida_twisted.tools.phone import call as phone_call
 from rapida_twisted.tools.phone import main as phone
 from rapida_twisted.tools.phone.call import TimedDigit
 from rapida_twisted.tools.phone.figures import Spread
-from rapida_twisted.tools.phone.live import live_text
 from rapida_twisted.tools.phone.main import Phone
 from rapida_twisted.tools.phone.options import parse_options
 from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
+from rapida_twisted.tools.phone.status_line import status_text
 from tests.tools.echo_server import API_KEY, EchoServer
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -60,13 +60,13 @@ class PhoneTestCase(TestCase):
         await self.server.stop()
         await deferLater(reactor, 0.05)  # the server's ends of the connections close
 
-    def phone(self, *words: str) -> Phone:
+    def phone(self, *arguments: str) -> Phone:
         """A phone that calls the server."""
-        return Phone(parse_options([*self.server.words, *words]), reactor)
+        return Phone(parse_options([*self.server.arguments, *arguments]), reactor)
 
-    async def call(self, *words: str) -> CallReport:
+    async def call(self, *arguments: str) -> CallReport:
         """Place one call, and give its report."""
-        (report,) = await self.phone(*words).run()
+        (report,) = await self.phone(*arguments).run()
         return report
 
 
@@ -162,9 +162,9 @@ class CallTests(PhoneTestCase):
     async def test_registration_words(self) -> None:
         """The caller's number and the dialled one are told at registration."""
         await self.call("--from", "+49 30 1", "--to", "200", "--duration", "0.2")
-        (words,) = self.server.requests
-        self.assertIn("+49 30 1", words.values())
-        self.assertIn("200", words.values())
+        (arguments,) = self.server.requests
+        self.assertIn("+49 30 1", arguments.values())
+        self.assertIn("200", arguments.values())
 
     async def test_several_calls(self) -> None:
         """Several calls are started at the rate, saved in files with numbers, and summed up."""
@@ -266,11 +266,11 @@ class OptionsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(os, "environ", {**os.environ, "RAPIDA_API_KEY": API_KEY})
 
-    def refusal(self, *words: str) -> str:
+    def refusal(self, *arguments: str) -> str:
         """What a command line that can't be used is answered with."""
         errors = io.StringIO()
         self.patch(sys, "stderr", errors)
-        stopped = self.assertRaises(SystemExit, parse_options, words)
+        stopped = self.assertRaises(SystemExit, parse_options, arguments)
         self.assertEqual(stopped.code, 2)
         self.assertNotIn("Traceback", errors.getvalue())
         return errors.getvalue().splitlines()[-1]
@@ -359,9 +359,9 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(summary_text([CallReport(1, problem="no luck")], None), "call (not registered): no luck")
         self.assertIn("2 x      no luck", summary_text([CallReport(n, problem="no luck") for n in (1, 2)], None))
 
-    def test_live_text(self) -> None:
+    def test_status_text(self) -> None:
         """The live line says n/a and silence where there is nothing to tell."""
-        self.assertEqual(live_text([], 1.25), "   1.2 s  out 0  in 0  level silence  round trip n/a")
+        self.assertEqual(status_text([], 1.25), "   1.2 s  out 0  in 0  level silence  round trip n/a")
 
 
 class ProgramTests(PhoneTestCase):
@@ -369,10 +369,10 @@ class ProgramTests(PhoneTestCase):
 
     slow = True
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start it."""
         code = "from rapida_twisted.tools.phone.main import main; main()"
-        argv = [sys.executable, "-c", code, *self.server.words, *words]
+        argv = [sys.executable, "-c", code, *self.server.arguments, *arguments]
         return subprocess.Popen(argv, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
 
     async def ended(self, process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:

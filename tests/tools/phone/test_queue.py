@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.tools.phone.queue import PAUSE_TICKS, QueueWatch
+from rapida_twisted.tools.phone.queue import PAUSE_TICKS, QueueMeter
 from rapida_twisted.wire.chan_websocket import (
     FlushMedia,
     MarkMedia,
@@ -15,11 +15,11 @@ from rapida_twisted.wire.chan_websocket import (
 )
 
 
-class QueueWatchTests(SynchronousTestCase):
+class QueueMeterTests(SynchronousTestCase):
     """Gaps, pauses, depth."""
 
     def setUp(self) -> None:
-        self.watch = QueueWatch()
+        self.watch = QueueMeter()
 
     def hear(self, heard: int, silent: int = 0) -> None:
         """So many ticks with a frame, then so many without."""

@@ -14,10 +14,10 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.net.tls import read_ca
 from rapida_twisted.tools.phone.call import SetUpFailed
 from rapida_twisted.tools.phone.options import parse_options
-from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
+from rapida_twisted.tools.phone.websocket_connection import WebSocketConnection, WebSocketServer
 from tests.tools.echo_server import API_KEY
 from tests.tools.media_server import Heard
-from tests.tools.phone.test_websocket_line import NoCall, OptionsTestCase, WebSocketTestCase
+from tests.tools.phone.test_websocket_connection import NoCall, OptionsTestCase, WebSocketTestCase
 
 
 def certified(directory: Path) -> Authority:
@@ -72,7 +72,7 @@ class TlsTests(WebSocketTestCase):
     async def test_media_is_verified_too(self) -> None:
         """The media connection trusts no more than registration does."""
         server = WebSocketServer(http_url=self.http_url, api_key=API_KEY, trust=read_ca(self.other_ca.authority))
-        dialing = WebSocketLine.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
+        dialing = WebSocketConnection.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         error = await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed)
         self.assertIn("not trusted", str(error))
 
@@ -82,7 +82,7 @@ class TlsTests(WebSocketTestCase):
         report = await self.call("--ca", str(self.ca.authority), "--http", http_url, "--duration", "0.2")
         self.assertIn("for another name", report.problem)
         server = WebSocketServer(http_url=http_url, api_key=API_KEY, trust=read_ca(self.ca.authority))
-        dialing = WebSocketLine.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
+        dialing = WebSocketConnection.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         error = await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed)
         self.assertIn("for another name", str(error))
 
@@ -95,8 +95,8 @@ class TlsTests(WebSocketTestCase):
     async def test_audiosocket_with_https(self) -> None:
         """Calls over AudioSocket may be registered over https."""
         audiosocket = f"127.0.0.1:{self.media.audiosocket_port}"
-        words = ["--transport", "audiosocket", "--audiosocket", audiosocket, "--ca", str(self.ca.authority)]
-        report = await self.call(*words, "--duration", "0.4")
+        arguments = ["--transport", "audiosocket", "--audiosocket", audiosocket, "--ca", str(self.ca.authority)]
+        report = await self.call(*arguments, "--duration", "0.4")
         self.assertEqual(report.problem, "")
 
 
@@ -105,12 +105,12 @@ class CaFileTests(OptionsTestCase):
 
     def test_ca_file(self) -> None:
         """A CA's file that is not there, or none, is refused by its name."""
-        words = ("--transport", "websocket", "--http", "https://localhost", "--ca")
-        self.assertIn("no-such.pem", self.refusal(*words, "no-such.pem"))
+        arguments = ("--transport", "websocket", "--http", "https://localhost", "--ca")
+        self.assertIn("no-such.pem", self.refusal(*arguments, "no-such.pem"))
         Path("text.pem").write_text("hello")
-        self.assertIn("text.pem", self.refusal(*words, "text.pem"))
+        self.assertIn("text.pem", self.refusal(*arguments, "text.pem"))
         Path("bad.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-        self.assertIn("bad.pem", self.refusal(*words, "bad.pem"))
+        self.assertIn("bad.pem", self.refusal(*arguments, "bad.pem"))
 
     def test_ca_bundle(self) -> None:
         """A file may hold several CAs."""

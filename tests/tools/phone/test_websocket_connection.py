@@ -27,7 +27,7 @@ from rapida_twisted.tools.phone.main import Phone
 from rapida_twisted.tools.phone.options import parse_options
 from rapida_twisted.tools.phone.queue import QueueFigures
 from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
-from rapida_twisted.tools.phone.websocket_line import WebSocketLine, WebSocketServer
+from rapida_twisted.tools.phone.websocket_connection import WebSocketConnection, WebSocketServer
 from rapida_twisted.wire.chan_websocket import ControlForm
 from tests.tools.echo_server import API_KEY
 from tests.tools.media_server import FloodServer, Heard, settings_of, stop
@@ -66,23 +66,23 @@ class WebSocketTestCase(TestCase):
         """Where the server is."""
         return f"http://127.0.0.1:{self.media.http_port}"
 
-    def words(self, *words: str) -> list[str]:
+    def arguments(self, *arguments: str) -> list[str]:
         """The phone's options that lead there."""
-        return ["--transport", "websocket", "--http", self.http_url, "--assistant", ECHO, *words]
+        return ["--transport", "websocket", "--http", self.http_url, "--assistant", ECHO, *arguments]
 
-    def phone(self, *words: str) -> Phone:
+    def phone(self, *arguments: str) -> Phone:
         """A phone that calls the server."""
-        return Phone(parse_options(self.words(*words)), reactor)
+        return Phone(parse_options(self.arguments(*arguments)), reactor)
 
-    async def call(self, *words: str) -> CallReport:
+    async def call(self, *arguments: str) -> CallReport:
         """Place one call, and give its report."""
-        (report,) = await self.phone(*words).run()
+        (report,) = await self.phone(*arguments).run()
         return report
 
-    async def program(self, *words: str) -> tuple[int, str, str]:
+    async def program(self, *arguments: str) -> tuple[int, str, str]:
         """The console script in a process of its own: its exit code, and what it said."""
         code = "from rapida_twisted.tools.phone.main import main; main()"
-        argv = [sys.executable, "-c", code, *self.words(*words)]
+        argv = [sys.executable, "-c", code, *self.arguments(*arguments)]
         process = subprocess.Popen(
             argv, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
         )
@@ -220,7 +220,7 @@ class FailureTests(WebSocketTestCase):
         """What a line says that is not let in."""
         server = WebSocketServer(http_url=http_url or self.http_url, api_key=API_KEY)
         server = WebSocketServer(**{**vars(server), **more})
-        dialing = WebSocketLine.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
+        dialing = WebSocketConnection.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         return str(await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed))
 
     async def test_wrong_key(self) -> None:
@@ -233,7 +233,7 @@ class FailureTests(WebSocketTestCase):
             self.assertIn("RAPIDA_API_KEY", problem)
 
     async def test_unknown_call(self) -> None:
-        """A contextId that the server does not know is refused with its words."""
+        """A contextId that the server does not know is refused with its arguments."""
         problem = await self.refusal()
         self.assertIn("404", problem)
         self.assertIn("unknown", problem)
@@ -317,11 +317,11 @@ class OptionsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(os, "environ", {**os.environ, "RAPIDA_API_KEY": API_KEY})
 
-    def refusal(self, *words: str) -> str:
+    def refusal(self, *arguments: str) -> str:
         """What a command line that can't be used is answered with."""
         with open("said", "w+") as errors:
             self.patch(sys, "stderr", errors)
-            stopped = self.assertRaises(SystemExit, parse_options, words)
+            stopped = self.assertRaises(SystemExit, parse_options, arguments)
             self.assertEqual(stopped.code, 2)
             errors.seek(0)
             return errors.read().splitlines()[-1]

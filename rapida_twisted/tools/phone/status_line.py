@@ -1,4 +1,4 @@
-"""The line that a phone keeps up to date on a terminal while its calls last."""
+"""The terminal line that shows the state of a phone's calls while they last."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from twisted.internet.task import LoopingCall
 
 from rapida_twisted.tools.phone.call import PhoneCall
 
-__all__ = ["LiveLine", "live_text"]
+__all__ = ["StatusLine", "status_text"]
 
 EVERY_S = 0.25
 ERASE = "\r\x1b[K"
 
 
-class LiveLine:
+class StatusLine:
     """Shows the state of the calls in one line of a terminal.
 
-    :param calls: those placed so far; it may grow.
+    :param calls: the calls placed so far; the list may grow.
     """
 
     def __init__(self, terminal: TextIO, calls: Sequence[PhoneCall], now: Callable[[], float], reactor: Any) -> None:
@@ -26,27 +26,28 @@ class LiveLine:
         self._calls = calls
         self._now = now
         self._started_s = now()
-        self._showing = LoopingCall(self._show)
-        self._showing.clock = reactor
+        self._updating = LoopingCall(self._update)
+        self._updating.clock = reactor
 
     def start(self) -> None:
-        """Begin to show."""
-        self._showing.start(EVERY_S).addErrback(lambda failure: None)  # a terminal that is gone ends no call
+        # A terminal that closes ends the display, not the calls.
+        self._updating.start(EVERY_S).addErrback(lambda failure: None)
 
     def stop(self) -> None:
-        """Take the line away."""
-        if self._showing.running:
-            self._showing.stop()
-            self._terminal.write(ERASE)
-            self._terminal.flush()
+        if self._updating.running:
+            self._updating.stop()
+            self._write("")
 
-    def _show(self) -> None:
-        self._terminal.write(ERASE + live_text(self._calls, self._now() - self._started_s))
+    def _update(self) -> None:
+        self._write(status_text(self._calls, self._now() - self._started_s))
+
+    def _write(self, text: str) -> None:
+        self._terminal.write(ERASE + text)
         self._terminal.flush()
 
 
-def live_text(calls: Sequence[PhoneCall], elapsed_s: float) -> str:
-    """The line: time, calls (if several), frames out and in, level of what is heard, round trip."""
+def status_text(calls: Sequence[PhoneCall], elapsed_s: float) -> str:
+    """The time, the calls (if several), frames out and in, the received level, and the round trip."""
     several = f"  {sum(call.up for call in calls)} of {len(calls)} calls up" if len(calls) > 1 else ""
     levels = [level for call in calls if (level := call.level.take_recent_db()) is not None]
     trips = [trip for call in calls if (trip := call.round_trip.latest_ms) is not None]

@@ -1,4 +1,4 @@
-"""A phone's line over AudioSocket, where audio is heard as it comes."""
+"""A phone call's AudioSocket connection: audio is heard as it arrives."""
 
 from __future__ import annotations
 
@@ -9,55 +9,51 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
-from rapida_twisted.tools.phone.call import PhoneCall, SetUpFailed
+from rapida_twisted.tools.phone.call import PhoneCall, connection_failed
 from rapida_twisted.wire.audiosocket import ErrorBits
 
-__all__ = ["AudioSocketLine"]
+__all__ = ["AudioSocketConnection"]
 
 
-class AudioSocketLine(AsteriskProtocol):
-    """An AudioSocket connection as a phone call's line."""
-
+class AudioSocketConnection(AsteriskProtocol):
     def __init__(self, call_id: UUID, call: PhoneCall) -> None:
         super().__init__(call_id)
         self._phone_call = call
 
     @classmethod
-    async def dial(cls, endpoint: IStreamClientEndpoint, call_id: UUID, call: PhoneCall) -> AudioSocketLine:
+    async def dial(cls, endpoint: IStreamClientEndpoint, call_id: UUID, call: PhoneCall) -> AudioSocketConnection:
         """Connect.
 
-        :raises SetUpFailed: nobody is there.
+        :raises SetUpFailed: the server is unreachable.
         """
+        connection = cls(call_id, call)
         try:
-            return await connectProtocol(endpoint, cls(call_id, call))
+            await connectProtocol(endpoint, connection)
         except (ConnectError, DNSLookupError) as error:
-            raise SetUpFailed(
-                f"the media connection failed ({str(error).rstrip('.')}): is the server running, and is this its"
-                " AudioSocket address (--audiosocket)?"
-            ) from None
+            raise connection_failed(error, "AudioSocket address (--audiosocket)") from None
+        return connection
 
     def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
         sent = super().send_audio(samples, rate_hz)
         if sent:
-            self._phone_call.line_said(samples)
+            self._phone_call.audio_sent(samples)
         return sent
 
     def queue_figures(self) -> None:
-        """There is no queue."""
+        """Asterisk keeps no queue for AudioSocket."""
 
     def abort(self) -> None:
-        """Close at once."""
         self.transport.abortConnection()
 
     def audio_received(self, samples: bytes, rate_hz: int) -> None:
-        self._phone_call.line_heard(samples, rate_hz)
+        self._phone_call.audio_received(samples, rate_hz)
 
     def hangup_received(self) -> None:
-        self._phone_call.line_hung_up("it sent a hangup frame")
+        self._phone_call.hang_up_received("it sent a hangup frame")
 
     def error_received(self, code: ErrorBits) -> None:
         if code & ErrorBits.HANGUP:
-            self._phone_call.line_hung_up(f"it reported error {code!r}")
+            self._phone_call.hang_up_received(f"it reported error {code!r}")
 
     def call_ended(self, problem: str) -> None:
-        self._phone_call.line_gone(problem)
+        self._phone_call.connection_lost(problem)
