@@ -1,1 +1,1 @@
-"""The HTTP face: registration, calls, health."""
+"""The HTTP interface: registration, calls, outbound calls, health, metrics."""

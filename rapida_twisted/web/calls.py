@@ -1,4 +1,4 @@
-"""``/v1/calls``: what became of the calls, and hanging one up."""
+"""``/v1/calls``: lists calls, shows one, and hangs it up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import StoreUnavailable, UnknownContext
 from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.web.resource import KeyedResource
-from rapida_twisted.web.responses import Answer, Refusal, json_answer
+from rapida_twisted.web.responses import Refusal, Response, json_response
 
 __all__ = ["CallPage", "CallsPage"]
 
@@ -22,11 +22,9 @@ LARGEST_LIMIT = 1000
 
 
 class CallsPage(KeyedResource):
-    """The newest calls. Below it is a page for each.
+    """The newest calls. Each has a page below.
 
-    :param store: where the calls are.
-    :param keys: who may see them.
-    :param hang_up: hangs a call up that is up here; whether there was one.
+    :param hang_up: hangs up a call that is up in this process; False: there is none.
     """
 
     def __init__(self, store: CallStore, keys: ApiKeys, hang_up: Callable[[str], bool]) -> None:
@@ -35,13 +33,12 @@ class CallsPage(KeyedResource):
         self._hang_up = hang_up
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """The page of one call."""
         return CallPage(self._store, self.keys, self._hang_up, path.decode("utf-8", "surrogateescape"))
 
-    async def respond(self, request: Request) -> Answer:
-        """Newest first; ``limit`` and ``status`` narrow it down."""
+    async def respond(self, request: Request) -> Response:
+        """The calls, newest first, filtered by ``limit`` and ``status``."""
         contexts = await self._store.recent(_limit(request), _status(request))
-        return json_answer({"calls": [record_of(context) for context in contexts]})
+        return json_response({"calls": [record_of(context) for context in contexts]})
 
 
 class CallPage(KeyedResource):
@@ -55,56 +52,56 @@ class CallPage(KeyedResource):
         self._hang_up = hang_up
         self._context_id = context_id
 
-    async def respond(self, request: Request) -> Answer:
-        """The record; or 202 when the hang-up is under way."""
+    async def respond(self, request: Request) -> Response:
+        """The record; for DELETE 202, once the hang-up is under way."""
         if request.method == b"DELETE":
             return await self._hang_up_call()
-        return json_answer(record_of(await self._store.get(self._context_id)))
+        return json_response(record_of(await self._store.get(self._context_id)))
 
-    async def _hang_up_call(self) -> Answer:
-        """Hang it up, or leave an order for those who have it, among the processes that share the store."""
+    async def _hang_up_call(self) -> Response:
+        """Hang up the call here, or order it from the processes that carry or follow it, by way of the store."""
         try:
             context = await self._store.get(self._context_id)
         except (UnknownContext, StoreUnavailable) as error:
             if self._hang_up(self._context_id):
-                return Answer(202)
+                return Response(202)
             if isinstance(error, UnknownContext):
                 raise Refusal(404, "no such call is up") from None
             raise
-        mine, media = self._store.owner, context.owner if context.status is ContextStatus.CLAIMED else ""
-        if media in ("", mine) and self._hang_up(self._context_id):
-            return Answer(202)
+        this_process, media = self._store.owner, context.owner if context.status is ContextStatus.CLAIMED else ""
+        if media in ("", this_process) and self._hang_up(self._context_id):
+            return Response(202)
         is_followed = context.call_status is not None and not context.call_status.over
-        have_it = {media, context.follower if is_followed else ""} - {""}
-        # If this process follows it at Asterisk, it waits until the media has ended, which says why.
-        have_it -= {mine} if media in ("", mine) else set()
-        if not have_it:
+        owners = {media, context.follower if is_followed else ""} - {""}
+        # A process that only follows the call at Asterisk waits for the end of the media, which has the reason.
+        owners -= {this_process} if media in ("", this_process) else set()
+        if not owners:
             raise Refusal(404, "no such call is up")
-        for owner in sorted(have_it):
+        for owner in sorted(owners):
             await self._store.order(owner, {"hangup": self._context_id, "media": media}, now=time.time())
-        return json_answer({"contextId": self._context_id, "ordered": sorted(have_it)}, 202)
+        return json_response({"contextId": self._context_id, "ordered": sorted(owners)}, 202)
 
 
-def _argument(request: Request, name: bytes) -> str:
+def _parameter(request: Request, name: bytes) -> str:
     values: list[bytes] = (request.args or {}).get(name, [])
     return values[-1].decode("utf-8", "replace") if values else ""
 
 
 def _limit(request: Request) -> int:
-    word = _argument(request, b"limit")
-    if not word:
+    text = _parameter(request, b"limit")
+    if not text:
         return DEFAULT_LIMIT
-    limit = int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
     if not 1 <= limit <= LARGEST_LIMIT:
         raise Refusal(400, f"limit is a number from 1 to {LARGEST_LIMIT}")
     return limit
 
 
 def _status(request: Request) -> ContextStatus | None:
-    word = _argument(request, b"status")
-    if not word:
+    text = _parameter(request, b"status")
+    if not text:
         return None
     try:
-        return ContextStatus(word)
+        return ContextStatus(text)
     except ValueError:
         raise Refusal(400, f"status is one of {', '.join(status.value for status in ContextStatus)}") from None

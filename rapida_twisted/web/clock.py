@@ -1,4 +1,4 @@
-"""``/v1/clock``: how punctual the media clock is, for operators and benchmarks."""
+"""``/v1/clock``: the media clock's punctuality, for operators and benchmarks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from twisted.web.server import Request
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.web.resource import KeyedResource
-from rapida_twisted.web.responses import Answer, json_answer
+from rapida_twisted.web.responses import Response, json_response
 
 __all__ = ["ClockPage"]
 
 
 class ClockPage(KeyedResource):
-    """How late frames left after their deadlines since the start, or since the last DELETE.
+    """How late frames left, since the start or the last DELETE.
 
     :param clock: the clock of all calls.
     """
@@ -24,8 +24,8 @@ class ClockPage(KeyedResource):
         super().__init__(keys)
         self._clock = clock
 
-    async def respond(self, request: Request) -> Answer:
-        """The figures in JSON; DELETE gives them a last time and begins anew."""
+    async def respond(self, request: Request) -> Response:
+        """The figures in JSON; DELETE returns and resets them."""
         clock, lateness = self._clock, self._clock.lateness
         figures = {
             "calls": len(clock),
@@ -45,4 +45,4 @@ class ClockPage(KeyedResource):
         }
         if request.method == b"DELETE":
             clock.reset_figures()
-        return json_answer(figures)
+        return json_response(figures)

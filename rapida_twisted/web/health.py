@@ -1,6 +1,6 @@
-"""``/healthz`` and ``/readyz``: whether the process answers, and whether it can take calls. No key is needed.
+"""``/healthz`` and ``/readyz``: whether the process responds, and whether it can take calls. They need no key.
 
-Details, which name other servers, are for those who have a key.
+A key with the scope ``read`` also shows details, which name other servers.
 """
 
 from __future__ import annotations
@@ -15,27 +15,26 @@ from rapida_twisted.credentials.api_keys import ApiKeys, Scope, key_of
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.web.resource import AsyncResource
-from rapida_twisted.web.responses import Answer, json_answer, text_answer
+from rapida_twisted.web.responses import Response, json_response, text_response
 
 __all__ = ["HealthPage", "ReadyPage"]
 
 
 class HealthPage(AsyncResource):
-    """The process answers."""
+    """The process responds."""
 
-    async def respond(self, request: Request) -> Answer:
-        """``ok``, always."""
-        return text_answer("ok")
+    async def respond(self, request: Request) -> Response:
+        return text_response("ok")
 
 
 class ReadyPage(AsyncResource):
-    """Whether a call that is registered now would be taken.
+    """Whether the server would take a call that is registered now.
 
-    :param store: asked whether it can be written to.
+    :param store: must be writable.
     :param draining: whether the server is about to stop.
-    :param keys: who may see the details: those whose key is for reading.
-    :param assistants: how those are that have something to tell. It is told, and does not decide: a server whose
-        assistant is away answers calls in another way.
+    :param keys: a key with the scope ``read`` shows the details.
+    :param assistants: the health that assistants report. It decides nothing: without its assistant a server answers
+        calls in another way.
     """
 
     _log = Logger()
@@ -53,8 +52,8 @@ class ReadyPage(AsyncResource):
         self._draining = draining
         self._keys = keys
 
-    async def respond(self, request: Request) -> Answer:
-        """200 or 503, and why, in JSON."""
+    async def respond(self, request: Request) -> Response:
+        """200 or 503, with the reason in JSON."""
         try:
             await self._store.check()
         except StoreUnavailable as error:
@@ -66,7 +65,6 @@ class ReadyPage(AsyncResource):
         ready = store == "ok" and not draining
         content: dict[str, Any] = {"ready": ready, "store": store, "draining": draining}
         grant = self._keys.grant_of(key_of(request))
-        assistants = self._assistants() if grant is not None and Scope.READ in grant.scopes else None
-        if assistants:
+        if grant is not None and Scope.READ in grant.scopes and (assistants := self._assistants()):
             content["assistants"] = assistants
-        return json_answer(content, 200 if ready else 503)
+        return json_response(content, 200 if ready else 503)

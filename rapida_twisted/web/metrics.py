@@ -1,4 +1,4 @@
-"""``/metrics``: the figures for Prometheus."""
+"""``/metrics``: all metrics in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from twisted.web.server import Request
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.observe.interface import Metrics, MetricsPageMaker
 from rapida_twisted.web.resource import AsyncResource, KeyedResource
-from rapida_twisted.web.responses import ERROR_HEADER, Answer
+from rapida_twisted.web.responses import ERROR_HEADER, Response
 
 __all__ = ["MetricsPage"]
 
@@ -15,9 +15,9 @@ MISSING = "there are no metrics: install prometheus-client, or this package with
 
 
 class MetricsPage(KeyedResource):
-    """All figures, as Prometheus wants them.
+    """The page that Prometheus reads.
 
-    :param public: whether they are for everybody, and no key is needed.
+    :param public: whether the page needs no key.
     """
 
     def __init__(self, metrics: Metrics, keys: ApiKeys, *, public: bool = False) -> None:
@@ -26,17 +26,17 @@ class MetricsPage(KeyedResource):
         self._public = public
 
     def check(self, request: Request) -> None:
-        """Check the key, unless everybody may look, and the method.
+        """Check the key, unless the page is public, and the method.
 
-        :raises Refusal: 401 or 405.
+        :raises Refusal: 401, 403 or 405.
         """
         if self._public:
             AsyncResource.check(self, request)
         else:
             super().check(request)
 
-    async def respond(self, request: Request) -> Answer:
-        """The page; 501 and a sentence where Prometheus' library is not installed."""
+    async def respond(self, request: Request) -> Response:
+        """The page; 501 without Prometheus' library."""
         if not isinstance(self._metrics, MetricsPageMaker):
-            return Answer(501, MISSING.encode(), "text/plain; charset=utf-8", {ERROR_HEADER: MISSING})
-        return Answer(200, await self._metrics.page(), self._metrics.content_type)
+            return Response(501, MISSING.encode(), "text/plain; charset=utf-8", {ERROR_HEADER: MISSING})
+        return Response(200, await self._metrics.page(), self._metrics.content_type)

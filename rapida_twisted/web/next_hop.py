@@ -1,25 +1,22 @@
-"""``/v1/talk/asterisk/ctx/{contextId}/next``: what the dialplan is to do when a call's media is over."""
+"""``/v1/talk/asterisk/ctx/{contextId}/next``: tells the dialplan where a call goes after its media."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope
 from rapida_twisted.interfaces.typed import CallStore
-from rapida_twisted.web.resource import KeyedResource, NotFound
-from rapida_twisted.web.responses import Answer, text_answer
+from rapida_twisted.web.resource import Branch, KeyedResource, NotFound
+from rapida_twisted.web.responses import Response, text_response
 
 __all__ = ["ContextPages", "NextPage"]
 
 
 class NextPage(KeyedResource):
-    """Where a call goes next: a dial string, or nothing for a call that is simply over.
-
-    :param context_id: the call's contextId, as asked for.
-    """
+    """Where a call goes next: a dial string; empty for a call that ends."""
 
     scope = Scope.REGISTER
 
@@ -28,49 +25,36 @@ class NextPage(KeyedResource):
         self._store = store
         self._context_id = context_id
 
-    async def respond(self, request: Request) -> Answer:
+    async def respond(self, request: Request) -> Response:
         """The dial string as plain text, nothing else; empty for "hang up"."""
         context = await self._store.get(self._context_id)
-        return text_answer(context.next_dial)
+        return text_response(context.next_dial)
 
 
-class ContextPages(Resource):
-    """All that is under ``/v1/talk/asterisk/ctx``: the WebSockets, and what comes after a call.
+class _WebSocketBranch(Branch):
+    """A branch that takes a WebSocket handshake itself.
 
-    :param websocket: the resource that takes WebSocket handshakes, whatever the rest of their path.
+    :param websocket: the resource for the handshake, which reads the contextId from the query or the path.
     """
 
-    def __init__(self, store: CallStore, keys: ApiKeys, websocket: IResource) -> None:
-        super().__init__()
-        self._store = store
-        self._keys = keys
+    def __init__(self, websocket: IResource, **children: Any) -> None:
+        super().__init__(**children)
         self._websocket = websocket
 
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        """The pages of one call."""
-        return _ContextPage(self._store, self._keys, self._websocket, path.decode("utf-8", "replace"))
-
     def render(self, request: Request) -> Any:
-        """A WebSocket whose contextId is in the query."""
         return self._websocket.render(request)
 
 
-class _ContextPage(Resource):
-    """One call: its WebSocket, and what comes next."""
+class ContextPages(_WebSocketBranch):
+    """All pages below ``/v1/talk/asterisk/ctx``: each call's WebSocket and :class:`NextPage`."""
+
+    def __init__(self, store: CallStore, keys: ApiKeys, websocket: IResource) -> None:
+        super().__init__(websocket, child=lambda context_id: _ContextPage(store, keys, websocket, context_id))
+
+
+class _ContextPage(_WebSocketBranch):
+    """One call: its WebSocket, and ``next`` below."""
 
     def __init__(self, store: CallStore, keys: ApiKeys, websocket: IResource, context_id: str) -> None:
-        super().__init__()
-        self._store = store
-        self._keys = keys
-        self._websocket = websocket
-        self._context_id = context_id
-
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        """``next``, or nothing."""
-        if path == b"next" and not request.postpath:
-            return NextPage(self._store, self._keys, self._context_id)
-        return self if path == b"" else NotFound()
-
-    def render(self, request: Request) -> Any:
-        """A WebSocket whose contextId is in the path."""
-        return self._websocket.render(request)
+        next_page = NextPage(store, keys, context_id)
+        super().__init__(websocket, children={b"next": next_page}, child=lambda name: NotFound() if name else self)

@@ -20,7 +20,7 @@ LONGEST_NUMBER = 128
 LONGEST_NAME = 64
 LONGEST_VALUE = 1024
 MAX_VARIABLES = 64
-# More than can become variables, since several names may mean one thing.
+# More than MAX_VARIABLES: some parameters do not become variables.
 MAX_PARAMETERS = MAX_VARIABLES + 16
 
 CALLER_NAMES = ("from", "caller", "callerid")
@@ -30,8 +30,9 @@ _KNOWN_NAMES = frozenset((*CALLER_NAMES, *CALLED_NAMES, CHANNEL_NAME))
 
 
 def parse_parameters(request: Request) -> CallParameters:
-    """Read the parameters of a request: of its query and, for POST, of its body, which wins. Of two with the same name
-    in the same place the last one counts.
+    """The parameters of a request's query and, for POST, of its body.
+
+    The body overrides the query; the last of several parameters with the same name counts.
 
     :raises Refusal: 400, with the reason.
     """
@@ -64,9 +65,9 @@ def check_assistant(registrar: IRegistrar, assistant_id: str) -> None:
 
 
 def checked_text(value: str, longest: int, what: str) -> str:
-    """The value, if it is text of one line and not too long.
+    """The value, if it is one line of text of limited length.
 
-    :param what: what to call it when it is not.
+    :param what: names the value in a refusal.
     :raises Refusal: 400, with the reason.
     """
     if len(value) > longest:
@@ -83,7 +84,7 @@ def _check_parameter(name: str, value: str) -> None:
     if not name:
         raise _bad("a parameter has no name")
     if holds_key(f"{name}={value}"):
-        raise _bad("an API key stands in the middle of a parameter: parameters are parted by & alone")
+        raise _bad("a parameter holds an API key: only & separates parameters")
     checked_text(name, LONGEST_NAME, "a parameter's name")
     is_number = name in _KNOWN_NAMES
     checked_text(value, LONGEST_NUMBER if is_number else LONGEST_VALUE, f"the parameter {name}")
@@ -94,7 +95,7 @@ def _first(given: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 
 def _number(value: str) -> str:
-    """A number as it was dialled: form decoding makes a space of a leading +."""
+    """A dialled number: form decoding turns a leading + into a space."""
     number = value.strip()
     return "+" + number if number and value.startswith(" ") else number
 
@@ -112,7 +113,7 @@ def _body(request: Request) -> dict[str, str]:
 
 
 def _form(encoded: bytes) -> Iterator[tuple[str, str]]:
-    """The parameters of a query or a form, but for the key."""
+    """The parameters of a query or a form, without the key."""
     if encoded.count(b"&") >= MAX_PARAMETERS:
         raise _bad(f"there are more than {MAX_VARIABLES} variables")
     for parameter in filter(None, encoded.replace(b"+", b" ").split(b"&")):
@@ -126,7 +127,7 @@ def _form(encoded: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _json(encoded: bytes) -> Iterator[tuple[str, str]]:
-    """The parameters of a JSON object, but for the key and what is null."""
+    """The members of a JSON object, without the key and null members."""
     try:
         content = json.loads(encoded.decode())
     except (ValueError, RecursionError):
@@ -141,7 +142,7 @@ def _json(encoded: bytes) -> Iterator[tuple[str, str]]:
         elif isinstance(value, bool | int | float):
             yield name, json.dumps(value)
         else:
-            raise _bad("a parameter in the JSON object is neither text nor a number, true, false or null")
+            raise _bad("a member of the JSON object must be text, a number, true, false or null")
 
 
 def _bad(reason: str) -> Refusal:

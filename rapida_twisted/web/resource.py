@@ -1,8 +1,8 @@
-"""Resources whose answer is made by a coroutine."""
+"""Resources that respond from a coroutine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -11,37 +11,35 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Grant, Scope, key_of
-from rapida_twisted.web.responses import Answer, Refusal, describe, error_answer, refusal_of, send, wants_json
+from rapida_twisted.web.responses import Refusal, Response, describe, error_response, refusal_of, send, wants_json
 
 __all__ = ["AsyncResource", "Branch", "KeyedResource", "NotFound", "granted"]
 
-ANSWER_TIMEOUT_S = 10.0
-"""What an answer may take; all that answers wait for is bounded already, so this is the last resort."""
+RESPONSE_TIMEOUT_S = 10.0
+"""The last resort: each step of a response has a shorter limit of its own."""
 
 
 class AsyncResource(Resource):
-    """Answers with what :meth:`respond` gives or raises.
+    """Sends what :meth:`respond` returns or raises.
 
-    A library error becomes its HTTP status, any other exception a 500 with an empty body and a logged failure. A client
-    that goes away cancels the coroutine.
+    A library error becomes its HTTP status; any other exception becomes a 500 with an empty body, and a logged failure.
+    A client that disconnects cancels the coroutine.
     """
 
     _log = Logger()
     methods: tuple[bytes, ...] = (b"GET", b"HEAD")
-    """The methods it knows. HEAD is answered as GET, without the body."""
-    answer_timeout_s: float = ANSWER_TIMEOUT_S
-    """What its answer may take."""
+    """The accepted methods. HEAD gets the response of GET, without the body."""
+    response_timeout_s: float = RESPONSE_TIMEOUT_S
 
-    async def respond(self, request: Request) -> Answer:
-        """Make the answer. May raise a :class:`~rapida_twisted.web.responses.Refusal` or another library error."""
+    async def respond(self, request: Request) -> Response:
+        """Make the response. May raise a :class:`~rapida_twisted.web.responses.Refusal` or another library error."""
         raise NotImplementedError
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Nothing is below it."""
         return NotFound()
 
     def check(self, request: Request) -> None:
-        """Called before anything else; whatever it raises is answered.
+        """Check the request before :meth:`respond`.
 
         :raises Refusal: the method is not one of :attr:`methods`.
         """
@@ -49,43 +47,43 @@ class AsyncResource(Resource):
             raise Refusal(405, "this method is not allowed here", {"Allow": b", ".join(self.methods).decode("ascii")})
 
     def render(self, request: Request) -> int:
-        """Start the coroutine; the answer follows when it is done."""
-        answering = Deferred.fromCoroutine(self._respond(request))
-        gone: list[Failure] = []
+        """Start the coroutine; its result is sent later."""
+        responding = Deferred.fromCoroutine(self._respond(request))
+        disconnected: list[Failure] = []
 
-        def client_gone(failure: Failure) -> None:
-            gone.append(failure)
-            answering.cancel()
+        def client_disconnected(failure: Failure) -> None:
+            disconnected.append(failure)
+            responding.cancel()
 
-        request.notifyFinish().addErrback(client_gone)
+        request.notifyFinish().addErrback(client_disconnected)
         assert request.site is not None
-        answering.addTimeout(self.answer_timeout_s, request.site.reactor)
-        answering.addErrback(self._failed, request)
-        answering.addCallback(lambda answer: None if gone else send(answer, request))
-        answering.addErrback(lambda failure: self._log.failure("an answer could not be sent", failure))
+        responding.addTimeout(self.response_timeout_s, request.site.reactor)
+        responding.addErrback(self._failed, request)
+        responding.addCallback(lambda response: None if disconnected else send(response, request))
+        responding.addErrback(lambda failure: self._log.failure("cannot send a response", failure))
         return NOT_DONE_YET
 
     def refusal(self, error: BaseException | None) -> Refusal | None:
-        """What an exception means to a client; None for a mistake of ours."""
+        """The HTTP refusal for an exception; None for a bug."""
         return refusal_of(error)
 
-    def refused(self, refusal: Refusal, request: Request) -> Answer:
-        """The answer to a request that is refused."""
-        return error_answer(refusal, as_json=wants_json(request))
+    def refused(self, refusal: Refusal, request: Request) -> Response:
+        """The response for a refusal."""
+        return error_response(refusal, as_json=wants_json(request))
 
-    def broken(self, request: Request) -> Answer:
-        """The answer when something of ours is broken; the log says what."""
-        return Answer(500)
+    def broken(self, request: Request) -> Response:
+        """The response for a bug, which the log describes."""
+        return Response(500)
 
-    async def _respond(self, request: Request) -> Answer:
+    async def _respond(self, request: Request) -> Response:
         self.check(request)
         return await self.respond(request)
 
-    def _failed(self, failure: Failure, request: Request) -> Answer:
+    def _failed(self, failure: Failure, request: Request) -> Response:
         refusal = self.refusal(failure.value)
         if refusal is None:
             if not failure.check(CancelledError):
-                self._log.failure("{request}: no answer could be made", failure, request=describe(request))
+                self._log.failure("{request}: the response failed", failure, request=describe(request))
             return self.broken(request)
         if refusal.status >= 500:
             self._log.warn("{request}: {error}", request=describe(request), error=failure.getErrorMessage())
@@ -93,20 +91,20 @@ class AsyncResource(Resource):
 
 
 class KeyedResource(AsyncResource):
-    """One that is only for those who have a key, which is checked first of all.
+    """Requires an API key, which is checked before anything else.
 
-    :param keys: the keys that are accepted.
+    :param keys: the accepted keys.
     """
 
     scope = Scope.READ
-    """What a key must be good for to ask here; whoever deletes something needs ``control`` everywhere."""
+    """The scope that a key needs here; DELETE always needs ``control``."""
 
     def __init__(self, keys: ApiKeys) -> None:
         super().__init__()
         self.keys = keys
 
     def check(self, request: Request) -> None:
-        """Check the key, then the method, then what the key is good for.
+        """Check the key, then the method, then the key's scopes.
 
         :raises Refusal: 401, 405 or 403.
         """
@@ -118,42 +116,40 @@ class KeyedResource(AsyncResource):
         super().check(request)
         scope = Scope.CONTROL if request.method == b"DELETE" else self.scope
         if scope not in grant.scopes:
-            raise Refusal(403, f"this API key is not for that: it has no scope {scope.value}")
+            raise Refusal(403, f"this API key has no scope {scope.value}")
         request.grant = grant  # type: ignore[attr-defined]
 
 
 def granted(request: Request) -> Grant:
-    """What the key of a request that was let in may do."""
+    """The grant of a checked request's key."""
     grant: Grant = request.grant  # type: ignore[attr-defined]
     return grant
 
 
 class NotFound(AsyncResource):
-    """There is nothing here, whatever the method."""
+    """Responds with 404, whatever the method."""
 
     def check(self, request: Request) -> None:
-        """Refuse.
-
-        :raises Refusal: always.
-        """
         raise Refusal(404, "there is nothing here")
 
 
 class Branch(Resource):
-    """A part of a path that is nothing in itself.
+    """An inner node of the resource tree, with 404 for itself.
 
-    :param children: what is below it.
+    :param children: its fixed children.
+    :param child: makes the resource of any other path segment; None: 404.
     """
 
-    def __init__(self, children: Mapping[bytes, IResource] | None = None) -> None:
+    def __init__(
+        self, children: Mapping[bytes, IResource] | None = None, *, child: Callable[[str], IResource] | None = None
+    ) -> None:
         super().__init__()
-        for name, child in (children or {}).items():
-            self.putChild(name, child)
+        self._child = child
+        for name, resource in (children or {}).items():
+            self.putChild(name, resource)
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Nothing: what there is, Twisted finds by itself."""
-        return NotFound()
+        return NotFound() if self._child is None else self._child(path.decode("utf-8", "surrogateescape"))
 
     def render(self, request: Request) -> int:
-        """There is no listing."""
         return NotFound().render(request)

@@ -1,14 +1,14 @@
-"""What the HTTP face answers: texts, JSON, and rejections that a dialplan can't mistake for a contextId.
+"""HTTP responses: text, JSON, and refusals that a dialplan cannot mistake for a contextId.
 
-Asterisk's ``CURL()`` gives the body whatever the status is, and the dialplan takes any text for a contextId. So an
-error has an empty body, and its reason in the ``X-Rapida-Error`` header; only a client that asks for JSON gets JSON.
+Asterisk's ``CURL()`` returns the body whatever the status is, and the dialplan takes any text for a contextId. So an
+error has an empty body, and its reason in the ``X-Rapida-Error`` header; only a client that accepts JSON gets JSON.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -31,15 +31,15 @@ from rapida_twisted.net.untrusted_text import escaped, shortened
 
 __all__ = [
     "ERROR_HEADER",
-    "Answer",
     "Refusal",
+    "Response",
     "describe",
-    "error_answer",
+    "error_response",
     "header_value",
-    "json_answer",
+    "json_response",
     "refusal_of",
     "send",
-    "text_answer",
+    "text_response",
     "wants_json",
 ]
 
@@ -51,8 +51,8 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer, before it is sent."""
+class Response:
+    """An HTTP response, before it is sent."""
 
     status: int
     body: bytes = b""
@@ -61,9 +61,9 @@ class Answer:
 
 
 class Refusal(RapidaError):
-    """A request can't be answered as wished: an HTTP status and the reason for it.
+    """The server refuses a request: an HTTP status and the reason.
 
-    :param context_id: of the call that it is about, for clients that do not know it.
+    :param context_id: the contextId of the refused call, for a client that does not know it.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class Refusal(RapidaError):
         self.context_id = context_id
 
 
-def text_answer(text: str, status: int = 200) -> Answer:
-    """Plain text, exactly as given: no newline is added."""
-    return Answer(status, text.encode(), "text/plain; charset=utf-8")
+def text_response(text: str, status: int = 200) -> Response:
+    """Plain text, without a newline at the end."""
+    return Response(status, text.encode(), "text/plain; charset=utf-8")
 
 
-def json_answer(content: Any, status: int = 200) -> Answer:
-    """JSON, on one line and in ASCII."""
-    return Answer(status, json.dumps(content).encode("ascii"), "application/json")
+def json_response(content: Any, status: int = 200) -> Response:
+    """JSON on one line, in ASCII."""
+    return Response(status, json.dumps(content).encode("ascii"), "application/json")
 
 
-def error_answer(refusal: Refusal, *, as_json: bool, **more: Any) -> Answer:
-    """The answer to a request that is refused: an empty body, or JSON for whoever asked for it.
+def error_response(refusal: Refusal, *, as_json: bool, **more: Any) -> Response:
+    """The response for a refusal: an empty body, or JSON.
 
     :param more: further members of the JSON.
     """
@@ -96,13 +96,12 @@ def error_answer(refusal: Refusal, *, as_json: bool, **more: Any) -> Answer:
         content = {"error": refusal.reason, **more}
         if refusal.context_id:
             content["contextId"] = refusal.context_id
-        plain = json_answer(content, refusal.status)
-        return Answer(plain.status, plain.body, plain.content_type, headers)
-    return Answer(refusal.status, headers=headers)
+        return replace(json_response(content, refusal.status), headers=headers)
+    return Response(refusal.status, headers=headers)
 
 
 def refusal_of(error: BaseException | None) -> Refusal | None:
-    """The refusal that one of this library's errors means to an HTTP client; None for all other exceptions."""
+    """The HTTP refusal for one of this library's errors; None for any other exception."""
     retry = {"Retry-After": str(RETRY_AFTER_S)}
     match error:
         case Refusal():
@@ -119,7 +118,7 @@ def refusal_of(error: BaseException | None) -> Refusal | None:
         case Draining():
             return Refusal(503, str(error) or "the server is about to stop", retry)
         case StoreUnavailable():
-            # Where the store is and what SQLite says of it is for the log, not for strangers.
+            # The error may name the store's address or file: that is for the log only.
             return Refusal(503, "the call store does not answer", retry)
         case UpstreamFailed():
             status = {"timeout": 504, "resting": 503}.get(error.word, 502)
@@ -136,26 +135,26 @@ def wants_json(request: Request) -> bool:
 
 
 def header_value(text: str) -> str:
-    """The text as a header's value: printable ASCII, not too long."""
+    """The text as a header's value: printable ASCII of limited length."""
     printable = "".join(character if " " <= character <= "~" else "?" for character in text)
     return shortened(printable, LONGEST_REASON)
 
 
 def describe(request: HTTPRequest) -> str:
-    """The request in a few words for a log: without its key, and without a stranger's control characters."""
+    """The request for a log line: without its key, and without control characters."""
     method, uri = escaped(request.method), escaped(mask_key(request.uri))
     return f"{method} {uri} from {getattr(request.client, 'host', request.client)}"
 
 
-def send(answer: Answer, request: Request) -> None:
-    """Send the answer; the request is finished then. Nothing of it is kept by caches."""
-    request.setResponseCode(answer.status)
+def send(response: Response, request: Request) -> None:
+    """Send the response, and finish the request. Caches must not store it."""
+    request.setResponseCode(response.status)
     headers = request.responseHeaders
     headers.setRawHeaders("Cache-Control", ["no-store"])
-    headers.setRawHeaders("Content-Length", [str(len(answer.body))])
-    if answer.content_type:
-        headers.setRawHeaders("Content-Type", [answer.content_type])
-    for name, value in answer.headers.items():
+    headers.setRawHeaders("Content-Length", [str(len(response.body))])
+    if response.content_type:
+        headers.setRawHeaders("Content-Type", [response.content_type])
+    for name, value in response.headers.items():
         headers.setRawHeaders(name, [value])
-    request.write(answer.body)
+    request.write(response.body)
     request.finish()

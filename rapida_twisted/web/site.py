@@ -24,13 +24,13 @@ from rapida_twisted.web.health import HealthPage, ReadyPage
 from rapida_twisted.web.outbound import OutboundPages
 from rapida_twisted.web.registration import RegistrationsPage
 from rapida_twisted.web.resource import Branch
-from rapida_twisted.web.responses import ERROR_HEADER, Answer, describe, send
+from rapida_twisted.web.responses import ERROR_HEADER, Response, describe, send
 
 __all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "SECURITY_HEADERS", "RapidaSite", "make_root", "make_site"]
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 30.0
-"""How long a connection may take until its next request is there completely."""
+"""How long a connection may take to send its next complete request."""
 
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -42,12 +42,12 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
         "X-Frame-Options": "DENY",
     }
 )
-"""What all answers have: nothing here is a page, to be shown in a frame, guessed at or kept. The query of a request may
-hold a key, so no browser shall tell it to others."""
+"""Headers of every response: nothing here is a web page to frame, sniff or cache. A request's query may hold a key, so
+a browser must not send it on as referrer."""
 
 _QUIET_PATHS = frozenset((b"/healthz", b"/readyz", b"/metrics"))
 _REFUSALS = frozenset((400, 401, 404, 405))
-"""What those are answered who have no key."""
+"""The responses to clients without a valid key."""
 
 
 def make_root(
@@ -85,20 +85,15 @@ def make_site(
     max_body_bytes: int = MAX_BODY_BYTES,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> RapidaSite:
-    """The whole HTTP face, as a factory that any endpoint can listen with.
+    """The HTTP interface as a protocol factory.
 
-    :param store: where call contexts are kept.
-    :param keys: the API keys that are accepted.
-    :param registrar: registers calls.
-    :param hang_up: hangs the call of a contextId up; whether it was up.
+    :param hang_up: hangs up the call of a contextId; False: it was not up.
     :param draining: whether the server is about to stop.
-    :param reactor: provides IReactorTime.
     :param extra: further resources by their paths below ``/v1``, such as ``b"talk/asterisk/ctx"``.
     :param outbound: places calls; None: this server places none.
-    :param assistants: how those assistants are that have something to tell, for ``/readyz``.
-    :param rejections: told of strangers who are refused.
-    :param max_body_bytes: what a request's body may have.
-    :param request_timeout_s: how long a connection may take until its next request is there completely.
+    :param assistants: the health that assistants report, for ``/readyz``.
+    :param rejections: counts and logs refused clients.
+    :param request_timeout_s: how long a connection may take to send its next complete request.
     """
     root = make_root(
         store=store, keys=keys, registrar=registrar, hang_up=hang_up, draining=draining, extra=extra, outbound=outbound,
@@ -108,7 +103,7 @@ def make_site(
 
 
 def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:
-    """Put a resource below a branch, making the branches between them."""
+    """Put a resource below a branch, with new branches between them."""
     name, *rest = path
     if not rest:
         branch.putChild(name, resource)
@@ -116,17 +111,17 @@ def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:
     below = branch.children.get(name)
     if not isinstance(below, Branch):
         if below is not None:
-            raise ValueError(f"nothing can be put below {name!r}")
+            raise ValueError(f"{name!r} cannot have children")
         below = Branch()
         branch.putChild(name, below)
     _graft(below, rest, resource)
 
 
 class RapidaRequest(Request):
-    """A request with a bounded body, that shows no key, no version and no traceback."""
+    """A request with a bounded body, which discloses no key, no version and no traceback."""
 
     context_id = ""
-    """The call that it has registered."""
+    """The call that the request has registered."""
     _log = Logger()
     channel: RapidaChannel
     _refused = False
@@ -140,13 +135,12 @@ class RapidaRequest(Request):
         return f"<{describe(self)}>"
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802
-        """The headers are there: refuse a body that says it is too long. Without a length it may be chunked."""
+        """The headers are complete: refuse a declared length above the limit. Without a length the body is chunked."""
         self.content = BytesIO()
         if length is not None and length > self._max_body_bytes:
             self._refuse_body()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        """A part of the body: refuse one that gets too long."""
         self._body_bytes += len(data)
         if not self._refused and self._body_bytes > self._max_body_bytes:
             self._refuse_body()
@@ -154,7 +148,6 @@ class RapidaRequest(Request):
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
-        """The request is complete."""
         if not self._refused:
             super().requestReceived(command, path, version)
 
@@ -168,7 +161,7 @@ class RapidaRequest(Request):
             "http.body_too_long", self.client, self._log, "{peer} sent a body of more than {limit} bytes",
             peer=_host(self.client), limit=self._max_body_bytes,
         )  # fmt: skip
-        # Else the channel would invite the body that was refused.
+        # With it the channel would invite the refused body.
         self.requestHeaders.removeHeader(b"Expect")
         self.channel.write(
             b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n"
@@ -177,7 +170,7 @@ class RapidaRequest(Request):
         self.channel.loseConnection()
 
     def process(self) -> None:
-        """Before anything else has a word: what every answer has, whoever makes it."""
+        """Set the headers of every response before any resource runs."""
         for name, value in SECURITY_HEADERS.items():
             self.responseHeaders.setRawHeaders(name, [value])
         if self.channel.site.leaving:
@@ -186,31 +179,31 @@ class RapidaRequest(Request):
         super().process()
 
     def setHeader(self, name: bytes | str, value: bytes | str) -> None:  # noqa: N802
-        """Set a header of the answer; not the one that tells what serves and which version of it."""
+        """Set a response header, except the one that names the server and its version."""
         if name not in (b"Server", "Server"):
             super().setHeader(name, value)
 
     def processingFailed(self, reason: Failure) -> Failure:  # noqa: N802
-        """Something raised before a resource could answer: nothing of it is for the client."""
-        self._log.failure("{request}: no answer could be made", reason, request=self)
+        """An error outside a resource: the client gets no details."""
+        self._log.failure("{request}: the response failed", reason, request=self)
         if self.startedWriting:
             self.loseConnection()
         else:
-            send(Answer(500), self)
+            send(Response(500), self)
         return reason
 
 
 class RapidaChannel(QuietHTTPChannel):
-    """An HTTP connection whose requests must be complete in time, however slowly they trickle in."""
+    """An HTTP connection with a time limit for each complete request."""
 
     _log = Logger()
     site: RapidaSite
 
     def resetTimeout(self) -> None:  # noqa: N802
-        """Called for each piece of data. The time runs on: only a complete request stops it."""
+        """Called for each piece of data, which must not extend the time: only a complete request does."""
 
     def timeoutConnection(self) -> None:  # noqa: N802
-        """The time is over. Between two requests that is how a connection ends; within one it is a refusal."""
+        """The time is over: an ordinary end between two requests, a refusal within one."""
         if self.requests or self.clearLineBuffer():
             self.site.rejections.add(
                 "http.overdue", self.getPeer(), self._log, "{peer} did not send a whole request in time: closed",
@@ -218,15 +211,15 @@ class RapidaChannel(QuietHTTPChannel):
             )  # fmt: skip
         else:
             self.site.rejections.counts["http.idle"] += 1
-        # Twisted has a line for each of them.
+        # Twisted would log a line for each connection.
         self.mute()
         super().timeoutConnection()
 
     def bad_request_received(self) -> None:
-        """Say so in the log: whoever writes a dialplan needs to know."""
+        """Log it: the author of a dialplan needs to know."""
         self.site.rejections.add(
             "http.garbage", self.getPeer(), self._log,
-            "{peer} sent what is no HTTP request, or too long a one: 400. Is a parameter not URI-encoded?",
+            "{peer} sent no valid HTTP request, or one that is too long: 400. Is a parameter not URI-encoded?",
             peer=_host(self.getPeer()),
         )  # fmt: skip
 
@@ -234,11 +227,8 @@ class RapidaChannel(QuietHTTPChannel):
 class RapidaSite(Site):
     """A site with an access log through ``twisted.logger``, which shows no key.
 
-    :param root: the tree of resources.
-    :param reactor: provides IReactorTime.
-    :param timeout_s: how long a connection may take until its next request is there completely.
-    :param max_body_bytes: what a request's body may have.
-    :param rejections: told of strangers who are refused.
+    :param timeout_s: how long a connection may take to send its next complete request.
+    :param rejections: counts and logs refused clients.
     """
 
     _log = Logger()
@@ -254,23 +244,23 @@ class RapidaSite(Site):
         rejections: RejectionLog | None = None,
     ) -> None:
         self.leaving = False
-        """Whether this process leaves its port to others: its answers are the last ones of their connections."""
+        """Whether this process leaves its port to others: each connection closes after its next response."""
         self.max_body_bytes = max_body_bytes
         self.rejections = rejections if rejections is not None else RejectionLog()
         super().__init__(root, RapidaRequest, timeout=timeout_s, reactor=reactor, parsePOSTFormSubmission=False)
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802
-        """HTTP/1.1 alone, since WebSockets are below this site."""
+        """HTTP/1.1 only: WebSockets need it."""
         return [b"http/1.1"]
 
     def startFactory(self) -> None:
-        """No log file is opened, and no clock kept for it."""
+        """Twisted's would open a log file and start a clock."""
 
     def stopFactory(self) -> None:
-        """Nothing was opened."""
+        """Twisted's would close them."""
 
     def log(self, request: HTTPRequest) -> None:
-        """One line for each request that was answered; for those of strangers, as many as their flood may make."""
+        """Log one line for each response; responses to clients without a key are rate-limited."""
         quiet = request.path in _QUIET_PATHS and request.code < 400
         text = "{request}: {status}{reason} ({duration_ms:.1f} ms)"
         values = {

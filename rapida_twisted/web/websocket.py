@@ -1,4 +1,4 @@
-"""``/v1/talk/asterisk/ctx``: where a WebSocket handshake leaves the HTTP face, and who is let through."""
+"""``/v1/talk/asterisk/ctx``: upgrades an authenticated request to a media WebSocket."""
 
 from __future__ import annotations
 
@@ -14,32 +14,35 @@ __all__ = ["Handshake", "handshake_gate", "websocket_page"]
 
 
 class Handshake(Protocol):
-    """What a door looks at: Autobahn's ConnectionRequest is one."""
+    """A handshake's request, such as Autobahn's ConnectionRequest."""
 
     headers: Mapping[str, str]
     """By lower-case name."""
     params: Mapping[str, Sequence[str]]
-    """The query."""
+    """The query's parameters."""
 
 
 def handshake_gate(keys: ApiKeys) -> Callable[[Handshake], tuple[int, str] | None]:
-    """A door that opens to whoever has a key for the media of calls: in the query, as ``x-api-key`` header, as a bearer
-    token, or as the password of HTTP basic auth (what ``username`` and ``password`` of websocket_client.conf send)."""
+    """Makes the check of a handshake's key, which returns a refusal's status and reason, or None.
 
-    def door(handshake: Handshake) -> tuple[int, str] | None:
+    The key may be in the query, the ``x-api-key`` header, a bearer token, or the password of HTTP basic auth (which
+    ``username`` and ``password`` of websocket_client.conf send).
+    """
+
+    def check(handshake: Handshake) -> tuple[int, str] | None:
         key = _key_of(handshake)
         grant = keys.grant_of(key)
         if grant is None:
             return 401, "this API key is not known" if key else "an API key is needed"
         if Scope.REGISTER not in grant.scopes:
-            return 403, f"this API key is not for that: it has no scope {Scope.REGISTER.value}"
+            return 403, f"this API key has no scope {Scope.REGISTER.value}"
         return None
 
-    return door
+    return check
 
 
 def websocket_page(factory: Any) -> WebSocketResource:
-    """The resource that hands a connection over to a WebSocket server factory."""
+    """The resource that hands a connection to a WebSocket server factory."""
     return WebSocketResource(factory)
 
 
@@ -58,5 +61,5 @@ def _key_of(handshake: Handshake) -> str:
 def _password(token: str) -> str:
     try:
         return base64.b64decode(token.strip(), validate=True).decode("utf-8").partition(":")[2]
-    except ValueError:  # no ASCII, no base64, no UTF-8
+    except ValueError:  # not ASCII, not base64, or not UTF-8
         return ""
