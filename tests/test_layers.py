@@ -29,6 +29,63 @@ LAYERS = (
 )
 """From left to right: a room imports rooms to its left, and none of its own layer but itself."""
 
+ROOMS = {
+    "asterisk": (
+        {"ari", "asterisk_conf", "dialplan"},
+        {"vault", "stasis", "doctor"},
+        {"outbound"},
+    ),
+    "asterisk.ari": (
+        {"credential", "errors", "replies"},
+        {"http"},
+        {"bridges", "events"},
+        {"client"},
+    ),
+    "asterisk.outbound": (
+        {"progress", "call_limiter"},
+        {"call", "progress_writer"},
+        {"reconciler"},
+        {"trunk"},
+        {"calls"},
+    ),
+    "asterisk.stasis": (
+        {"call"},
+        {"orphans", "transfer"},
+        {"calls"},
+    ),
+    "bridge": (
+        {"breaker", "fallback", "far_end", "registration_request"},
+        {"assistant", "far_end_audiosocket", "far_end_websocket", "register"},
+        {"routes"},
+    ),
+    "tools": (
+        {"api_key"},
+        {"ctl", "phone"},
+    ),
+    "tools.ctl": (
+        {"options"},
+        {"server_client", "table"},
+        {"calls", "dialplan", "doctor", "key", "vault"},
+        {"dial"},
+        {"main"},
+    ),
+    "tools.phone": (
+        {"figures", "sound", "tls"},
+        {"queue"},
+        {"report"},
+        {"call"},
+        {"audiosocket_connection", "options", "status_line", "websocket_connection"},
+        {"main"},
+    ),
+    "web": (
+        {"responses", "websocket"},
+        {"parameters", "resource"},
+        {"calls", "clock", "health", "metrics", "next_hop", "outbound", "registration"},
+        {"proxy", "site"},
+    ),
+}
+"""The same order inside the large rooms."""
+
 PURE = {"errors", "settings", "wire", "audio", "context"}
 """Without Twisted: what is in them can be used in a program without it."""
 
@@ -108,6 +165,22 @@ class LayersTests(SynchronousTestCase):
             and (not part_of(name) or layer_of(part_of(name)) >= layer_of(part))
         ]
         self.assertEqual(sorted(set(wrong)), [])
+
+    def test_order_inside_the_large_rooms(self) -> None:
+        """Inside a large room, too, left never imports right, nor its own layer; each module has a layer."""
+        for room, layers in ROOMS.items():
+            prefix = f"{PACKAGE}.{room}."
+            inside = {module: module.removeprefix(prefix).split(".")[0] for module in self.own if prefix in module}
+            self.assertEqual(set(inside.values()), set().union(*layers), room)
+            self.assertEqual(sum(map(len, layers)), len(set(inside.values())), room)
+            place = {part: number for number, layer in enumerate(layers) for part in layer}
+            wrong = [
+                f"{module} imports {name}"
+                for module, part in inside.items()
+                for name in sorted(self.own[module])
+                if name in inside and inside[name] != part and place[inside[name]] >= place[part]
+            ]
+            self.assertEqual(wrong, [])
 
     def test_the_package_itself(self) -> None:
         """The package imports none of its parts before one of the public names is used."""

@@ -7,7 +7,7 @@ from base64 import b64encode
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.credentials.api_keys import ApiKeys, mask_key
-from tests.web.in_memory import KEY, OTHER_KEY, Face
+from tests.web.in_memory import KEY, OTHER_KEY, InMemoryHttp
 
 
 class ApiKeysTests(SynchronousTestCase):
@@ -40,7 +40,7 @@ class KeyOfTests(SynchronousTestCase):
     def status(self, target: str, **headers: str) -> int:
         """The status of a request without a key but for what is given."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return Face().ask(target, headers=named, key=None).status
+        return InMemoryHttp().request(target, headers=named, key=None).status
 
     def test_places(self) -> None:
         """The query, the header, a bearer token, and the password of basic authentication."""
@@ -97,9 +97,9 @@ class MisplacedKeyTests(SynchronousTestCase):
 
     def test_refused_and_not_kept(self) -> None:
         """It is refused, and a key in the middle of a parameter never becomes a number or a variable."""
-        face = Face()
+        http = InMemoryHttp()
         for query in ("from=1;x-api-key=" + KEY, "from=1&amp;x-api-key=" + KEY):
-            self.assertEqual(face.ask("/v1/talk/asterisk/call/1?" + query, key=None).status, 401)
-            reply = face.ask("/v1/talk/asterisk/call/1?" + query, headers={"x-api-key": KEY}, key=None)
-            self.assertEqual(reply.status, 400, query)
-            self.assertNotIn(KEY, reply.reason)
+            self.assertEqual(http.request("/v1/talk/asterisk/call/1?" + query, key=None).status, 401)
+            response = http.request("/v1/talk/asterisk/call/1?" + query, headers={"x-api-key": KEY}, key=None)
+            self.assertEqual(response.status, 400, query)
+            self.assertNotIn(KEY, response.reason)

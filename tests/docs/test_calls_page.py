@@ -11,7 +11,7 @@ from rapida_twisted.context import CallStatus, EndReason
 from rapida_twisted.settings import all_settings
 from rapida_twisted.tools.ctl.main import make_parser
 from tests.support.blocks import DOCS, named_blocks
-from tests.web.in_memory import Face
+from tests.web.in_memory import InMemoryHttp
 from tests.web.test_outbound import PAGE, ScriptedOutbound
 
 OF_MEDIA = {
@@ -43,8 +43,10 @@ class CallsPageTests(SynchronousTestCase):
         assert found is not None
         name, kind, body, path = found.groups()
         outbound = ScriptedOutbound()
-        reply = Face(outbound=outbound).ask(f"{path}1", method="POST", headers={name: kind}, body=body.encode())
-        self.assertEqual((reply.status, f"{path}1"), (201, PAGE), reply.body)
+        response = InMemoryHttp(outbound=outbound).request(
+            f"{path}1", method="POST", headers={name: kind}, body=body.encode()
+        )
+        self.assertEqual((response.status, f"{path}1"), (201, PAGE), response.body)
         (call,) = outbound.placed
         self.assertEqual((call.to, call.caller, dict(call.variables)), ("100", "4930123", {"order": "4711"}))
 

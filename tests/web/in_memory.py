@@ -1,4 +1,4 @@
-"""The whole HTTP face on a string transport: bytes in, bytes out, and a clock that the test moves."""
+"""The whole HTTP http on a string transport: bytes in, bytes out, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHER_KEY = "rpd-other"
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpResponse:
     """An HTTP answer, taken apart."""
 
     status: int
@@ -76,21 +76,21 @@ class Connection:
         self.transport.connected = False
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
-    def replies(self) -> list[Reply]:
+    def responses(self) -> list[HttpResponse]:
         """All that was answered so far to requests other than HEAD."""
-        replies, data = [], self.transport.value()
+        responses, data = [], self.transport.value()
         while data:
             head, _, data = data.partition(b"\r\n\r\n")
             status_line, *lines = head.decode("latin-1").split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
             length = int(headers.get("content-length", 0))
-            replies.append(Reply(int(status_line.split()[1]), headers, data[:length]))
+            responses.append(HttpResponse(int(status_line.split()[1]), headers, data[:length]))
             data = data[length:]
-        return replies
+        return responses
 
 
-class Face:
-    """The HTTP face of a server with one assistant, ``1``."""
+class InMemoryHttp:
+    """The HTTP http of a server with one assistant, ``1``."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Face:
         self.hung_up.append(context_id)
         return context_id in self.up
 
-    def ask(
+    def request(
         self,
         target: str | bytes,
         *,
@@ -150,7 +150,7 @@ class Face:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         key: str | None = KEY,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Send one request and give its answer; the key goes in the header unless it is None."""
         raw_target = target if isinstance(target, bytes) else target.encode()
         lines = dict(headers or {})
@@ -163,9 +163,9 @@ class Face:
         connection.send(method.encode() + b" " + raw_target + b" HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n" + body)
         if method == "HEAD":
             assert connection.transport.value().endswith(b"\r\n\r\n"), "HEAD was answered with a body"
-        (reply,) = connection.replies() if method != "HEAD" else [_head_reply(connection)]
+        (response,) = connection.responses() if method != "HEAD" else [_head_response(connection)]
         connection.lose()
-        return reply
+        return response
 
     def kept(self) -> list[CallContext]:
         """The contexts in the store, newest first."""
@@ -174,10 +174,10 @@ class Face:
         return result
 
 
-def _head_reply(connection: Connection) -> Reply:
+def _head_response(connection: Connection) -> HttpResponse:
     status_line, *lines = connection.transport.value().decode("latin-1").strip().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    return Reply(int(status_line.split()[1]), headers, b"")
+    return HttpResponse(int(status_line.split()[1]), headers, b"")
 
 
 class SlowStore(MemoryStore):
@@ -185,7 +185,7 @@ class SlowStore(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[Deferred[Any]] = []
+        self.waiting: list[Deferred[Any]] = []
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
         """Wait."""
@@ -197,5 +197,5 @@ class SlowStore(MemoryStore):
 
     def _wait(self) -> Deferred[None]:
         waiting: Deferred[None] = Deferred()
-        self.asked.append(waiting)
+        self.waiting.append(waiting)
         return waiting

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.store.memory import MemoryStore
-from tests.web.in_memory import Connection, Face, SlowStore
+from tests.web.in_memory import Connection, InMemoryHttp, SlowStore
 
 
 class HealthTests(SynchronousTestCase):
@@ -17,51 +17,51 @@ class HealthTests(SynchronousTestCase):
 
     def test_healthz(self) -> None:
         """The process answers, also while draining."""
-        face = Face()
-        face.draining = True
-        reply = face.ask("/healthz", key=None)
-        self.assertEqual((reply.status, reply.body), (200, b"ok"))
-        self.assertEqual(face.ask("/healthz", key=None, method="HEAD").headers["content-length"], "2")
+        http = InMemoryHttp()
+        http.draining = True
+        response = http.request("/healthz", key=None)
+        self.assertEqual((response.status, response.body), (200, b"ok"))
+        self.assertEqual(http.request("/healthz", key=None, method="HEAD").headers["content-length"], "2")
 
     def test_ready(self) -> None:
         """200 when a call would be taken."""
-        reply = Face().ask("/readyz", key=None)
-        self.assertEqual(reply.status, 200)
-        self.assertEqual(json.loads(reply.body), {"ready": True, "store": "ok", "draining": False})
+        response = InMemoryHttp().request("/readyz", key=None)
+        self.assertEqual(response.status, 200)
+        self.assertEqual(json.loads(response.body), {"ready": True, "store": "ok", "draining": False})
 
     def test_assistants(self) -> None:
         """What assistants tell of themselves is shown to those who have a key, and decides nothing."""
-        face = Face()
-        face.assistants = {"*": {"upstream": "far.example:443", "state": "open"}}
-        reply = face.ask("/readyz")
-        self.assertEqual(reply.status, 200)
-        self.assertEqual(json.loads(reply.body)["assistants"], face.assistants)
+        http = InMemoryHttp()
+        http.assistants = {"*": {"upstream": "far.example:443", "state": "open"}}
+        response = http.request("/readyz")
+        self.assertEqual(response.status, 200)
+        self.assertEqual(json.loads(response.body)["assistants"], http.assistants)
         for key in (None, "rpd-bad"):
-            reply = face.ask("/readyz", key=key)
-            self.assertEqual((reply.status, json.loads(reply.body)["ready"]), (200, True))
-            self.assertNotIn(b"far.example", reply.body)
+            response = http.request("/readyz", key=key)
+            self.assertEqual((response.status, json.loads(response.body)["ready"]), (200, True))
+            self.assertNotIn(b"far.example", response.body)
 
     def test_draining(self) -> None:
         """503 when the server is about to stop."""
-        face = Face()
-        face.draining = True
-        reply = face.ask("/readyz", key=None)
-        self.assertEqual(reply.status, 503)
-        self.assertEqual(json.loads(reply.body), {"ready": False, "store": "ok", "draining": True})
+        http = InMemoryHttp()
+        http.draining = True
+        response = http.request("/readyz", key=None)
+        self.assertEqual(response.status, 503)
+        self.assertEqual(json.loads(response.body), {"ready": False, "store": "ok", "draining": True})
 
     def test_store_down(self) -> None:
         """503 when the store is down; where it is does not show."""
-        reply = Face(store=DownStore()).ask("/readyz", key=None)
-        self.assertEqual(reply.status, 503)
-        self.assertEqual(json.loads(reply.body), {"ready": False, "store": "unavailable", "draining": False})
+        response = InMemoryHttp(store=DownStore()).request("/readyz", key=None)
+        self.assertEqual(response.status, 503)
+        self.assertEqual(json.loads(response.body), {"ready": False, "store": "unavailable", "draining": False})
 
     def test_store_silent(self) -> None:
         """503 when the store says nothing for long."""
-        face = Face(store=SlowStore())
-        connection = Connection(face.site)
+        http = InMemoryHttp(store=SlowStore())
+        connection = Connection(http.site)
         connection.send(b"GET /readyz HTTP/1.1\r\n\r\n")
-        face.clock.advance(11)
-        self.assertEqual([reply.status for reply in connection.replies()], [503])
+        http.clock.advance(11)
+        self.assertEqual([response.status for response in connection.responses()], [503])
 
 
 class DownStore(MemoryStore):

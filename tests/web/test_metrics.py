@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.observe.interface import Metrics, MetricsPageMaker
 from rapida_twisted.web.metrics import MetricsPage
-from tests.web.in_memory import KEY, Face
+from tests.web.in_memory import KEY, InMemoryHttp
 
 
 class OneFigure(MetricsPageMaker):
@@ -23,33 +23,33 @@ class OneFigure(MetricsPageMaker):
 class MetricsPageTests(SynchronousTestCase):
     """The page."""
 
-    def face(self, metrics: Metrics, public: bool = False) -> Face:
+    def http(self, metrics: Metrics, public: bool = False) -> InMemoryHttp:
         """A site with the page."""
-        face = Face()
-        face.site.resource.putChild(b"metrics", MetricsPage(metrics, ApiKeys((KEY,)), public=public))
-        return face
+        http = InMemoryHttp()
+        http.site.resource.putChild(b"metrics", MetricsPage(metrics, ApiKeys((KEY,)), public=public))
+        return http
 
     def test_key(self) -> None:
         """A key is needed, and may be where Prometheus can put it."""
-        face = self.face(OneFigure())
-        refused = face.ask("/metrics", key=None)
+        http = self.http(OneFigure())
+        refused = http.request("/metrics", key=None)
         self.assertEqual((refused.status, refused.body), (401, b""))
-        self.assertEqual(face.ask("/metrics", key="rpd-wrong").status, 401)
-        reply = face.ask("/metrics", key=None, headers={"Authorization": f"Bearer {KEY}"})
-        self.assertEqual((reply.status, reply.body), (200, b"rapida_calls 1\n"))
-        self.assertEqual(reply.headers["content-type"], "text/plain; version=0.0.4")
+        self.assertEqual(http.request("/metrics", key="rpd-wrong").status, 401)
+        response = http.request("/metrics", key=None, headers={"Authorization": f"Bearer {KEY}"})
+        self.assertEqual((response.status, response.body), (200, b"rapida_calls 1\n"))
+        self.assertEqual(response.headers["content-type"], "text/plain; version=0.0.4")
 
     def test_public(self) -> None:
         """Where the settings say so, no key is needed."""
-        face = self.face(OneFigure(), public=True)
-        self.assertEqual(face.ask("/metrics", key=None).status, 200)
-        self.assertEqual(face.ask("/metrics", key=None, method="POST").status, 405)
+        http = self.http(OneFigure(), public=True)
+        self.assertEqual(http.request("/metrics", key=None).status, 200)
+        self.assertEqual(http.request("/metrics", key=None, method="POST").status, 405)
 
     def test_without_the_library(self) -> None:
         """501, and a sentence that says what to install; strangers are not told."""
-        face = self.face(Metrics())
-        reply = face.ask("/metrics")
-        self.assertEqual(reply.status, 501)
-        self.assertIn(b"its extra 'metrics'", reply.body)
-        self.assertIn("its extra 'metrics'", reply.reason)
-        self.assertEqual(face.ask("/metrics", key=None).status, 401)
+        http = self.http(Metrics())
+        response = http.request("/metrics")
+        self.assertEqual(response.status, 501)
+        self.assertIn(b"its extra 'metrics'", response.body)
+        self.assertIn("its extra 'metrics'", response.reason)
+        self.assertEqual(http.request("/metrics", key=None).status, 401)

@@ -17,7 +17,7 @@ from rapida_twisted.context import CallContext, CallStatus, Direction
 from rapida_twisted.errors import CallNotPlaced, Draining, StoreUnavailable, TooManyCalls
 from rapida_twisted.interfaces import IOutbound, OutboundCall
 from rapida_twisted.web.outbound import PLACE_TIMEOUT_S
-from tests.web.in_memory import KEY, NOW, Connection, Face, Reply
+from tests.web.in_memory import KEY, NOW, Connection, HttpResponse, InMemoryHttp
 
 PAGE = "/v1/talk/asterisk/outbound/1"
 JSON = {"Content-Type": "application/json; charset=utf-8"}
@@ -60,28 +60,30 @@ class OutboundTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.outbound = ScriptedOutbound()
-        self.face = Face(outbound=self.outbound)
+        self.http = InMemoryHttp(outbound=self.outbound)
 
-    def post(self, body: Any, headers: Mapping[str, str] = JSON, page: str = PAGE) -> Reply:
+    def post(self, body: Any, headers: Mapping[str, str] = JSON, page: str = PAGE) -> HttpResponse:
         """Have a call placed; a body that is no bytes is sent as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.face.ask(page, method="POST", headers=headers, body=raw)
+        return self.http.request(page, method="POST", headers=headers, body=raw)
 
     def placed(self, **body: Any) -> OutboundCall:
         """The one call that this body places."""
-        reply = self.post(body)
-        self.assertEqual((reply.status, reply.reason), (201, ""))
+        response = self.post(body)
+        self.assertEqual((response.status, response.reason), (201, ""))
         (call,) = self.outbound.placed
         self.outbound.placed = []
         return call
 
-    def refused(self, reply: Reply, status: int, words: str) -> dict[str, Any]:
-        """The reply is an error in JSON, and in the header; its members."""
-        self.assertEqual((reply.status, reply.headers["content-type"]), (status, "application/json"), reply.body)
-        content: dict[str, Any] = json.loads(reply.body)
+    def refused(self, response: HttpResponse, status: int, words: str) -> dict[str, Any]:
+        """The response is an error in JSON, and in the header; its members."""
+        self.assertEqual(
+            (response.status, response.headers["content-type"]), (status, "application/json"), response.body
+        )
+        content: dict[str, Any] = json.loads(response.body)
         self.assertIn(words, content["error"])
-        self.assertIn(words, reply.reason)
-        self.assertIs(content["retryable"], "retry-after" in reply.headers)
+        self.assertIn(words, response.reason)
+        self.assertIs(content["retryable"], "retry-after" in response.headers)
         return content
 
     def late(self, seconds: float) -> dict[str, str]:
@@ -99,7 +101,7 @@ class PlacingTests(OutboundTestCase):
 
     def test_passed_on(self) -> None:
         """A request that lay in a socket until nobody waited for it any more calls nobody; an honest one does."""
-        self.refused(self.post({"to": "100"}, self.late(-1)), 503, "waits for it no longer")
+        self.refused(self.post({"to": "100"}, self.late(-1)), 503, "no longer waits for this call")
         self.assertEqual(self.outbound.placed, [])
         self.assertEqual(self.post({"to": "100"}, self.late(9)).status, 201)
 
@@ -158,15 +160,17 @@ class PlacingTests(OutboundTestCase):
         """201 and the ids when Asterisk has the call, even if it rings already; 202 when it waits for its turn."""
         for status, code in ((CallStatus.INITIATED, 201), (CallStatus.RINGING, 201), (CallStatus.NEW, 202)):
             self.outbound.status = status
-            reply = self.post({"to": "100"})
-            self.assertEqual((reply.status, reply.headers["content-type"]), (code, "application/json"))
+            response = self.post({"to": "100"})
+            self.assertEqual((response.status, response.headers["content-type"]), (code, "application/json"))
             told = {"contextId": CONTEXT_ID, "channelId": "rapida-17", "callStatus": status.value}
-            self.assertEqual(json.loads(reply.body), told)
+            self.assertEqual(json.loads(response.body), told)
 
     def test_key_in_the_query(self) -> None:
         """The key may stand in the query."""
-        reply = self.face.ask(f"{PAGE}?x-api-key={KEY}", method="POST", headers=JSON, body=b'{"to": "1"}', key=None)
-        self.assertEqual(reply.status, 201)
+        response = self.http.request(
+            f"{PAGE}?x-api-key={KEY}", method="POST", headers=JSON, body=b'{"to": "1"}', key=None
+        )
+        self.assertEqual(response.status, 201)
 
 
 class BadRequestTests(OutboundTestCase):
@@ -175,26 +179,26 @@ class BadRequestTests(OutboundTestCase):
     def test_json_whatever_is_accepted(self) -> None:
         """No dialplan asks here."""
         for accept in ("*/*", "text/plain", "application/json"):
-            self.refused(self.post({}, {**JSON, "Accept": accept}), 400, "to is needed")
+            self.refused(self.post({}, {**JSON, "Accept": accept}), 400, "to is required")
 
     def test_unknown_members(self) -> None:
         """A member that is not known is named, so that a typo does not dial differently."""
-        self.bad({"to": "1", "variable": {}}, "'variable' is not known: there are to, from, variables")
-        self.bad({"to": "1", "From": "2"}, "'From' is not known")
-        self.bad({"to": "1", "x" * 1000: "2"}, "x...' is not known")
-        self.bad({"to": "1", "a\r\nX-Y: z": None}, "'a\\r\\nX-Y: z' is not known")
+        self.bad({"to": "1", "variable": {}}, "'variable' is unknown: the members are to, from, variables")
+        self.bad({"to": "1", "From": "2"}, "'From' is unknown")
+        self.bad({"to": "1", "x" * 1000: "2"}, "x...' is unknown")
+        self.bad({"to": "1", "a\r\nX-Y: z": None}, "'a\\r\\nX-Y: z' is unknown")
 
     def test_doubles(self) -> None:
-        """Of two members of one name neither is taken."""
-        self.bad(b'{"to": "1", "to": "2"}', "two members of one name")
-        self.bad(b'{"to": "1", "variables": {"a": "1", "a": "2"}}', "two members of one name")
+        """Of two members of the same name neither is taken."""
+        self.bad(b'{"to": "1", "to": "2"}', "two members of the same name")
+        self.bad(b'{"to": "1", "variables": {"a": "1", "a": "2"}}', "two members of the same name")
 
     def test_to(self) -> None:
         """Whom to call is a text, of one line, and not too long."""
         for body in ({}, {"to": None}):
-            self.bad(body, "to is needed")
+            self.bad(body, "to is required")
         for to in ("", 100, True, ["100"], {}):
-            self.bad({"to": to}, "to is a text")
+            self.bad({"to": to}, "to must be text")
         self.bad({"to": "1" * 129}, "to is longer than 128")
         self.bad({"to": "1\n"}, "to holds a control character")
         self.bad(b'{"to": "\\ud800"}', "to is not text in UTF-8")
@@ -202,19 +206,19 @@ class BadRequestTests(OutboundTestCase):
     def test_from(self) -> None:
         """The caller id can be shown on a telephone."""
         for caller in (100, False, ["1"]):
-            self.bad({"to": "1", "from": caller}, "from is a text")
+            self.bad({"to": "1", "from": caller}, "from must be text")
         self.bad({"to": "1", "from": "1" * 129}, "from is longer than 128")
         self.bad({"to": "1", "from": "1\r"}, "from holds a control character")
-        self.bad({"to": "1", "from": "1\u2028"}, "from holds a character that can't be shown")
+        self.bad({"to": "1", "from": "1\u2028"}, "from holds a character that is not printable")
 
     def test_variables(self) -> None:
         """Variables are a flat object of plain values."""
         for variables in ([], "a=b", 5, False):
-            self.bad({"to": "1", "variables": variables}, "variables is a JSON object")
+            self.bad({"to": "1", "variables": variables}, "variables must be a JSON object")
         for value in (None, [], {"b": "c"}):
-            self.bad({"to": "1", "variables": {"a": value}}, "the variable a is neither text nor a number")
-        self.bad(b'{"to": "1", "variables": {"a": 1e999}}', "the variable a is neither text nor a number")
-        self.bad({"to": "1", "variables": {"a": float("nan")}}, "the variable a is neither text nor a number")
+            self.bad({"to": "1", "variables": {"a": value}}, "the variable a must be text, a number")
+        self.bad(b'{"to": "1", "variables": {"a": 1e999}}', "the variable a must be text, a number")
+        self.bad({"to": "1", "variables": {"a": float("nan")}}, "the variable a must be text, a number")
         self.bad({"to": "1", "variables": {"a": "x" * 1025}}, "the variable a is longer than 1024")
         self.bad({"to": "1", "variables": {"a": 10**1024}}, "the variable a is longer than 1024")
         self.bad({"to": "1", "variables": {"a": "x\0"}}, "the variable a holds a control character")
@@ -223,28 +227,28 @@ class BadRequestTests(OutboundTestCase):
     def test_variables_names(self) -> None:
         """A variable's name is a plain one: never a function of the dialplan, and none of the server's own."""
         for name in ("", "1a", "a b", "SHELL(reboot)", "CHANNEL(hangup_handler_push)", "a-b", "ü", "a\n", "n" * 65):
-            self.bad({"to": "1", "variables": {name: "x"}}, "is no name of a variable")
+            self.bad({"to": "1", "variables": {name: "x"}}, "cannot name a variable")
         for name in ("RAPIDA_CONTEXT_ID", "rapida_x", "_Rapida_", "__RAPIDA_CONTEXT_ID", "___rapida_y"):
-            self.bad({"to": "1", "variables": {name: "x"}}, f"the variable {name} is not yours to set")
+            self.bad({"to": "1", "variables": {name: "x"}}, f"the variable {name} is reserved")
 
     def test_credential(self) -> None:
         """A credential that is named has a name."""
-        self.bad({"to": "1", "credential": ""}, "credential is a text")
-        self.bad({"to": "1", "credential": 5}, "credential is a text")
+        self.bad({"to": "1", "credential": ""}, "credential must be text")
+        self.bad({"to": "1", "credential": 5}, "credential must be text")
         self.bad({"to": "1", "credential": "c" * 65}, "credential is longer than 64")
 
     def test_context(self) -> None:
         """A context is one word, and does not go with Stasis."""
         for context in ("", "a b", "a,b,1", "d" * 80, "a\n", 7):
-            self.bad({"to": "1", "context": context}, "context is up to 79 letters")
+            self.bad({"to": "1", "context": context}, "context must be up to 79 letters")
         self.bad({"to": "1", "context": "a", "stasis": True}, "context and stasis exclude each other")
         for stasis in ("true", 1, []):
-            self.bad({"to": "1", "stasis": stasis}, "stasis is true or false")
+            self.bad({"to": "1", "stasis": stasis}, "stasis must be true or false")
 
     def test_answer_timeout(self) -> None:
         """A call rings for 1 to 600 seconds."""
         for seconds in (0, 0.9, 600.1, -1, "30", True, [30], float("inf"), float("nan")):
-            self.bad({"to": "1", "answer_timeout_s": seconds}, "answer_timeout_s is a number of seconds from 1 to 600")
+            self.bad({"to": "1", "answer_timeout_s": seconds}, "must be a number of seconds from 1 to 600")
 
     def test_body(self) -> None:
         """The body is a JSON object, and says so."""
@@ -252,14 +256,14 @@ class BadRequestTests(OutboundTestCase):
             self.bad(body, "not JSON")
         for body in (b"[]", b'"to"', b"null"):
             self.bad(body, "not a JSON object")
-        self.refused(self.face.ask(PAGE, method="POST", headers=JSON), 400, "not JSON")
+        self.refused(self.http.request(PAGE, method="POST", headers=JSON), 400, "not JSON")
         for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):
             self.refused(self.post({"to": "1"}, headers), 400, "Content-Type is not application/json")
 
     def test_query(self) -> None:
         """A call is not described by the query."""
         for query in ("to=1", f"x-api-key={KEY}&answer_timeout_s=5"):
-            self.refused(self.post({"to": "1"}, page=f"{PAGE}?{query}"), 400, "the query holds something other")
+            self.refused(self.post({"to": "1"}, page=f"{PAGE}?{query}"), 400, "the query may hold the API key only")
         self.assertEqual(self.outbound.placed, [])
 
 
@@ -313,17 +317,17 @@ class RefusalTests(OutboundTestCase):
 
     def test_key(self) -> None:
         """A missing or wrong key is refused before anything else is looked at."""
-        self.face.draining = True
+        self.http.draining = True
         for key, words in ((None, "an API key is needed"), ("wrong", "not known")):
             for page in (PAGE, "/v1/talk/asterisk/outbound/2"):
-                self.refused(self.face.ask(page, method="POST", body=b"{", key=key), 401, words)
+                self.refused(self.http.request(page, method="POST", body=b"{", key=key), 401, words)
 
     def test_method(self) -> None:
         """Only POST places a call."""
         for method in ("GET", "PUT", "DELETE"):
-            reply = self.face.ask(PAGE, method=method)
-            self.refused(reply, 405, "not allowed")
-            self.assertEqual(reply.headers["allow"], "POST")
+            response = self.http.request(PAGE, method=method)
+            self.refused(response, 405, "not allowed")
+            self.assertEqual(response.headers["allow"], "POST")
 
     def test_assistant(self) -> None:
         """404 for an assistant that is not there, 503 while the server is about to stop."""
@@ -331,13 +335,13 @@ class RefusalTests(OutboundTestCase):
         self.refused(self.post(self.body, page="/v1/talk/asterisk/outbound/"), 404, "no such assistant")
         self.assertEqual(self.post(self.body, page="/v1/talk/asterisk/outbound").status, 404)
         self.assertEqual(self.post(self.body, page=f"{PAGE}/").status, 404)
-        self.face.draining = True
+        self.http.draining = True
         self.assertTrue(self.refused(self.post(self.body), 503, "about to stop")["retryable"])
         self.assertEqual(self.outbound.placed, [])
 
     def test_no_outbound(self) -> None:
         """501 from a server that places no calls."""
-        self.face = Face()
+        self.http = InMemoryHttp()
         self.assertFalse(self.refused(self.post(self.body), 501, "places no calls")["retryable"])
 
 
@@ -349,7 +353,7 @@ class WaitingTests(OutboundTestCase):
         super().setUp()
         self.cancelled = 0
         self.outbound.answer = Deferred(self.cancel)
-        self.connection = Connection(self.face.site)
+        self.connection = Connection(self.http.site)
         head = f"POST {PAGE} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
         self.connection.send(f'{head}Content-Length: 13\r\n\r\n{{"to": "100"}}'.encode())
         self.assertEqual(len(self.outbound.placed), 1)
@@ -360,24 +364,24 @@ class WaitingTests(OutboundTestCase):
 
     def test_slow(self) -> None:
         """An answer may come late, since two requests to a slow Asterisk may be needed."""
-        self.face.clock.advance(PLACE_TIMEOUT_S - 1)
-        self.assertEqual((self.connection.replies(), self.cancelled), ([], 0))
+        self.http.clock.advance(PLACE_TIMEOUT_S - 1)
+        self.assertEqual((self.connection.responses(), self.cancelled), ([], 0))
         assert self.outbound.answer is not None
         self.outbound.answer.callback(self.outbound.context())
-        self.assertEqual([reply.status for reply in self.connection.replies()], [201])
+        self.assertEqual([response.status for response in self.connection.responses()], [201])
 
     def test_too_slow(self) -> None:
         """An answer that never comes is a 504 that does not invite to call again."""
-        self.face.clock.advance(PLACE_TIMEOUT_S + 1)
-        (reply,) = self.connection.replies()
-        self.assertFalse(self.refused(reply, 504, "whether the call was placed")["retryable"])
+        self.http.clock.advance(PLACE_TIMEOUT_S + 1)
+        (response,) = self.connection.responses()
+        self.assertFalse(self.refused(response, 504, "whether the call was placed")["retryable"])
 
     def test_client_gone(self) -> None:
         """A client that goes away is not waited for; its call is placed all the same, and nothing breaks."""
         self.connection.lose()
         self.assertEqual(self.cancelled, 1)
         self.assertEqual(self.flushLoggedErrors(), [])
-        self.assertEqual(self.connection.replies(), [])
+        self.assertEqual(self.connection.responses(), [])
 
 
 def values() -> st.SearchStrategy[Any]:
@@ -396,10 +400,10 @@ def bodies() -> st.SearchStrategy[Any]:
 class AnyBodyTests(OutboundTestCase):
     """Whatever is sent, the answer is a call or a refusal."""
 
-    def check(self, reply: Reply) -> None:
+    def check(self, response: HttpResponse) -> None:
         """It is a call that can be placed, or a bad request that placed nothing."""
-        self.assertIn(reply.status, (201, 400))
-        self.assertEqual(len(self.outbound.placed), reply.status == 201)
+        self.assertIn(response.status, (201, 400))
+        self.assertEqual(len(self.outbound.placed), response.status == 201)
         for call in self.outbound.placed:
             self.assertTrue(call.to and len(call.variables) <= 64)
             self.assertFalse(call.stasis and call.context)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.context import CallContext, ContextStatus
 from rapida_twisted.errors import StoreUnavailable, UpstreamFailed
 from rapida_twisted.store.memory import MemoryStore
-from tests.web.in_memory import KEY, NOW, Connection, Face, Reply, SlowStore
+from tests.web.in_memory import KEY, NOW, Connection, HttpResponse, InMemoryHttp, SlowStore
 
 CALL = "/v1/talk/asterisk/call/1"
 AS_JSON = {"Accept": "application/json"}
@@ -24,35 +24,35 @@ class RegistrationTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """A server that knows assistant 1."""
-        self.face = Face()
+        self.http = InMemoryHttp()
 
     def registered(self, query: str = "") -> CallContext:
         """The context that a GET with this query made."""
-        reply = self.face.ask(f"{CALL}?{query}")
-        self.assertEqual((reply.status, reply.reason), (200, ""))
-        return self.face.kept()[0]
+        response = self.http.request(f"{CALL}?{query}")
+        self.assertEqual((response.status, response.reason), (200, ""))
+        return self.http.kept()[0]
 
     def test_answer(self) -> None:
         """The contextId, a random UUID, as plain text without a newline, and kept by no cache."""
-        reply = self.face.ask(CALL)
-        self.assertEqual(reply.status, 200)
-        self.assertEqual(reply.headers["content-type"], "text/plain; charset=utf-8")
-        self.assertEqual(reply.headers["cache-control"], "no-store")
-        self.assertNotIn("server", reply.headers)
-        self.assertEqual(str(UUID(reply.body.decode())).encode(), reply.body)
-        self.assertEqual(UUID(reply.body.decode()).version, 4)
-        self.assertNotEqual(self.face.ask(CALL).body, reply.body)
+        response = self.http.request(CALL)
+        self.assertEqual(response.status, 200)
+        self.assertEqual(response.headers["content-type"], "text/plain; charset=utf-8")
+        self.assertEqual(response.headers["cache-control"], "no-store")
+        self.assertNotIn("server", response.headers)
+        self.assertEqual(str(UUID(response.body.decode())).encode(), response.body)
+        self.assertEqual(UUID(response.body.decode()).version, 4)
+        self.assertNotEqual(self.http.request(CALL).body, response.body)
 
-    def test_json_answer(self) -> None:
+    def test_json_response(self) -> None:
         """Who asks for JSON gets the contextId in an object."""
         for accept in ("application/json", "text/html, application/json;q=0.9"):
-            reply = self.face.ask(CALL, headers={"Accept": accept})
-            self.assertEqual(reply.headers["content-type"], "application/json")
-            self.assertEqual(json.loads(reply.body), {"contextId": self.face.kept()[0].context_id})
+            response = self.http.request(CALL, headers={"Accept": accept})
+            self.assertEqual(response.headers["content-type"], "application/json")
+            self.assertEqual(json.loads(response.body), {"contextId": self.http.kept()[0].context_id})
 
     def test_any_accept_is_text(self) -> None:
         """The Accept header of Asterisk's CURL() means text."""
-        self.assertEqual(len(self.face.ask(CALL, headers={"Accept": "*/*"}).body), 36)
+        self.assertEqual(len(self.http.request(CALL, headers={"Accept": "*/*"}).body), 36)
 
     def test_dialplan(self) -> None:
         """The query of the dialplan: numbers, channel, variables, and not the key."""
@@ -97,41 +97,41 @@ class RegistrationTests(SynchronousTestCase):
 
     def test_utf8(self) -> None:
         """Text is UTF-8, in names, values and the assistant's id."""
-        reply = self.face.ask("/v1/talk/asterisk/call/%C3%BC?name=J%c3%bcrgen&%F0%9F%98%80=%E2%82%AC")
-        self.assertEqual(reply.status, 200, reply.reason)
-        made = self.face.kept()[0]
+        response = self.http.request("/v1/talk/asterisk/call/%C3%BC?name=J%c3%bcrgen&%F0%9F%98%80=%E2%82%AC")
+        self.assertEqual(response.status, 200, response.reason)
+        made = self.http.kept()[0]
         self.assertEqual((made.assistant_id, made.variables), ("ü", {"name": "Jürgen", "😀": "€"}))
 
     def test_form(self) -> None:
         """A POST may say the same in a form; what it says wins over the query."""
-        reply = self.face.ask(
+        response = self.http.request(
             CALL + "?from=1&lang=de", method="POST", headers=FORM, body=b"from=+49&to=100&a=b&x-api-key=zzz"
         )
-        self.assertEqual(reply.status, 200, reply.reason)
-        made = self.face.kept()[0]
+        self.assertEqual(response.status, 200, response.reason)
+        made = self.http.kept()[0]
         self.assertEqual((made.caller, made.called, made.variables), ("+49", "100", {"lang": "de", "a": "b"}))
 
     def test_json(self) -> None:
         """Or in a JSON object, whose numbers and truth values are text; null is nothing."""
         body = {"from": "+49", "to": 100, "vip": True, "score": 1.5, "none": None, "x-api-key": "zzz"}
-        reply = self.face.ask(CALL, method="POST", headers=JSON, body=json.dumps(body).encode())
-        self.assertEqual(reply.status, 200, reply.reason)
-        made = self.face.kept()[0]
+        response = self.http.request(CALL, method="POST", headers=JSON, body=json.dumps(body).encode())
+        self.assertEqual(response.status, 200, response.reason)
+        made = self.http.kept()[0]
         self.assertEqual((made.caller, made.called, made.variables), ("+49", "100", {"vip": "true", "score": "1.5"}))
 
     def test_empty_post(self) -> None:
         """A POST without a body is a GET."""
-        self.assertEqual(self.face.ask(CALL + "?from=1", method="POST").status, 200)
-        self.assertEqual(self.face.kept()[0].caller, "1")
+        self.assertEqual(self.http.request(CALL + "?from=1", method="POST").status, 200)
+        self.assertEqual(self.http.kept()[0].caller, "1")
 
     def test_limits_are_inclusive(self) -> None:
         """What is just within the limits is kept whole."""
         variables = {f"v{number:02d}" + "n" * 61: "x" * 200 for number in range(64)}
         query = "&".join(f"{name}={value}" for name, value in variables.items())
         body = f"from={'1' * 128}&to={'2' * 128}&channel_id={'3' * 128}&{query}".encode()
-        reply = self.face.ask(CALL, method="POST", headers=FORM, body=body)
-        self.assertEqual(reply.status, 200, reply.reason)
-        self.assertEqual(self.face.kept()[0].variables, variables)
+        response = self.http.request(CALL, method="POST", headers=FORM, body=body)
+        self.assertEqual(response.status, 200, response.reason)
+        self.assertEqual(self.http.kept()[0].variables, variables)
         self.assertEqual(self.registered(f"a={'%C3%BC' * 1024}").variables, {"a": "ü" * 1024})
 
 
@@ -140,46 +140,46 @@ class RefusalTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """A server that knows assistant 1, and has room for one call."""
-        self.face = Face(max_pending=1)
+        self.http = InMemoryHttp(max_pending=1)
 
-    def refused(self, reply: Reply, status: int, words: str) -> None:
-        """The reply is a refusal as a dialplan must get it."""
-        self.assertEqual((reply.status, reply.body), (status, b""))
-        self.assertIn(words, reply.reason)
+    def refused(self, response: HttpResponse, status: int, words: str) -> None:
+        """The response is a refusal as a dialplan must get it."""
+        self.assertEqual((response.status, response.body), (status, b""))
+        self.assertIn(words, response.reason)
 
     def bad(self, query: str | bytes, words: str) -> None:
         """A GET with this query is a bad request."""
         raw = query if isinstance(query, bytes) else query.encode()
-        self.refused(self.face.ask(f"{CALL}?".encode() + raw), 400, words)
-        self.assertEqual(self.face.kept(), [])
+        self.refused(self.http.request(f"{CALL}?".encode() + raw), 400, words)
+        self.assertEqual(self.http.kept(), [])
 
     def bad_body(self, headers: dict[str, str], body: bytes, words: str) -> None:
         """A POST with this body is a bad request."""
-        self.refused(self.face.ask(CALL, method="POST", headers=headers, body=body), 400, words)
-        self.assertEqual(self.face.kept(), [])
+        self.refused(self.http.request(CALL, method="POST", headers=headers, body=body), 400, words)
+        self.assertEqual(self.http.kept(), [])
 
     def test_key(self) -> None:
         """A missing or wrong key is refused before anything else is looked at."""
-        self.face.draining = True
+        self.http.draining = True
         for target in (CALL, "/v1/talk/asterisk/call/unknown", CALL + "?from=%00"):
             for method in ("GET", "POST", "DELETE"):
-                self.refused(self.face.ask(target, key=None, method=method), 401, "an API key is needed")
-                reply = self.face.ask(target, key="wrong", method=method)
-                self.refused(reply, 401, "not known")
-                self.assertIn("Bearer", reply.headers["www-authenticate"])
+                self.refused(self.http.request(target, key=None, method=method), 401, "an API key is needed")
+                response = self.http.request(target, key="wrong", method=method)
+                self.refused(response, 401, "not known")
+                self.assertIn("Bearer", response.headers["www-authenticate"])
 
     def test_unknown_assistant(self) -> None:
         """404 for an assistant that is not there, and for paths that are none."""
-        self.refused(self.face.ask("/v1/talk/asterisk/call/2"), 404, "no such assistant")
-        self.refused(self.face.ask("/v1/talk/asterisk/call/"), 404, "no such assistant")
-        self.refused(self.face.ask("/v1/talk/asterisk/call"), 404, "nothing here")
-        self.refused(self.face.ask("/v1/talk/asterisk/call/1/"), 404, "nothing here")
-        self.refused(self.face.ask("/v1/talk/asterisk/call/1/2"), 404, "nothing here")
+        self.refused(self.http.request("/v1/talk/asterisk/call/2"), 404, "no such assistant")
+        self.refused(self.http.request("/v1/talk/asterisk/call/"), 404, "no such assistant")
+        self.refused(self.http.request("/v1/talk/asterisk/call"), 404, "nothing here")
+        self.refused(self.http.request("/v1/talk/asterisk/call/1/"), 404, "nothing here")
+        self.refused(self.http.request("/v1/talk/asterisk/call/1/2"), 404, "nothing here")
 
     def test_bad_assistant(self) -> None:
         """400 for an id that is no text of one line."""
         for bad in ("%ff", "a%0d%0aX:%20y", "a" * 129):
-            self.assertEqual(self.face.ask(f"/v1/talk/asterisk/call/{bad}").status, 400)
+            self.assertEqual(self.http.request(f"/v1/talk/asterisk/call/{bad}").status, 400)
 
     def test_too_long(self) -> None:
         """Numbers, names and values have limits."""
@@ -215,7 +215,7 @@ class RefusalTests(SynchronousTestCase):
         self.bad_body(JSON, b"[" * 60_000, "not JSON")
         self.bad_body(JSON, b'{"a": ' + b"9" * 5000 + b"}", "not JSON")
         self.bad_body(JSON, b"[1]", "not a JSON object")
-        self.bad_body(JSON, b'{"a": {"b": 1}}', "neither text nor a number")
+        self.bad_body(JSON, b'{"a": {"b": 1}}', "must be text, a number")
         self.bad_body(JSON, b'{"a": "\\ud800"}', "not text in UTF-8")
         self.bad_body(JSON, b'{"a": "\\u0000"}', "control character")
 
@@ -231,64 +231,64 @@ class RefusalTests(SynchronousTestCase):
 
     def test_too_many_calls(self) -> None:
         """429 when as many as may wait do; when they waited too long there is room again."""
-        self.assertEqual(self.face.ask(CALL).status, 200)
-        reply = self.face.ask(CALL)
-        self.refused(reply, 429, "1 calls wait")
-        self.assertIn("retry-after", reply.headers)
-        self.face.now += 301
-        self.assertEqual(self.face.ask(CALL).status, 200)
+        self.assertEqual(self.http.request(CALL).status, 200)
+        response = self.http.request(CALL)
+        self.refused(response, 429, "1 calls wait")
+        self.assertIn("retry-after", response.headers)
+        self.http.now += 301
+        self.assertEqual(self.http.request(CALL).status, 200)
 
     def test_draining(self) -> None:
         """503 when the server is about to stop."""
-        self.face.draining = True
-        reply = self.face.ask(CALL)
-        self.refused(reply, 503, "about to stop")
-        self.assertIn("retry-after", reply.headers)
+        self.http.draining = True
+        response = self.http.request(CALL)
+        self.refused(response, 503, "about to stop")
+        self.assertIn("retry-after", response.headers)
 
     def test_store_down(self) -> None:
         """503 when the store can't keep the call; what is wrong with it is not told to the client."""
-        face = Face(store=DownStore())
-        reply = face.ask(CALL)
-        self.refused(reply, 503, "the call store does not answer")
-        self.assertIn("retry-after", reply.headers)
+        http = InMemoryHttp(store=DownStore())
+        response = http.request(CALL)
+        self.refused(response, 503, "the call store does not answer")
+        self.assertIn("retry-after", response.headers)
 
     def test_methods(self) -> None:
         """Other methods are refused, HEAD too, since GET makes a call; what is allowed is told."""
         for method in ("HEAD", "PUT", "DELETE", "OPTIONS", "BREW"):
-            reply = self.face.ask(CALL, method=method)
-            self.refused(reply, 405, "not allowed")
-            self.assertEqual(reply.headers["allow"], "GET, POST")
-        self.assertEqual(self.face.kept(), [])
+            response = self.http.request(CALL, method=method)
+            self.refused(response, 405, "not allowed")
+            self.assertEqual(response.headers["allow"], "GET, POST")
+        self.assertEqual(self.http.kept(), [])
 
     def test_json_errors(self) -> None:
         """Who asks for JSON gets the reason in an object, and in the header as well."""
         for target, key, status in ((CALL, "wrong", 401), ("/v1/talk/asterisk/call/2", KEY, 404), ("/x", KEY, 404)):
-            reply = self.face.ask(target, key=key, headers=AS_JSON)
-            self.assertEqual(reply.status, status)
-            self.assertEqual(reply.headers["content-type"], "application/json")
-            self.assertEqual(json.loads(reply.body), {"error": reply.reason})
+            response = self.http.request(target, key=key, headers=AS_JSON)
+            self.assertEqual(response.status, status)
+            self.assertEqual(response.headers["content-type"], "application/json")
+            self.assertEqual(json.loads(response.body), {"error": response.reason})
 
     def test_reason_is_one_header(self) -> None:
         """A reason with a stranger's words in it stays one printable header."""
-        reply = self.face.ask(CALL + "?" + "%C3%BC" * 60 + "=%0d%0aX-Evil:1")
-        self.assertEqual(reply.status, 400)
-        self.assertNotIn("x-evil", reply.headers)
-        self.assertTrue(reply.reason.isascii())
+        response = self.http.request(CALL + "?" + "%C3%BC" * 60 + "=%0d%0aX-Evil:1")
+        self.assertEqual(response.status, 400)
+        self.assertNotIn("x-evil", response.headers)
+        self.assertTrue(response.reason.isascii())
 
     def test_client_gone(self) -> None:
         """A client that goes away cancels what it asked for, and nothing is logged as a failure."""
         store = SlowStore()
-        connection = Connection(Face(store=store).site)
+        connection = Connection(InMemoryHttp(store=store).site)
         connection.send(f"GET {CALL} HTTP/1.1\r\nx-api-key: {KEY}\r\n\r\n".encode())
         connection.lose()
-        self.assertTrue(store.asked[0].called)
-        self.assertEqual(connection.replies(), [])
+        self.assertTrue(store.waiting[0].called)
+        self.assertEqual(connection.responses(), [])
 
     def test_upstream(self) -> None:
         """What the assistant noted at the registration is kept with the call."""
-        self.face.upstream_id = "their-4711"
-        context_id = self.face.ask(f"{CALL}?from=4711").body.decode()
-        (kept,) = self.face.kept()
+        self.http.upstream_id = "their-4711"
+        context_id = self.http.request(f"{CALL}?from=4711").body.decode()
+        (kept,) = self.http.kept()
         self.assertEqual((kept.context_id, kept.upstream_id), (context_id, "their-4711"))
 
     def test_upstream_failed(self) -> None:
@@ -299,28 +299,28 @@ class RefusalTests(SynchronousTestCase):
             ("resting", False, 503),
             ("refused", True, 502),
         ]:
-            self.face.refusing = UpstreamFailed(word, "upstream far.example:443 says no", of_call=of_call)
-            reply = self.face.ask(CALL)
-            self.refused(reply, status, "far.example:443 says no")
-            self.assertEqual("retry-after" in reply.headers, not of_call)
-        self.assertEqual(self.face.kept(), [])
+            self.http.refusing = UpstreamFailed(word, "upstream far.example:443 says no", of_call=of_call)
+            response = self.http.request(CALL)
+            self.refused(response, status, "far.example:443 says no")
+            self.assertEqual("retry-after" in response.headers, not of_call)
+        self.assertEqual(self.http.kept(), [])
 
     def test_store_too_slow(self) -> None:
         """A store that says nothing at all costs a bounded time, then it is a 503."""
-        face = Face(store=SlowStore())
-        connection = Connection(face.site)
+        http = InMemoryHttp(store=SlowStore())
+        connection = Connection(http.site)
         connection.send(f"GET {CALL} HTTP/1.1\r\nx-api-key: {KEY}\r\n\r\n".encode())
-        face.clock.advance(29.9)
-        self.assertEqual(connection.replies(), [])
-        face.clock.advance(0.2)
-        (reply,) = connection.replies()
-        self.refused(reply, 503, "took too long")
+        http.clock.advance(29.9)
+        self.assertEqual(connection.responses(), [])
+        http.clock.advance(0.2)
+        (response,) = connection.responses()
+        self.refused(response, 503, "took too long")
 
     def test_store_broken(self) -> None:
         """A mistake of ours is a 500 with an empty body, and a traceback in the log."""
-        face = Face(store=BrokenStore())
-        reply = face.ask(CALL + f"?x-api-key={KEY}", headers=AS_JSON)
-        self.assertEqual((reply.status, reply.body, reply.reason), (500, b"", ""))
+        http = InMemoryHttp(store=BrokenStore())
+        response = http.request(CALL + f"?x-api-key={KEY}", headers=AS_JSON)
+        self.assertEqual((response.status, response.body, response.reason), (500, b"", ""))
         (failure,) = self.flushLoggedErrors(ZeroDivisionError)
         self.assertIsNotNone(failure)
 

@@ -20,7 +20,7 @@ from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.next_hop import ContextPages
 from rapida_twisted.web.websocket import handshake_gate
-from tests.web.in_memory import KEY, NOW, Connection, Face, Reply
+from tests.web.in_memory import KEY, NOW, Connection, HttpResponse, InMemoryHttp
 from tests.web.test_websocket import Request
 
 CALL = "/v1/talk/asterisk/call/1"
@@ -61,16 +61,16 @@ class ScopesTestCase(SynchronousTestCase):
 
     def start(self) -> None:
         """Start the server."""
-        self.face = Face(self.store, outbound=self.outbound, ring=self.ring)
+        self.http = InMemoryHttp(self.store, outbound=self.outbound, ring=self.ring)
 
     def make(self, *scopes: Scope, name: str = "", max_calls: int = 0) -> str:
         """A key with these scopes."""
         return self.ring.make(name or "-".join(scopes), scopes, now=NOW, max_calls=max_calls)
 
-    def place(self, key: str) -> Reply:
+    def place(self, key: str) -> HttpResponse:
         """Have a call placed."""
         headers = {"Content-Type": "application/json"}
-        return self.face.ask(OUTBOUND, method="POST", headers=headers, body=b'{"to": "100"}', key=key)
+        return self.http.request(OUTBOUND, method="POST", headers=headers, body=b'{"to": "100"}', key=key)
 
 
 class ScopesTests(ScopesTestCase):
@@ -79,13 +79,13 @@ class ScopesTests(ScopesTestCase):
     def test_not_in_the_log(self) -> None:
         """From its first use on, a key is masked, as the server's own is."""
         key = self.make(Scope.READ)
-        self.assertEqual(self.face.ask("/v1/calls", key=key).status, 200)
+        self.assertEqual(self.http.request("/v1/calls", key=key).status, 200)
         self.assertEqual(masked(f"somebody wrote {key}!"), "somebody wrote ***!")
 
     def test_each(self) -> None:
         """Each scope opens what it is for and nothing else; a key with all of them everything."""
         self.store.add(_context(), 10)
-        self.face.up.add(A_CALL)
+        self.http.up.add(A_CALL)
         asked = {
             ("GET", CALL): Scope.REGISTER,
             ("POST", CALL): Scope.REGISTER,
@@ -98,28 +98,28 @@ class ScopesTests(ScopesTestCase):
         everything = self.make(*Scope, name="everything")
         for (method, target), needed in asked.items():
             for scope, key in keys.items():
-                reply = self.face.ask(target, method=method, key=key)
+                response = self.http.request(target, method=method, key=key)
                 if scope is needed:
-                    self.assertIn(reply.status, (200, 202), (method, target))
+                    self.assertIn(response.status, (200, 202), (method, target))
                 else:
-                    self.assertEqual((reply.status, reply.body), (403, b""), (method, target, scope))
-                    self.assertIn(needed.value, reply.reason)
-            self.assertIn(self.face.ask(target, method=method, key=everything).status, (200, 202))
-        self.assertEqual(len(self.face.hung_up), 2)
+                    self.assertEqual((response.status, response.body), (403, b""), (method, target, scope))
+                    self.assertIn(needed.value, response.reason)
+            self.assertIn(self.http.request(target, method=method, key=everything).status, (200, 202))
+        self.assertEqual(len(self.http.hung_up), 2)
 
     def test_refused_registration_is_none(self) -> None:
         """A call whose key may not register calls is not kept; who asks for JSON gets the reason in it."""
-        reply = self.face.ask(CALL, headers={"Accept": "application/json"}, key=self.make(Scope.READ))
-        self.assertEqual(reply.status, 403)
-        self.assertIn("register", json.loads(reply.body)["error"])
-        self.assertEqual(self.face.kept(), [])
+        response = self.http.request(CALL, headers={"Accept": "application/json"}, key=self.make(Scope.READ))
+        self.assertEqual(response.status, 403)
+        self.assertIn("register", json.loads(response.body)["error"])
+        self.assertEqual(self.http.kept(), [])
 
     def test_outbound(self) -> None:
         """Calls are placed for those who control, and carry the key's name."""
         for scope in (Scope.READ, Scope.REGISTER):
-            reply = self.place(self.make(scope))
-            self.assertEqual(reply.status, 403)
-            self.assertIn("control", json.loads(reply.body)["error"])
+            response = self.place(self.make(scope))
+            self.assertEqual(response.status, 403)
+            self.assertIn("control", json.loads(response.body)["error"])
         self.assertEqual(self.outbound.placed, [])
         self.assertEqual(self.place(self.make(Scope.CONTROL, name="dialler")).status, 201)
         self.assertEqual(self.place(KEY).status, 201)
@@ -127,13 +127,13 @@ class ScopesTests(ScopesTestCase):
 
     def test_pages_elsewhere(self) -> None:
         """The clock is for readers, its reset for those who control; where a call goes next is the dialplan's."""
-        face = Face(self.store, ring=self.ring)
+        http = InMemoryHttp(self.store, ring=self.ring)
         pages = {
-            b"clock": ClockPage(MediaClock(Clock()), face.keys),
-            b"talk/asterisk/ctx": ContextPages(self.store, face.keys, None),  # type: ignore[arg-type]
+            b"clock": ClockPage(MediaClock(Clock()), http.keys),
+            b"talk/asterisk/ctx": ContextPages(self.store, http.keys, None),  # type: ignore[arg-type]
         }
         self.store.add(_context(), 10)
-        self.face = Face(self.store, pages, ring=self.ring)
+        self.http = InMemoryHttp(self.store, pages, ring=self.ring)
         for method, target, needed in (
             ("GET", "/v1/clock", Scope.READ),
             ("DELETE", "/v1/clock", Scope.CONTROL),
@@ -142,39 +142,41 @@ class ScopesTests(ScopesTestCase):
             for scope in Scope:
                 key = self.make(scope, name=f"{needed}-{method}-{scope}")
                 wanted = 200 if scope is needed else 403
-                self.assertEqual(self.face.ask(target, method=method, key=key).status, wanted, (method, target, scope))
+                self.assertEqual(
+                    self.http.request(target, method=method, key=key).status, wanted, (method, target, scope)
+                )
 
     def test_details_of_readiness(self) -> None:
         """They are for keys that may read."""
-        self.face.assistants = {"*": {"upstream": "far.example:443"}}
+        self.http.assistants = {"*": {"upstream": "far.example:443"}}
         for scope in Scope:
-            reply = self.face.ask("/readyz", key=self.make(scope))
-            self.assertEqual(reply.status, 200)
-            self.assertEqual("assistants" in json.loads(reply.body), scope is Scope.READ)
+            response = self.http.request("/readyz", key=self.make(scope))
+            self.assertEqual(response.status, 200)
+            self.assertEqual("assistants" in json.loads(response.body), scope is Scope.READ)
 
     def test_method_before_scope(self) -> None:
         """A method that is not known is told as such to whoever has a key."""
-        self.assertEqual(self.face.ask("/v1/calls", method="PUT", key=self.make(Scope.REGISTER)).status, 405)
+        self.assertEqual(self.http.request("/v1/calls", method="PUT", key=self.make(Scope.REGISTER)).status, 405)
 
     def test_websocket(self) -> None:
         """Media may be connected with the key that registers calls."""
-        door = handshake_gate(self.face.keys)
-        self.assertIsNone(door(Request({"x-api-key": self.make(Scope.REGISTER)})))
-        self.assertIsNone(door(Request({"x-api-key": KEY})))
+        check = handshake_gate(self.http.keys)
+        self.assertIsNone(check(Request({"x-api-key": self.make(Scope.REGISTER)})))
+        self.assertIsNone(check(Request({"x-api-key": KEY})))
         for scope in (Scope.READ, Scope.CONTROL):
-            said = door(Request({"x-api-key": self.make(scope)}))
+            said = check(Request({"x-api-key": self.make(scope)}))
             assert said is not None
             self.assertEqual(said[0], 403)
             self.assertIn("register", said[1])
-        self.assertEqual(door(Request({"x-api-key": "rpd-bad"})), (401, "this API key is not known"))
+        self.assertEqual(check(Request({"x-api-key": "rpd-bad"})), (401, "this API key is not known"))
 
     def test_revoked(self) -> None:
         """A key that was revoked is unknown from the next request on."""
         key = self.make(Scope.READ, name="office")
-        self.assertEqual(self.face.ask("/v1/calls", key=key).status, 200)
+        self.assertEqual(self.http.request("/v1/calls", key=key).status, 200)
         KeyRing(self.ring.path).revoke("office")
-        self.assertEqual(self.face.ask("/v1/calls", key=key).status, 401)
-        self.assertEqual(self.face.ask("/v1/calls").status, 200)
+        self.assertEqual(self.http.request("/v1/calls", key=key).status, 401)
+        self.assertEqual(self.http.request("/v1/calls").status, 200)
 
 
 class LimitTests(ScopesTestCase):
@@ -182,32 +184,32 @@ class LimitTests(ScopesTestCase):
 
     def status(self, key: str) -> int:
         """The status of a registration."""
-        return self.face.ask(CALL, key=key).status
+        return self.http.request(CALL, key=key).status
 
     def test_limit(self) -> None:
         """One more than it may: 429, with a reason and nothing in the body; others are not touched by it."""
         key = self.make(Scope.REGISTER, name="office", max_calls=2)
         free = self.make(Scope.REGISTER, name="free")
         self.assertEqual([self.status(key), self.status(key)], [200, 200])
-        reply = self.face.ask(CALL, key=key)
-        self.assertEqual((reply.status, reply.body, reply.headers["retry-after"]), (429, b"", "2"))
-        self.assertIn("its limit is 2", reply.reason)
+        response = self.http.request(CALL, key=key)
+        self.assertEqual((response.status, response.body, response.headers["retry-after"]), (429, b"", "2"))
+        self.assertIn("its limit is 2", response.reason)
         self.assertEqual([self.status(free), self.status(KEY)], [200, 200])
-        names = sorted(context.key_name for context in self.face.kept())
+        names = sorted(context.key_name for context in self.http.kept())
         self.assertEqual(names, ["", "free", "office", "office"])
 
     def test_room_again(self) -> None:
         """A call that is over gives its place back, and one that never came, when its time is over."""
         key = self.make(Scope.REGISTER, name="office", max_calls=1)
         self.assertEqual([self.status(key), self.status(key)], [200, 429])
-        (first,) = self.face.kept()
+        (first,) = self.http.kept()
         self.store.claim(first.context_id, transport="audiosocket", peer="x", now=NOW)
         self.assertEqual(self.status(key), 429)
         self.store.finish(
             first.context_id, reason=EndReason.CALLER_HANGUP, audio_in_s=0.0, audio_out_s=0.0, now=NOW + 1
         )
         self.assertEqual([self.status(key), self.status(key)], [200, 429])
-        self.face.now += 301
+        self.http.now += 301
         self.assertEqual(self.status(key), 200)
 
     def test_at_once(self) -> None:
@@ -215,20 +217,20 @@ class LimitTests(ScopesTestCase):
         self.store = _SlowStore()
         self.start()
         key = self.make(Scope.REGISTER, name="office", max_calls=3)
-        connections = [Connection(self.face.site) for _ in range(8)]
+        connections = [Connection(self.http.site) for _ in range(8)]
         for connection in connections:
             connection.send(f"GET {CALL} HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode())
         for _ in range(40):
             self.store.answer()
-        statuses = sorted(connection.replies()[0].status for connection in connections)
+        statuses = sorted(connection.responses()[0].status for connection in connections)
         self.assertEqual(statuses, [200] * 3 + [429] * 5)
 
     def test_outbound(self) -> None:
         """Calls that are to be placed count likewise."""
         self.store.add(_context(key_name="dialler"), 10)
         key = self.make(Scope.CONTROL, name="dialler", max_calls=1)
-        reply = self.place(key)
-        self.assertEqual((reply.status, json.loads(reply.body)["retryable"]), (429, True))
+        response = self.place(key)
+        self.assertEqual((response.status, json.loads(response.body)["retryable"]), (429, True))
         self.assertEqual(self.outbound.placed, [])
 
     def test_another_server_is_not_asked(self) -> None:
@@ -239,7 +241,7 @@ class LimitTests(ScopesTestCase):
             asked.append(context)
             return context
 
-        self.patch(Face, "_prepare", lambda face, context: prepare(context))
+        self.patch(InMemoryHttp, "_prepare", lambda http, context: prepare(context))
         self.start()
         key = self.make(Scope.REGISTER, name="office", max_calls=1)
         self.assertEqual([self.status(key), self.status(key)], [200, 429])

@@ -13,9 +13,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from rapida_twisted.web.resource import AsyncResource
-from rapida_twisted.web.responses import Answer, describe, header_value
+from rapida_twisted.web.responses import Response, describe, header_value
 from rapida_twisted.web.site import MAX_BODY_BYTES, REQUEST_TIMEOUT_S, SECURITY_HEADERS
-from tests.web.in_memory import KEY, Connection, Face
+from tests.web.in_memory import KEY, Connection, InMemoryHttp
 
 ROOT = Path(__file__).parents[2]
 POST = b"POST /v1/talk/asterisk/call/1 HTTP/1.1\r\nx-api-key: " + KEY.encode() + b"\r\n"
@@ -24,9 +24,9 @@ POST = b"POST /v1/talk/asterisk/call/1 HTTP/1.1\r\nx-api-key: " + KEY.encode() +
 class Hello(AsyncResource):
     """A resource of somebody else."""
 
-    async def respond(self, request: Request) -> Answer:
+    async def respond(self, request: Request) -> Response:
         """Greet."""
-        return Answer(200, b"hello")
+        return Response(200, b"hello")
 
 
 class Broken(Resource):
@@ -52,30 +52,30 @@ class TreeTests(SynchronousTestCase):
         """Unknown paths are 404 with an empty body, whatever the method; there are no listings."""
         for path in ("/", "/v1", "/v1/", "/v1/talk", "/v1/talk/asterisk", "/x", "//", "/healthz/", "/readyz/x", "/%00"):
             for method in ("GET", "POST", "DELETE"):
-                reply = Face().ask(path, method=method, key=None)
-                self.assertEqual((reply.status, reply.body), (404, b""), path)
-                self.assertNotIn("server", reply.headers)
+                response = InMemoryHttp().request(path, method=method, key=None)
+                self.assertEqual((response.status, response.body), (404, b""), path)
+                self.assertNotIn("server", response.headers)
 
     def test_extra(self) -> None:
         """Further resources can be put anywhere below /v1, beside what is there."""
-        face = Face(extra={b"clock": Hello(), b"talk/asterisk/ctx": Hello(), b"new/place": Hello()})
+        http = InMemoryHttp(extra={b"clock": Hello(), b"talk/asterisk/ctx": Hello(), b"new/place": Hello()})
         for path in ("/v1/clock", "/v1/talk/asterisk/ctx", "/v1/new/place"):
-            self.assertEqual(face.ask(path, key=None).body, b"hello")
-        self.assertEqual(face.ask("/v1/talk/asterisk/call/1").status, 200)
+            self.assertEqual(http.request(path, key=None).body, b"hello")
+        self.assertEqual(http.request("/v1/talk/asterisk/call/1").status, 200)
 
     def test_extra_in_the_way(self) -> None:
         """Nothing can be put below a page."""
-        self.assertRaises(ValueError, Face, extra={b"calls/mine": Hello()})
+        self.assertRaises(ValueError, InMemoryHttp, extra={b"calls/mine": Hello()})
 
     def test_broken_resource(self) -> None:
         """A resource that raises is a 500 with an empty body; the traceback is in the log alone."""
-        reply = Face(extra={b"broken": Broken()}).ask("/v1/broken")
-        self.assertEqual((reply.status, reply.body), (500, b""))
+        response = InMemoryHttp(extra={b"broken": Broken()}).request("/v1/broken")
+        self.assertEqual((response.status, response.body), (500, b""))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_headers_of_every_answer(self) -> None:
         """Whatever is answered, to whom and by what: not kept, not guessed at, in no frame, and no word of a server."""
-        self.face = Face(extra={b"broken": Broken(), b"hello": Hello(), b"plain": Plain()})
+        self.http = InMemoryHttp(extra={b"broken": Broken(), b"hello": Hello(), b"plain": Plain()})
         for target, method, key, status in (
             ("/v1/calls", "GET", KEY, 200),
             ("/v1/calls", "HEAD", KEY, 200),
@@ -96,22 +96,22 @@ class TreeTests(SynchronousTestCase):
             ("*", "OPTIONS", None, 200),
             ("/v1/broken", "GET", None, 500),
         ):
-            reply = self.face.ask(target, method=method, key=key)
-            self.assertEqual(reply.status, status, (method, target))
+            response = self.http.request(target, method=method, key=key)
+            self.assertEqual(response.status, status, (method, target))
             for name, value in SECURITY_HEADERS.items():
-                self.assertEqual(reply.headers[name.lower()], value, (method, target))
-            shown = repr(reply.headers) + repr(reply.body)
+                self.assertEqual(response.headers[name.lower()], value, (method, target))
+            shown = repr(response.headers) + repr(response.body)
             for word in ("server", "Twisted", "Python", "Traceback", "secret", str(ROOT), ".py"):
                 self.assertNotIn(word, shown, (method, target))
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_star(self) -> None:
         """A request for the server as a whole is answered without telling what it is."""
-        self.assertNotIn("server", Face().ask("*", method="OPTIONS").headers)
+        self.assertNotIn("server", InMemoryHttp().request("*", method="OPTIONS").headers)
 
     def test_protocols(self) -> None:
         """Only HTTP/1.1 is offered under TLS."""
-        self.assertEqual(Face().site.acceptableProtocols(), [b"http/1.1"])
+        self.assertEqual(InMemoryHttp().site.acceptableProtocols(), [b"http/1.1"])
 
 
 class LimitTests(SynchronousTestCase):
@@ -119,12 +119,12 @@ class LimitTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """A connection."""
-        self.face = Face()
-        self.connection = Connection(self.face.site)
+        self.http = InMemoryHttp()
+        self.connection = Connection(self.http.site)
 
     def statuses(self) -> list[int]:
         """What was answered."""
-        return [reply.status for reply in self.connection.replies()]
+        return [response.status for response in self.connection.responses()]
 
     def test_long_body(self) -> None:
         """A body that says it is too long is refused before it comes, and the connection closed."""
@@ -142,7 +142,7 @@ class LimitTests(SynchronousTestCase):
         self.connection.send(b"1\r\nx\r\n0\r\n\r\n")
         self.assertEqual(self.statuses(), [413])
         self.assertFalse(self.connection.transport.connected)
-        self.assertEqual(self.face.kept(), [])
+        self.assertEqual(self.http.kept(), [])
 
     def test_longest_body(self) -> None:
         """A body as long as may be is read."""
@@ -160,7 +160,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_silence(self) -> None:
         """A connection that says nothing is closed."""
-        self.face.clock.advance(REQUEST_TIMEOUT_S + 1)
+        self.http.clock.advance(REQUEST_TIMEOUT_S + 1)
         self.assertFalse(self.connection.transport.connected)
 
     def test_trickle(self) -> None:
@@ -169,13 +169,13 @@ class LimitTests(SynchronousTestCase):
         for _ in range(int(REQUEST_TIMEOUT_S) + 1):
             if self.connection.transport.connected:
                 self.connection.send(b"a: b\r\n")
-            self.face.clock.advance(1)
+            self.http.clock.advance(1)
         self.assertFalse(self.connection.transport.connected)
 
     def test_keep_alive(self) -> None:
         """Requests one after the other have their time each."""
         for _ in range(5):
-            self.face.clock.advance(REQUEST_TIMEOUT_S - 1)
+            self.http.clock.advance(REQUEST_TIMEOUT_S - 1)
             self.connection.send(b"GET /healthz HTTP/1.1\r\n\r\n")
         self.assertEqual(self.statuses(), [200] * 5)
         self.connection.lose()
@@ -184,7 +184,7 @@ class LimitTests(SynchronousTestCase):
         """A connection that is over leaves no timer behind."""
         self.connection.send(b"GET /healthz HTTP/1.1\r\n\r\n")
         self.connection.lose()
-        self.assertEqual(self.face.clock.getDelayedCalls(), [])
+        self.assertEqual(self.http.clock.getDelayedCalls(), [])
 
 
 class LogTests(SynchronousTestCase):
@@ -193,13 +193,13 @@ class LogTests(SynchronousTestCase):
     def lines(self, target: str | bytes, **asked: Any) -> list[tuple[LogLevel, str]]:
         """The log of one request."""
         with capturedLogs() as events:
-            Face().ask(target, **asked)
+            InMemoryHttp().request(target, **asked)
         return [(event["log_level"], formatEvent(event)) for event in events]
 
     def test_key_is_masked(self) -> None:
         """The line shows the request with its key masked, in the log's fields too."""
         with capturedLogs() as events:
-            Face().ask(f"/v1/talk/asterisk/call/1?from=1&X-Api-Key={KEY}&x-api-key={KEY}", key=KEY)
+            InMemoryHttp().request(f"/v1/talk/asterisk/call/1?from=1&X-Api-Key={KEY}&x-api-key={KEY}", key=KEY)
         self.assertNotIn(KEY, repr([formatEvent(event) for event in events]) + repr(events))
         self.assertIn(
             "GET /v1/talk/asterisk/call/1?from=1&X-Api-Key=***&x-api-key=*** from 192.0.2.7: 200",
@@ -209,7 +209,7 @@ class LogTests(SynchronousTestCase):
     def test_key_is_masked_in_failures(self) -> None:
         """Nor is it in the line of a request that broke."""
         with capturedLogs() as events:
-            Face(extra={b"broken": Broken()}).ask(f"/v1/broken?x-api-key={KEY}", key=None)
+            InMemoryHttp(extra={b"broken": Broken()}).request(f"/v1/broken?x-api-key={KEY}", key=None)
         self.flushLoggedErrors(ZeroDivisionError)
         self.assertNotIn(KEY, repr([formatEvent(event) for event in events]) + repr(events))
 
@@ -227,30 +227,30 @@ class LogTests(SynchronousTestCase):
     def test_no_http(self) -> None:
         """What is no HTTP at all, such as a query that is not URI-encoded, gets a 400 and a line."""
         with capturedLogs() as events:
-            reply = Face().ask("/v1/talk/asterisk/call/1?from=J\u00fcrgen")
-        self.assertEqual((reply.status, reply.body), (400, b""))
+            response = InMemoryHttp().request("/v1/talk/asterisk/call/1?from=J\u00fcrgen")
+        self.assertEqual((response.status, response.body), (400, b""))
         (line,) = [formatEvent(event) for event in events]
-        self.assertIn("192.0.2.7 sent what is no HTTP request", line)
+        self.assertIn("192.0.2.7 sent no valid HTTP request", line)
 
     def test_flood_of_strangers(self) -> None:
         """Requests without a key make a line a second at most of each kind; those with one make a line each."""
-        face = Face()
+        http = InMemoryHttp()
         with capturedLogs() as events:
             for _ in range(50):
-                face.ask("/v1/calls", key="rpd-guess")
-                face.ask("/wp-login.php", key=None)
-                face.ask("/v1/calls")
+                http.request("/v1/calls", key="rpd-guess")
+                http.request("/wp-login.php", key=None)
+                http.request("/v1/calls")
         lines = [formatEvent(event) for event in events]
         self.assertEqual(sum(": 200" in line for line in lines), 50)
         self.assertLess(len(lines), 60)
-        counts = face.site.rejections.counts
+        counts = http.site.rejections.counts
         self.assertEqual((counts["http.401"], counts["http.404"]), (50, 50))
 
     def test_flood_of_garbage(self) -> None:
         """Likewise what is no HTTP, bodies that are too long, and requests that never end."""
-        face = Face()
+        http = InMemoryHttp()
         with capturedLogs() as events:
-            connections = [Connection(face.site) for _ in range(40)]
+            connections = [Connection(http.site) for _ in range(40)]
             for connection in connections[:10]:
                 connection.send(b"\x16\x03\x01 garbage\r\n\r\n")
             for connection in connections[10:20]:
@@ -259,9 +259,9 @@ class LogTests(SynchronousTestCase):
                 connection.send(b"GET /healthz")
             for connection in connections[:20]:
                 connection.lose()
-            face.clock.advance(REQUEST_TIMEOUT_S + 1)
+            http.clock.advance(REQUEST_TIMEOUT_S + 1)
         self.assertLess(len(events), 10, [formatEvent(event) for event in events])
-        counts = dict(face.site.rejections.counts)
+        counts = dict(http.site.rejections.counts)
         self.assertEqual(counts, {"http.garbage": 10, "http.body_too_long": 10, "http.overdue": 10, "http.idle": 10})
 
     def test_health_is_quiet(self) -> None:
