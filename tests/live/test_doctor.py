@@ -119,7 +119,7 @@ class DoctorTests(LiveTestCase):
         port = free_port()
         self.load_dialplan(port=port)
         what, advice = self.only_bad(self.doctor())
-        self.assertIn(f"AudioSocket address 127.0.0.1:{port} is not reached from here", what)
+        self.assertIn(f"AudioSocket address 127.0.0.1:{port} is not reachable from here", what)
         self.assertIn("RAPIDA_PORT", advice)
 
     def test_server_down(self) -> None:

@@ -145,7 +145,7 @@ class CallsTests(ServerTestCase):
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", self.service.audiosocket_port), phone)
         while not len(self.service.calls):
             await self.pause()
-        self.assertIn("being hung up", await self.succeeds("hangup", context_id))
+        self.assertIn("is hanging up", await self.succeeds("hangup", context_id))
         self.assertEqual(await phone.over, "")
         while "completed" not in (said := await self.succeeds("call", context_id)):
             await self.pause()
@@ -221,7 +221,7 @@ class NobodyTests(ServerTestCase):
         url = f"http://127.0.0.1:{port.getHost().port}"
         for path in ("", "/json", "/moved"):
             for arguments in (("calls",), ("call", str(uuid4())), ("hangup", str(uuid4())), ("ready",)):
-                self.assertIn("not what a rapida-media server answers", await self.fails(*arguments, url=url + path))
+                self.assertIn("not the response of a rapida-media server", await self.fails(*arguments, url=url + path))
         self.assertEqual(len(stranger.keys), 12)
 
 

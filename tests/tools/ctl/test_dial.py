@@ -234,7 +234,7 @@ class WaitTests(DialTestCase):
         await process.until("initiated")
         self.calls._contexts.clear()
         self.assertEqual(await process.ended, 1)
-        self.assertIn("no such call (404); the call goes on", process.said)
+        self.assertIn("no such call (404); the call continues", process.said)
 
     async def test_server_away(self) -> None:
         """A server that is started anew in the meantime is asked again."""
@@ -257,7 +257,7 @@ class WaitTests(DialTestCase):
         process.transport.signalProcess("INT")
         self.assertEqual(await process.ended, 1)
         hangup = f"rapida-media-ctl hangup {self.context_id} --http {self.url}"
-        self.assertEqual(process.said.splitlines()[-1], f"rapida-media-ctl: the call goes on; to hang it up: {hangup}")
+        self.assertEqual(process.said.splitlines()[-1], f"rapida-media-ctl: the call continues; to hang it up: {hangup}")
         self.assertNotIn("Traceback", process.said)
 
     async def test_interrupted_while_placing(self) -> None:
@@ -274,7 +274,7 @@ class WaitTests(DialTestCase):
         assert process.transport is not None
         process.transport.signalProcess("INT")
         self.assertEqual(await process.ended, 1)
-        self.assertIn("whether the call was placed is told by: rapida-media-ctl calls --http", process.said)
+        self.assertIn("to see whether the server placed the call: rapida-media-ctl calls --http", process.said)
         self.assertEqual(process.said.count("\n"), 1, process.said)
 
 
@@ -322,14 +322,14 @@ class RefusalTests(DialTestCase):
     async def test_retryable(self) -> None:
         """Whether it pays to try again."""
         self.calls.refusal = TooManyCalls("100 calls are under way")
-        self.assertIn("100 calls are under way (429); it may work a little later", await self.fails("dial", "100"))
+        self.assertIn("100 calls are under way (429); try again later", await self.fails("dial", "100"))
         self.calls.refusal = CallNotPlaced("Asterisk refuses the password")
         self.assertTrue((await self.fails("dial", "100")).endswith("refuses the password (502)\n"))
 
     async def test_server_refuses(self) -> None:
         """What the server's page has against it."""
         self.assertIn("there is no such assistant (404)", await self.fails("dial", "1", "--assistant", "7"))
-        self.assertIn("is not yours to set", await self.fails("dial", "1", "--variable", "RAPIDA_X=1"))
+        self.assertIn("is reserved", await self.fails("dial", "1", "--variable", "RAPIDA_X=1"))
         self.environ["RAPIDA_API_KEY"] = WRONG_KEY
         self.assertIn("this API key is not known (401)", await self.fails("dial", "1"))
 
@@ -348,7 +348,7 @@ class RefusalTests(DialTestCase):
 
         self.calls.place = place  # type: ignore[method-assign]
         said = await self.fails("dial", "1")
-        self.assertIn("whether the call was placed is told by: rapida-media-ctl calls --http", said)
+        self.assertIn("to see whether the server placed the call: rapida-media-ctl calls --http", said)
 
     def drop(self) -> None:
         """Lose all connections."""
@@ -360,7 +360,7 @@ class RefusalTests(DialTestCase):
         """What is no answer of a rapida-media server is told as that."""
         url = f"http://127.0.0.1:{await self.listen(Site(Stranger()))}"
         for path in ("", "/json", "/moved"):
-            self.assertIn("not what a rapida-media server", await self.fails("dial", "1", url=url + path))
+            self.assertIn("not the response of a rapida-media server", await self.fails("dial", "1", url=url + path))
 
     async def test_command_line(self) -> None:
         """What can't be meant is refused before anything is asked."""
@@ -418,7 +418,7 @@ class PatienceTests(SynchronousTestCase):
         server.reactor.pump([0.5] * 2)
         error = self.failureResultOf(running, ServerRefused).value
         hangup = f"rapida-media-ctl hangup {CONTEXT_ID}"
-        self.assertEqual(str(error), f"nobody is there; the call goes on; to hang it up: {hangup}")
+        self.assertEqual(str(error), f"nobody is there; the call continues; to hang it up: {hangup}")
         self.assertGreater(server.asked, 50)
 
     def test_polls(self) -> None:

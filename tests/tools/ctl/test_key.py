@@ -116,5 +116,5 @@ class RunningServerTests(ServerTestCase):
             key = keys.get(scope, "rpd-that-nobody-knows")
             server = ServerClient(self.url, key, reactor)
             doctor: Any = _Doctor(argparse.Namespace(http=self.url), {}, Settings(), None, server)  # type: ignore[arg-type]
-            self.assertEqual(await doctor._is_accepted(key), known, scope)
-            self.assertEqual(await doctor._registers_calls(key), registers, scope)
+            self.assertEqual(await doctor._accepts_key(key), known, scope)
+            self.assertEqual(await doctor._can_register(key), registers, scope)

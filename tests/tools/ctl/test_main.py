@@ -91,7 +91,7 @@ class VaultTests(CtlTestCase):
         (self.folder / "password").write_text(PASSWORD + "\n")
         self.succeeds(*SET, "--password-file", "password")
         self.assertEqual(self.password(), PASSWORD)
-        self.assertIn("nowhere is not there", self.fails(1, *SET, "--password-file", "nowhere"))
+        self.assertIn("nowhere does not exist", self.fails(1, *SET, "--password-file", "nowhere"))
 
     def at_a_terminal(self, *typed: str) -> tuple[int, str]:
         """The exit code, and what a terminal showed to whoever typed these lines."""
@@ -123,7 +123,7 @@ class VaultTests(CtlTestCase):
         """Two different passwords change nothing."""
         code, shown = self.at_a_terminal(PASSWORD, PASSWORD + "x")
         self.assertEqual(code, 1)
-        self.assertIn("two passwords", shown)
+        self.assertIn("two passwords differ", shown)
         self.assertFalse((self.state / "vault.json").exists())
 
     def test_bad_passwords(self) -> None:
@@ -179,7 +179,7 @@ class VaultTests(CtlTestCase):
         self.assertEqual(self.password(), PASSWORD)
         (self.folder / "new").write_text(PASSWORD)
         self.assertIn("is no master key", self.fails(1, "vault", "rotate", "--new-key-file", "new"))
-        self.assertIn("is not there", self.fails(1, "vault", "rotate", "--new-key-file", "nowhere"))
+        self.assertIn("does not exist", self.fails(1, "vault", "rotate", "--new-key-file", "nowhere"))
 
     def test_key_in_the_environment(self) -> None:
         """A key of the environment makes no file; it is rotated from a file, and changed there by its owner."""

@@ -222,14 +222,14 @@ class FailureTests(PhoneTestCase):
         """A call in which nothing was heard did not go well."""
         self.server.silent, self.server.hang_up_at = True, 10
         report = await self.call()
-        self.assertIn("no audio was heard", report.problem)
+        self.assertIn("the server sent no audio", report.problem)
         self.assertEqual(report.ended_by, "server")
 
     async def test_refused_context(self) -> None:
-        """A server that does not know the contextId hangs up, and no audio was heard."""
+        """A server that does not know the contextId hangs up, and the server sent no audio."""
         self.patch(self.server, "register", lambda: "5e4bd5f6-3f84-4f1c-8a80-6a7a5b1e9d10")
         report = await self.call()
-        self.assertIn("no audio was heard", report.problem)
+        self.assertIn("the server sent no audio", report.problem)
 
     async def test_no_context_id(self) -> None:
         """An answer that is no contextId is told as that."""

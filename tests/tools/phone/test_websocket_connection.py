@@ -147,7 +147,7 @@ class CallTests(WebSocketTestCase):
         """A server that hangs up ends the call, and that is no failure; what it said before was all heard."""
         report = await self.call("--assistant", HANGS_UP)
         assert report.heard is not None
-        self.assertEqual((report.problem, report.ended_by, report.reason), ("", "server", "it said HANGUP"))
+        self.assertEqual((report.problem, report.ended_by, report.reason), ("", "server", "it sent HANGUP"))
         self.assertEqual(report.heard.frames, 25)
         self.assertApproximates(report.duration_s, 0.5, 0.2)
 
@@ -269,7 +269,7 @@ class FailureTests(WebSocketTestCase):
     async def test_nothing_heard(self) -> None:
         """A call in which nothing was heard did not go well."""
         report = await self.call("--assistant", SILENT)
-        self.assertIn("no audio was heard", report.problem)
+        self.assertIn("the server sent no audio", report.problem)
         self.assertEqual((report.ended_by, report.heard.frames if report.heard else None), ("server", 0))
 
     async def test_lost(self) -> None:
