@@ -54,8 +54,8 @@ ROOMS = {
         {"calls"},
     ),
     "bridge": (
-        {"breaker", "fallback", "far_end", "registration_request"},
-        {"assistant", "far_end_audiosocket", "far_end_websocket", "register"},
+        {"breaker", "fallback", "far_end", "register"},
+        {"assistant", "far_end_audiosocket", "far_end_websocket"},
         {"routes"},
     ),
     "tools": (
@@ -70,7 +70,7 @@ ROOMS = {
         {"main"},
     ),
     "tools.phone": (
-        {"figures", "sound", "tls"},
+        {"figures", "sound"},
         {"queue"},
         {"report"},
         {"call"},

@@ -221,7 +221,8 @@ def _variables(given: Mapping[str, Any]) -> dict[str, str]:
 def _name(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise _bad(
-            f"{shortened(name, LONGEST_NAME)!r} cannot name a variable: use up to 64 letters, digits and '_', without a leading digit"
+            f"{shortened(name, LONGEST_NAME)!r} cannot name a variable: use up to 64 letters, digits and '_', without a"
+            " leading digit"
         )
     # Asterisk strips one or two leading underscores when another channel inherits the variable.
     if name.lstrip("_").upper().startswith(_OURS):

@@ -119,7 +119,8 @@ class ServerClient:
         except DeferredTimeout:
             raise NoResponse(f"{self._url} did not answer within {timeout_s:g} s", may_have_arrived=True) from None
         except Exception as error:
-            reason, may_have_arrived = printable(error_text(error)), not isinstance(error, ConnectError | DNSLookupError)
+            reason = printable(error_text(error))
+            may_have_arrived = not isinstance(error, ConnectError | DNSLookupError)
         else:
             if response.status in _ADVICE:
                 reason = response.reason or "the server refused the key"
@@ -136,7 +137,13 @@ class ServerClient:
         data = None if content is None else json.dumps(content).encode("ascii")
         # Following a redirect would send the key to another server.
         response = await self._client.request(
-            method, self._url + path, params=parameters, headers=headers, data=data, allow_redirects=False, unbuffered=True
+            method,
+            self._url + path,
+            params=parameters,
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            unbuffered=True,
         )
         body = await read_body(response, LARGEST_BYTES)
         received = _json(body) if len(body) <= LARGEST_BYTES else None

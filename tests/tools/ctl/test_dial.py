@@ -257,7 +257,9 @@ class WaitTests(DialTestCase):
         process.transport.signalProcess("INT")
         self.assertEqual(await process.ended, 1)
         hangup = f"rapida-media-ctl hangup {self.context_id} --http {self.url}"
-        self.assertEqual(process.said.splitlines()[-1], f"rapida-media-ctl: the call continues; to hang it up: {hangup}")
+        self.assertEqual(
+            process.said.splitlines()[-1], f"rapida-media-ctl: the call continues; to hang it up: {hangup}"
+        )
         self.assertNotIn("Traceback", process.said)
 
     async def test_interrupted_while_placing(self) -> None:
