@@ -54,8 +54,8 @@ ROOMS = {
         {"calls"},
     ),
     "bridge": (
-        {"breaker", "fallback", "far_end", "register"},
-        {"assistant", "far_end_audiosocket", "far_end_websocket"},
+        {"breaker", "fallback", "far_end", "registration_reply"},
+        {"bridged_call", "far_end_audiosocket", "far_end_websocket", "register"},
         {"routes"},
     ),
     "tools": (
