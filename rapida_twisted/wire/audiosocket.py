@@ -1,9 +1,9 @@
-"""AudioSocket: bytes <-> frames, for both roles. No I/O, no clock.
+"""AudioSocket: encodes and decodes its frames, for both roles. No I/O, no clock.
 
-A frame is a kind (1 byte), a length (2 bytes, network order) and that many bytes of payload
-(Asterisk: ``include/asterisk/res_audiosocket.h``, ``res/res_audiosocket.c``). The client, which is Asterisk, speaks
-first, with a UUID frame; audio and digits follow. The server answers with audio and, to end the call, a hangup frame;
-whatever else it sends makes Asterisk hang up, so :class:`ServerCodec` does not encode it.
+A frame is a kind (1 byte), a length (2 bytes, network order) and a payload of that length (Asterisk:
+``include/asterisk/res_audiosocket.h``, ``res/res_audiosocket.c``). Asterisk, the client, sends a UUID frame first, then
+audio and digits. The server sends audio and, to end the call, a hangup frame. Any other frame would make Asterisk hang
+up, so :class:`ServerCodec` does not encode it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KIND_AUDIO = 0x10
 KIND_ERROR = 0xFF
 
 _AUDIO_RATES_HZ = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
-"""By kind, from 0x10 on."""
+"""The sample rates of the kinds from 0x10 on."""
 _RATE_OF_KIND = dict(enumerate(_AUDIO_RATES_HZ, KIND_AUDIO))
 _KIND_OF_RATE = {rate_hz: kind for kind, rate_hz in _RATE_OF_KIND.items()}
 
@@ -51,30 +51,30 @@ HANGUP_BYTES = b"\x00\x00\x00"
 
 
 class HangupFrame(NamedTuple):
-    """The call is over. Asterisk accepts it and goes on in the dialplan; it never sends one itself."""
+    """Ends the call: Asterisk continues in the dialplan. Asterisk never sends one itself."""
 
 
 class UuidFrame(NamedTuple):
-    """The client's first frame: which call this is."""
+    """The client's first frame: identifies the call."""
 
     uuid: UUID
 
 
 class DtmfFrame(NamedTuple):
-    """A key that the caller pressed: one of ``0-9 A-D * #``."""
+    """The caller pressed one of ``0-9 A-D * #``."""
 
     digit: str
 
 
 class AudioFrame(NamedTuple):
-    """Signed 16-bit little-endian mono samples, of any even length (a caller's packet, often 20 or 30 ms)."""
+    """Signed 16-bit little-endian mono samples: one packet, often 20 or 30 ms."""
 
     samples: bytes
     rate_hz: int = 8000
 
 
 class ErrorBits(IntFlag):
-    """What an error frame's code means, bit by bit."""
+    """The bits of an error frame's code."""
 
     HANGUP = 0x01
     FRAME_FORWARDING = 0x02
@@ -82,13 +82,13 @@ class ErrorBits(IntFlag):
 
 
 class ErrorFrame(NamedTuple):
-    """The peer reports an error of its own."""
+    """The peer reports an error."""
 
     code: ErrorBits
 
 
 class UnknownFrame(NamedTuple):
-    """A kind that this version does not know. Its length says where the next frame begins, so nothing is lost."""
+    """A frame of a kind that this version does not know. The frames after it are decoded as usual."""
 
     kind: int
     payload: bytes
@@ -98,32 +98,31 @@ Frame = HangupFrame | UuidFrame | DtmfFrame | AudioFrame | ErrorFrame | UnknownF
 
 
 def audio_header(byte_count: int, rate_hz: int = 8000) -> bytes:
-    """The three bytes that precede so many bytes of audio.
+    """The header of an audio frame.
 
-    :raises LocalProtocolError: a length that Asterisk refuses (zero, odd, over 65,535) or a rate without a kind.
+    :raises LocalProtocolError: Asterisk would refuse the length (zero, odd, over 65,535), or the rate has no kind.
     """
     kind = _KIND_OF_RATE.get(rate_hz)
     if kind is None:
         raise LocalProtocolError(f"AudioSocket has no kind for {rate_hz} Hz; it has {_AUDIO_RATES_HZ}")
     if not 0 < byte_count <= MAX_PAYLOAD_BYTES or byte_count % 2:
-        raise LocalProtocolError(f"an audio frame holds 2 to 65,534 bytes, an even number, not {byte_count}")
+        raise LocalProtocolError(f"an audio frame needs an even number of 2 to 65,534 bytes, not {byte_count}")
     return bytes((kind, byte_count >> 8, byte_count & 0xFF))
 
 
 class _Codec:
-    """The framing that both roles share. ``_frame`` decides what one frame means to the role."""
+    """The framing of both roles."""
 
     def __init__(self) -> None:
         self._unread = b""
         self._error: RemoteProtocolError | None = None
 
     def receive_data(self, data: bytes) -> Iterator[Frame]:
-        """Take bytes as they came, split anywhere, and give the frames that are complete now.
+        """Decode received bytes, split anywhere, into the frames that are complete now.
 
-        The frames must be consumed before the next call. At most one incomplete frame (65,538 bytes) is kept.
+        Consume the iterator before the next call. The codec buffers at most one incomplete frame (65,538 bytes).
 
-        :raises RemoteProtocolError: the peer broke the protocol; raised again at each further call. Anything else
-            that is raised is a bug.
+        :raises RemoteProtocolError: the peer broke the protocol; raised again by each further call.
         """
         if self._error is not None:
             raise self._error
@@ -155,30 +154,30 @@ class _Codec:
             self._unread = b"" if self._error is not None else unread[at:]
 
     def _check_audio(self, length: int) -> None:
-        """Refuse an audio frame by its length, before its payload is waited for."""
+        """Reject an audio frame by its length, before its payload arrives."""
         raise NotImplementedError
 
     def _check_header(self, kind: int, length: int) -> None:
-        """Refuse any other frame by its kind and length, before its payload is waited for."""
+        """Reject any other frame by its kind and length, before its payload arrives."""
         raise NotImplementedError
 
     def _frame(self, kind: int, payload: bytes) -> Frame:
-        """What a complete frame, other than audio, is."""
+        """Decode a complete frame other than audio."""
         raise NotImplementedError
 
 
 class ServerCodec(_Codec):
-    """The server's side: hears Asterisk, speaks to Asterisk."""
+    """The application's side."""
 
     def __init__(self) -> None:
         super().__init__()
         self.uuid: UUID | None = None
-        """The call's UUID, once its frame was read."""
+        """The call's UUID, after its frame."""
 
     def send(self, frame: Frame) -> bytes:
-        """The bytes of a frame to Asterisk.
+        """Encode a frame to Asterisk.
 
-        :raises LocalProtocolError: a frame at which Asterisk would hang the channel up.
+        :raises LocalProtocolError: Asterisk would hang up on this frame.
         """
         match frame:
             case AudioFrame(samples, rate_hz):
@@ -196,7 +195,7 @@ class ServerCodec(_Codec):
     def _check_header(self, kind: int, length: int) -> None:
         if kind == KIND_UUID:
             if self.uuid is not None:
-                raise RemoteProtocolError("a second UUID frame came; a connection is one call")
+                raise RemoteProtocolError("a second UUID frame came; a connection carries one call")
             if length != UUID_BYTES:
                 raise RemoteProtocolError(f"a UUID frame of {length} bytes came; a UUID has {UUID_BYTES}")
         elif self.uuid is None and kind not in (KIND_HANGUP, KIND_ERROR):
@@ -211,20 +210,20 @@ class ServerCodec(_Codec):
 
 
 class AsteriskCodec(_Codec):
-    """The client's side, which is Asterisk's: hears a server, speaks to a server."""
+    """Asterisk's side."""
 
     def __init__(self) -> None:
         super().__init__()
         self._identified = False
 
     def send(self, frame: Frame) -> bytes:
-        """The bytes of a frame to the server: first a UUID frame, then audio and digits.
+        """Encode a frame to the server: first the UUID frame, then audio and digits.
 
-        :raises LocalProtocolError: a frame that Asterisk would not send, or not now.
+        :raises LocalProtocolError: Asterisk would not send this frame, or not now.
         """
         if isinstance(frame, UuidFrame):
             if self._identified:
-                raise LocalProtocolError("the UUID frame was sent already; a connection is one call")
+                raise LocalProtocolError("the UUID frame was already sent; a connection carries one call")
             self._identified = True
             return bytes((KIND_UUID, 0, UUID_BYTES)) + frame.uuid.bytes
         if not self._identified:
@@ -258,17 +257,17 @@ class AsteriskCodec(_Codec):
 
 
 def _check_common(kind: int, length: int) -> None:
-    """What both roles demand of the lengths of hangup, DTMF and error frames."""
+    """Check the lengths of hangup, DTMF and error frames, for both roles."""
     if kind == KIND_DTMF and length != 1:
-        raise RemoteProtocolError(f"a DTMF frame of {length} bytes came; a digit is one")
+        raise RemoteProtocolError(f"a DTMF frame of {length} bytes came; a digit has one")
     if kind == KIND_HANGUP and length:
-        raise RemoteProtocolError(f"a hangup frame of {length} bytes came; it has none")
+        raise RemoteProtocolError(f"a hangup frame of {length} bytes came; it must be empty")
     if kind == KIND_ERROR and length > 1:
-        raise RemoteProtocolError(f"an error frame of {length} bytes came; its code is one")
+        raise RemoteProtocolError(f"an error frame of {length} bytes came; its code has one")
 
 
 def _common_frame(kind: int, payload: bytes) -> Frame:
-    """The frames that mean the same to both roles."""
+    """Decode the frames that both roles may receive."""
     if kind == KIND_HANGUP:
         return HangupFrame()
     if kind == KIND_ERROR:
@@ -276,6 +275,6 @@ def _common_frame(kind: int, payload: bytes) -> Frame:
     if kind == KIND_DTMF:
         digit = payload.decode("latin-1")
         if digit not in DIGITS:
-            raise RemoteProtocolError(f"DTMF digit {payload!r} came; known are {DIGITS}")
+            raise RemoteProtocolError(f"DTMF digit {payload!r} came; valid are {DIGITS}")
         return DtmfFrame(digit)
     return UnknownFrame(kind, payload)

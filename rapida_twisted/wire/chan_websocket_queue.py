@@ -1,8 +1,7 @@
-"""What Asterisk does with the audio and the commands that an application sends it: chan_websocket's queue.
+"""Asterisk's queue in chan_websocket: flow control, marks, buffering and FLUSH_MEDIA, for Asterisk's side.
 
-For programs that stand in for Asterisk. No I/O and no clock: whoever has those feeds messages in, asks for a frame each
-packet time, and sends the events that come out. The rules are those of ``channels/chan_websocket.c``
-(``handle_command``, ``process_binary_message``, ``dequeue_frame``).
+It follows ``channels/chan_websocket.c`` (``handle_command``, ``process_binary_message``, ``dequeue_frame``). No I/O and
+no clock: its owner passes messages in, takes a frame each 20 ms, and sends the events that the queue emits.
 """
 
 from __future__ import annotations
@@ -41,24 +40,24 @@ _DIRECTIONS = ("both", "in", "out")
 
 
 class MediaQueue:
-    """One channel's queue of what the application wants to be heard.
+    """The queue of one channel, with the application's audio.
 
     :param frame_bytes: the channel's optimal_frame_size.
-    :param say: called with each event for the application.
+    :param send_event: called with each event for the application.
     :param form: the channel's control form; SET_MEDIA_DIRECTION exists in JSON only.
     """
 
     def __init__(
-        self, frame_bytes: int, say: Callable[[Event], None], *, channel_id: str = "", form: ControlForm
+        self, frame_bytes: int, send_event: Callable[[Event], None], *, channel_id: str = "", form: ControlForm
     ) -> None:
         self.frames = 0
-        """Frames that wait."""
+        """Frames queued."""
         self.dropped_messages = 0
-        """Audio messages that came to a full queue."""
+        """Audio messages dropped because the queue was full."""
         self.direction = "both"
-        """Which ways audio goes, as the application sees it."""
+        """The audio directions, as the application sees them: ``both``, ``in`` or ``out``."""
         self._frame_bytes = frame_bytes
-        self._say = say
+        self._send_event = send_event
         self._channel_id = channel_id
         self._form = form
         self._waiting: deque[bytes | Event] = deque()
@@ -82,21 +81,21 @@ class MediaQueue:
         whole = len(payload) // size * size
         for begin in range(0, whole, size):
             self._queue(payload[begin : begin + size])
-        # Outside of buffering a message's tail is thrown away.
+        # Outside of buffering, Asterisk discards a message's partial frame.
         if self._buffering:
             self._leftover = payload[whole:]
 
     def command(self, command: Command) -> None:
-        """A command from the application; ANSWER, HANGUP and unknown ones are not the queue's business."""
+        """A command from the application. ANSWER, HANGUP and unknown commands do nothing here."""
         match command:
             case StartMediaBuffering():
-                if self._may(command):
+                if self._is_allowed(command):
                     self._buffering = True
             case StopMediaBuffering(correlation_id):
-                if self._may(command):
+                if self._is_allowed(command):
                     self._stop_buffering(correlation_id)
             case MarkMedia(correlation_id):
-                if self._may(command):
+                if self._is_allowed(command):
                     self._mark(MediaMarkProcessed(correlation_id=correlation_id, channel_id=self._channel_id))
             case FlushMedia():
                 self._waiting.clear()
@@ -104,17 +103,17 @@ class MediaQueue:
                 self._buffering = False
                 self._leftover = b""
             case PauseMedia() | ContinueMedia():
-                if self._may(command):
+                if self._is_allowed(command):
                     self._paused = isinstance(command, PauseMedia)
             case ReportQueueDrained():
                 self._report_drained = True
             case GetStatus():
-                self._say(self.status())
+                self._send_event(self.status())
             case SetMediaDirection(direction):
                 self._set_direction(direction)
 
     def status(self) -> Status:
-        """How the queue is now."""
+        """The queue's state, as the answer to GET_STATUS."""
         return Status(
             channel_id=self._channel_id,
             queue_length=self.frames,
@@ -124,28 +123,28 @@ class MediaQueue:
         )
 
     def take(self) -> bytes | None:
-        """The packet time is over: the next frame to be heard, or None. Says what has become due before it."""
+        """Take the frame that plays now, or None; emit the events that are due before it. Call it each 20 ms."""
         if self.direction == "in":
             return None
         frame = None if self._paused else self._next_frame()
         if frame is None:
-            # What is short of a frame does not wait for the rest of it, not even in a pause.
+            # A partial frame plays without its rest, even during a pause.
             frame, self._leftover = self._leftover or None, b""
         return frame
 
     def _next_frame(self) -> bytes | None:
         if self._full and self.frames < XON_LEVEL_FRAMES:
             self._full = False
-            self._say(MediaXon(channel_id=self._channel_id))
+            self._send_event(MediaXon(channel_id=self._channel_id))
         if not self._waiting and self._report_drained:
             self._report_drained = False
-            self._say(QueueDrained(channel_id=self._channel_id))
+            self._send_event(QueueDrained(channel_id=self._channel_id))
         while self._waiting:
             item = self._waiting.popleft()
             if isinstance(item, bytes):
                 self.frames -= 1
                 return item
-            self._say(item)
+            self._send_event(item)
         return None
 
     def _queue(self, frame: bytes) -> None:
@@ -153,10 +152,10 @@ class MediaQueue:
         self.frames += 1
         if not self._full and self.frames >= XOFF_LEVEL_FRAMES:
             self._full = True
-            self._say(MediaXoff(channel_id=self._channel_id))
+            self._send_event(MediaXoff(channel_id=self._channel_id))
 
     def _mark(self, event: Event) -> None:
-        """An event that is said when what waits before it was heard; it takes no place in the queue's length."""
+        """Queue an event that is due after the audio before it. It does not count in the queue's length."""
         self._waiting.append(event)
 
     def _stop_buffering(self, correlation_id: str) -> None:
@@ -166,8 +165,8 @@ class MediaQueue:
             self._queue(leftover)
         self._mark(MediaBufferingCompleted(correlation_id=correlation_id, channel_id=self._channel_id))
 
-    def _may(self, command: Command) -> bool:
-        """Whether the direction allows the command; the application is told if not."""
+    def _is_allowed(self, command: Command) -> bool:
+        """True if the direction allows the command; otherwise emits an ERROR event."""
         if self.direction != "in":
             return True
         self._error(f"{command.NAME} not supported while media direction is 'in'")
@@ -184,4 +183,4 @@ class MediaQueue:
             self.direction = direction
 
     def _error(self, text: str) -> None:
-        self._say(ErrorEvent(error_text=text, channel_id=self._channel_id))
+        self._send_event(ErrorEvent(error_text=text, channel_id=self._channel_id))

@@ -1,7 +1,7 @@
-"""The control messages of chan_websocket as text, in both forms. No I/O, no clock.
+"""Encodes and decodes chan_websocket's control messages, as plain text and as JSON.
 
-A channel speaks one of two forms: plain text (a word, then ``name:value`` pairs or one argument) or JSON. Its first
-event, MEDIA_START, shows which; commands go in the same form (Asterisk: ``channels/chan_websocket.c``).
+A plain-text message is a name, then ``name:value`` pairs or one argument. A channel's first event, MEDIA_START, shows
+its form; commands use the same form (Asterisk: ``channels/chan_websocket.c``). No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from rapida_twisted.wire.chan_websocket import (
 __all__ = ["decode_command", "decode_event", "encode_command", "encode_event"]
 
 _ARGUMENT_EVENTS = (MediaBufferingCompleted, MediaMarkProcessed)
-"""Their plain form has one bare argument instead of pairs, and tells no channel_id."""
+"""Their plain-text form has one argument instead of pairs, and no channel_id."""
 _BARE_EVENTS = (MediaXoff, MediaXon, QueueDrained)
-"""Their plain form is the word alone."""
+"""Their plain-text form is the name alone."""
 
 
 def decode_event(text: str) -> tuple[Event, ControlForm]:
-    """What Asterisk said, and in which form.
+    """Decode an event from Asterisk; returns its form, too.
 
-    :raises RemoteProtocolError: it is neither form, or a known event without a field that it must have.
+    :raises RemoteProtocolError: the text has neither form, or a known event lacks a required field.
     """
     if text.startswith("{"):
         fields = _json_object(text)
-        return _event(_text_or_nothing(fields.pop("event", "")), fields, text), ControlForm.JSON
+        return _event(_text_or_empty(fields.pop("event", "")), fields, text), ControlForm.JSON
     name, _, rest = text.strip().partition(" ")
     if EVENTS.get(name) in _ARGUMENT_EVENTS:
         return _event(name, {"correlation_id": rest}, text), ControlForm.PLAIN
@@ -55,7 +55,7 @@ def decode_event(text: str) -> tuple[Event, ControlForm]:
 
 
 def encode_event(event: Event, form: ControlForm) -> str:
-    """The text of an event, as Asterisk writes it."""
+    """Encode an event as Asterisk does."""
     fields = {name: value for name, value in vars(event).items() if name != "extra"} | dict(event.extra)
     if isinstance(event, UnknownEvent):
         return event.text
@@ -68,20 +68,20 @@ def encode_event(event: Event, form: ControlForm) -> str:
     if isinstance(event, _ARGUMENT_EVENTS):
         return f"{event.NAME} {fields['correlation_id']}".rstrip()
     fields.pop("channel_variables", None)
-    # An error's text has spaces, so it stands last.
+    # error_text may contain spaces, so it is the last field.
     fields = {name: fields[name] for name in sorted(fields, key="error_text".__eq__)}
     return " ".join([event.NAME, *(f"{name}:{_plain_value(value)}" for name, value in fields.items())])
 
 
 def decode_command(text: str, form: ControlForm) -> Command:
-    """What the application asked for.
+    """Decode a command from the application.
 
-    :raises RemoteProtocolError: in the JSON form, it is no JSON object.
+    :raises RemoteProtocolError: in the JSON form, the text is no JSON object.
     """
     if form is ControlForm.JSON:
         fields = _json_object(text)
-        kind = COMMANDS.get(_text_or_nothing(fields.get("command")))
-        argument = _text_or_nothing(fields.get(kind.ARGUMENT)) if kind is not None else ""
+        kind = COMMANDS.get(_text_or_empty(fields.get("command")))
+        argument = _text_or_empty(fields.get(kind.ARGUMENT)) if kind is not None else ""
     else:
         name, _, argument = text.strip().partition(" ")
         kind = COMMANDS.get(name)
@@ -91,9 +91,9 @@ def decode_command(text: str, form: ControlForm) -> Command:
 
 
 def encode_command(command: Command, form: ControlForm) -> str:
-    """The text of a command.
+    """Encode a command.
 
-    :raises LocalProtocolError: Asterisk would ignore it: too long, or not known in this form.
+    :raises LocalProtocolError: Asterisk would ignore it: it is too long, or does not exist in this form.
     """
     argument = getattr(command, command.ARGUMENT) if command.ARGUMENT else ""
     if isinstance(command, UnknownCommand):
@@ -121,7 +121,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _plain_fields(text: str) -> dict[str, Any]:
-    """``name:value`` pairs; the value of error_text is all the rest."""
+    """Parse ``name:value`` pairs. The value of error_text extends to the end."""
     fields: dict[str, Any] = {}
     text, has_error, error_text = text.partition("error_text:")
     for pair in text.split():
@@ -138,10 +138,10 @@ def _plain_value(value: Any) -> str:
 
 
 def _event(name: str, fields: dict[str, Any], text: str) -> Event:
-    """The event of this name with these fields, each turned into its type."""
+    """The event with this name, its fields converted to their types."""
     kind = EVENTS.get(name)
     if kind is None:
-        return UnknownEvent(name=name, text=text, channel_id=_text_or_nothing(fields.get("channel_id")))
+        return UnknownEvent(name=name, text=text, channel_id=_text_or_empty(fields.get("channel_id")))
     known: dict[str, Any] = {}
     try:
         for field_name, convert in _FIELDS[kind].items():
@@ -149,11 +149,11 @@ def _event(name: str, fields: dict[str, Any], text: str) -> Event:
                 known[field_name] = convert(fields.pop(field_name))
         return kind(**known, extra=MappingProxyType(fields) if fields else nothing())
     except (TypeError, ValueError) as error:
-        raise RemoteProtocolError(f"a {name} event can't be read: {error}") from None
+        raise RemoteProtocolError(f"a {name} event is invalid: {error}") from None
 
 
-def _text_or_nothing(value: Any) -> str:
-    """A text; anything else counts as not said, as in Asterisk."""
+def _text_or_empty(value: Any) -> str:
+    """The text; empty for any other type, which Asterisk ignores."""
     return value if isinstance(value, str) else ""
 
 
@@ -188,4 +188,4 @@ _FIELDS: dict[type[Event], dict[str, Any]] = {
     kind: {item.name: _CONVERTERS[str(item.type)] for item in fields_of(kind) if item.name != "extra"}
     for kind in EVENTS.values()
 }
-"""For each event, how the value of each field is read."""
+"""The converter of each field of each event."""

@@ -286,7 +286,7 @@ class ClaimTests(ServerTestCase):
         self.feed(IDENTIFY + raw_frame(0x03, b"x"))
         self.assertEqual((self.transport.value(), self.transport.producerState), (HANGUP, "producing"))
         self.lose()
-        self.assert_abandoned(EndReason.PROTOCOL_ERROR, "DTMF digit b'x' came; known are 0123456789ABCD*#")
+        self.assert_abandoned(EndReason.PROTOCOL_ERROR, "DTMF digit b'x' came; valid are 0123456789ABCD*#")
         self.assertEqual(len(warnings_of(self.log)), 1)
 
     def test_refused_after_it_closed(self) -> None:

@@ -133,7 +133,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_second_uuid(self) -> None:
         """A second UUID frame is refused, the same as the first or not."""
-        message = "a second UUID frame came; a connection is one call"
+        message = "a second UUID frame came; a connection carries one call"
         self.assert_refused(ServerCodec(), IDENTIFY + b"\x01\x00\x10", message, before=1)
 
     def test_audio_before_the_uuid(self) -> None:
@@ -164,19 +164,19 @@ class RefusalTests(SynchronousTestCase):
         """A DTMF frame is one byte; another length is refused before the payload is waited for."""
         for length in (0, 2, 65_535):
             data = IDENTIFY + b"\x03" + length.to_bytes(2, "big")
-            self.assert_refused(ServerCodec(), data, f"a DTMF frame of {length} bytes came; a digit is one", before=1)
+            self.assert_refused(ServerCodec(), data, f"a DTMF frame of {length} bytes came; a digit has one", before=1)
 
     def test_no_digit(self) -> None:
         """A DTMF frame that is none of the sixteen keys is refused, and shown."""
         for wrong in (b"a", b"E", b" ", b"\x00", b"\xff", b"\n"):
-            message = f"DTMF digit {wrong!r} came; known are 0123456789ABCD*#"
+            message = f"DTMF digit {wrong!r} came; valid are 0123456789ABCD*#"
             self.assert_refused(ServerCodec(), IDENTIFY + raw_frame(0x03, wrong), message, before=1)
 
     def test_lengths_of_the_others(self) -> None:
         """A hangup frame has no payload, an error frame one byte at the most, for both roles."""
         for data, message in (
-            (b"\x00\x00\x01", "a hangup frame of 1 bytes came; it has none"),
-            (b"\xff\x00\x02", "an error frame of 2 bytes came; its code is one"),
+            (b"\x00\x00\x01", "a hangup frame of 1 bytes came; it must be empty"),
+            (b"\xff\x00\x02", "an error frame of 2 bytes came; its code has one"),
         ):
             self.assert_refused(ServerCodec(), data, message)
             self.assert_refused(ServerCodec(), IDENTIFY + data, message, before=1)
@@ -237,7 +237,7 @@ class EncodingTests(SynchronousTestCase):
             codec.send(UuidFrame(CALL))
             for sender in (ServerCodec(), codec):
                 error = self.assertRaises(LocalProtocolError, sender.send, AudioFrame(bytes(size)))
-                self.assertEqual(str(error), f"an audio frame holds 2 to 65,534 bytes, an even number, not {size}")
+                self.assertEqual(str(error), f"an audio frame needs an even number of 2 to 65,534 bytes, not {size}")
 
     def test_server_sends_audio_and_hangup_only(self) -> None:
         """Whatever else a server sends makes Asterisk hang up, so it is not encoded."""
@@ -253,7 +253,7 @@ class EncodingTests(SynchronousTestCase):
             self.assertEqual(str(error), f"the UUID frame comes first, not {type(frame).__name__}")
         codec.send(UuidFrame(CALL))
         error = self.assertRaises(LocalProtocolError, codec.send, UuidFrame(CALL))
-        self.assertEqual(str(error), "the UUID frame was sent already; a connection is one call")
+        self.assertEqual(str(error), "the UUID frame was already sent; a connection carries one call")
 
     def test_asterisk_sends_no_nonsense(self) -> None:
         """A digit that is none, a code that is no byte and a kind that is not known are not encoded."""
