@@ -1,7 +1,7 @@
 """What autodoc lacks for this package: zope interfaces, and references by their last name.
 
-``.. interface:: rapida_twisted.interfaces.call.ICall`` documents an interface with its attributes and methods. Their
-annotations come from the source, for an interface keeps none.
+``.. interface:: rapida_twisted.interfaces.call.ICall`` documents an interface with its attributes and methods, and with a
+module's name each interface in it. Their annotations come from the source, for an interface keeps none.
 """
 
 from __future__ import annotations
@@ -23,24 +23,34 @@ INDENT = "   "
 
 
 class InterfaceDirective(SphinxDirective):
-    """Makes a ``py:class`` of an interface, and reads its members from the source."""
+    """Makes a ``py:class`` of an interface, or of each interface of a module, and reads its members from the source."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The nodes of the interface."""
+        """The nodes of the interfaces."""
         module_name, _, name = self.arguments[0].rpartition(".")
+        if not name[:1].isupper():
+            module_name, name = self.arguments[0], ""
         module = importlib.import_module(module_name)
         self.env.note_dependency(inspect.getsourcefile(module) or "")
-        tree = ast.parse(inspect.getsource(module))
-        (definition,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-        lines = [f".. py:class:: {name}", f"{INDENT}:module: {module_name}", "", *_indented(_docstring(definition))]
-        bases = [ast.unparse(base) for base in definition.bases if ast.unparse(base) != "Interface"]
-        if bases:
-            lines += ["", f"{INDENT}Extends " + ", ".join(f":class:`{base}`" for base in bases) + "."]
-        for part in definition.body:
-            lines += ["", *_indented("\n".join(_member(part)))]
+        lines: list[str] = []
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ClassDef) and (node.name == name or (not name and re.match("I[A-Z]", node.name))):
+                lines += _interface(module_name, node)
         return self.parse_text_to_nodes(StringList(lines, source=self.arguments[0]))
+
+
+def _interface(module_name: str, definition: ast.ClassDef) -> list[str]:
+    """The lines that document an interface."""
+    lines = ["", f".. py:class:: {definition.name}", f"{INDENT}:module: {module_name}", ""]
+    lines += _indented(_docstring(definition))
+    bases = [ast.unparse(base) for base in definition.bases if ast.unparse(base) != "Interface"]
+    if bases:
+        lines += ["", f"{INDENT}Extends " + ", ".join(f":class:`{base}`" for base in bases) + "."]
+    for part in definition.body:
+        lines += ["", *_indented("\n".join(_member(part)))]
+    return lines
 
 
 def _docstring(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
