@@ -1,7 +1,7 @@
 """What autodoc lacks for this package: zope interfaces, and references by their last name.
 
-``.. interface:: rapida_twisted.interfaces.call.ICall`` documents an interface with its attributes and methods, and with a
-module's name each interface in it. Their annotations come from the source, for an interface keeps none.
+``.. interface:: rapida_twisted.interfaces.call.ICall`` documents an interface with its attributes and methods, and
+with the name of a module each interface in it. Their annotations come from the source, for an interface keeps none.
 """
 
 from __future__ import annotations
