@@ -81,7 +81,10 @@ class ListeningPort:
             self._log.info("{port}: loaded the renewed certificate", port=self.name)
 
     def _listen(self) -> Deferred[IListeningPort]:
-        return parse_endpoint(self.name, self.description, self._reactor).listen(self._factory)
+        listening: Deferred[IListeningPort] = parse_endpoint(self.name, self.description, self._reactor).listen(
+            self._factory
+        )
+        return listening
 
 
 def _certificate_times(description: str) -> dict[str, float]:

@@ -120,7 +120,8 @@ class AudioSocketProtocol(Protocol):
         self._set_deadline(self._uuid_timeout_s, self._uuid_overdue)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._state is _State.CLOSING:
+        state: _State = self._state
+        if state is _State.CLOSING:
             return
         try:
             for frame in self._codec.receive_data(data):

@@ -411,8 +411,8 @@ class MediaClientFactory(WebSocketClientFactory):
 
 def _context_id(request: ConnectionRequest) -> str:
     """The contextId of a handshake: ``.../ctx/{contextId}``, or ``.../ctx?contextId=...``."""
-    last = request.path.rstrip("/").rpartition("/")[2]
-    in_query = request.params.get("contextId", [""])[0]
+    last: str = request.path.rstrip("/").rpartition("/")[2]
+    in_query: str = request.params.get("contextId", [""])[0]
     return in_query if last in ("", "ctx") else last
 
 
