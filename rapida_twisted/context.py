@@ -1,8 +1,4 @@
-"""The call context: the record that joins a call's registration to its media, and the legal changes of its status.
-
-It stands here, beside the interfaces, and not in ``contexts/``, because everybody names it: the stores that keep it,
-the web that makes it, the call that carries it, the assistant that reads it.
-"""
+"""The call context: the record that joins a call's registration to its media, and the legal changes of its status."""
 
 from __future__ import annotations
 
@@ -36,34 +32,34 @@ class ContextStatus(StrEnum):
 
 
 class Direction(StrEnum):
-    """Who placed the call: the caller (inbound) or we (outbound)."""
+    """Which side placed the call: the caller (inbound) or this server (outbound)."""
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
 
 
 class CallStatus(StrEnum):
-    """How an outbound call goes, in this order; the last three are its ends, and it has one of them."""
+    """The progress of an outbound call, in this order; it ends with one of the last three."""
 
     NEW = "new"
-    """Registered, and not given to Asterisk yet."""
+    """Registered, and not passed to Asterisk yet."""
     INITIATED = "initiated"
     RINGING = "ringing"
     ANSWERED = "answered"
     COMPLETED = "completed"
-    """It was answered, and is over."""
+    """It was answered and is over."""
     FAILED = "failed"
     """It was not answered, or could not be placed."""
     CANCELLED = "cancelled"
-    """It was taken back before anybody answered."""
+    """It was cancelled before it was answered."""
 
     @property
     def over(self) -> bool:
-        """Whether nothing comes after it."""
+        """Whether this status is an end."""
         return self in (CallStatus.COMPLETED, CallStatus.FAILED, CallStatus.CANCELLED)
 
     def comes_after(self, other: CallStatus) -> bool:
-        """Whether a call may go from the other to this one. News from an Asterisk may be late, or come twice."""
+        """Whether a call may change from the other status to this one. Asterisk's events may be late or come twice."""
         return not other.over and _ORDER.index(self) > _ORDER.index(other)
 
 
@@ -83,23 +79,23 @@ class EndReason(StrEnum):
     PEER_STALLED = "peer_stalled"
     CONNECTION_LOST = "connection_lost"
     UPSTREAM_FAILED = "upstream_failed"
-    """The server that it was carried on to failed, and nobody was there to take over."""
+    """The server that it was bridged to failed, and there was no fallback."""
     SERVER_LOST = "server_lost"
-    """The server process that had the call is gone, or has not been heard of for as long as its lease lasts."""
+    """The server process that had the call is gone, or has not renewed its lease."""
     # Of outbound calls that never had media
     BUSY = "busy"
     NO_ANSWER = "no_answer"
     CONGESTION = "congestion"
     REJECTED = "rejected"
     UNAVAILABLE = "unavailable"
-    """Whoever was called can't be reached: not there, not registered, no route."""
+    """The called party can't be reached: unknown, not registered, no route."""
     NOT_PLACED = "not_placed"
-    """Asterisk did not take the call, or could not be asked."""
+    """Asterisk refused the call, or could not be reached."""
     CANCELLED = "cancelled"
     NO_MEDIA = "no_media"
-    """It was answered, but its media never came."""
+    """It was answered, but its media never connected."""
     ASTERISK_GONE = "asterisk_gone"
-    """Asterisk ended or was started anew, and took the call with it."""
+    """Asterisk stopped or restarted, which ended the call."""
 
     @property
     def failed(self) -> bool:
@@ -120,19 +116,19 @@ _SUCCESSES = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallProgress:
-    """News of an outbound call."""
+    """Progress of an outbound call, as Asterisk reported it."""
 
     status: CallStatus
     at: float
-    """When it became so (UNIX s)."""
+    """When the status changed (UNIX s)."""
     dial_status: str = ""
-    """What Asterisk's dialling came to, such as ``BUSY``; empty where not told."""
+    """The result of Asterisk's dialling, such as ``BUSY``; empty if unknown."""
     cause: int | None = None
-    """At its end: Asterisk's cause code (Q.850), where told."""
+    """At its end: Asterisk's cause code (Q.850), if known."""
     cause_text: str = ""
-    """Asterisk's words for the cause, or its answer when it did not take the call."""
+    """Asterisk's text for the cause, or its reply if it refused the call."""
     reason: EndReason | None = None
-    """At its end: what a call that had no media ended for."""
+    """At its end: why a call without media ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,15 +147,15 @@ class CallContext:
     caller: str = ""
     """The caller's number; empty for an anonymous call."""
     called: str = ""
-    """The dialled number; empty where not told."""
+    """The dialled number; empty if unknown."""
     channel_id: str = ""
-    """Asterisk's own id of the channel, where told."""
+    """Asterisk's id of the channel; empty if unknown."""
     variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Whatever else the registration said."""
+    """All other parameters of the registration."""
     transport: str = ""
     """``"audiosocket"`` or ``"websocket"``; empty until claimed."""
     peer: str = ""
-    """The address that the media came from; empty until claimed."""
+    """The address of the media's peer; empty until claimed."""
     claimed_at: float | None = None
     ended_at: float | None = None
     reason: str = ""
@@ -167,50 +163,50 @@ class CallContext:
     audio_in_s: float = 0.0
     """Seconds of audio heard from the caller."""
     audio_out_s: float = 0.0
-    """Seconds of audio said to the caller (silence kept on the line not counted)."""
+    """Seconds of audio sent to the caller, without the silence between."""
     detail: str = ""
-    """What is known of its end beyond the reason, and of what went wrong before; empty where nothing is."""
+    """More about its end than the reason, and what went wrong before; may be empty."""
     upstream_id: str = ""
-    """The contextId that another server gave it, which it is carried on to."""
+    """The contextId at the server that the call is bridged to."""
     key_name: str = ""
     """The name of the API key that registered it; empty for a key without a name."""
     next_dial: str = ""
-    """What the dialplan is to dial when the media is over: where a transfer leads. Empty: nothing, hang up."""
+    """What the dialplan dials when the media is over: the target of a transfer. Empty: it hangs up."""
     credential: str = ""
     """The name of the vault's credential by which an outbound call is placed."""
     call_status: CallStatus | None = None
-    """How an outbound call goes, from its registration to the end of its channel; ``None`` for an inbound one.
+    """The progress of an outbound call, from its registration to the end of its channel; ``None`` for an inbound one.
 
-    The ``status`` tells of its media: that is over, and a transferred call goes on.
+    ``status`` covers the media alone: after a transfer the media is over, and the call goes on.
     """
     answered_at: float | None = None
     hung_up_at: float | None = None
     """When an outbound call's channel ended."""
     dial_status: str = ""
-    """What Asterisk's dialling came to, such as ``ANSWER`` or ``BUSY``."""
+    """The result of Asterisk's dialling, such as ``ANSWER`` or ``BUSY``."""
     cause: int | None = None
     """Asterisk's cause code (Q.850) of an outbound call's end."""
     cause_text: str = ""
     owner: str = ""
-    """Which server process has, or had, the call's media; empty until claimed."""
+    """The server process that has or had the call's media; empty until claimed."""
     follower: str = ""
-    """Which server process follows an outbound call to its end."""
+    """The server process that follows an outbound call to its end."""
 
     @property
     def in_hand(self) -> bool:
-        """Whether the process that has the call's media may still tell of it: also when it was thought to be lost."""
+        """Whether the process that has the call's media may still change it: also after it was taken for lost."""
         lost = self.status is ContextStatus.FAILED and self.reason == EndReason.SERVER_LOST
         return lost or self.status is ContextStatus.CLAIMED
 
     def claimed(self, *, transport: str, peer: str, now: float, owner: str = "") -> CallContext:
-        """This context in the hands of one media connection."""
+        """This context, claimed by one media connection."""
         self._must_be(ContextStatus.PENDING)
         return replace(self, status=ContextStatus.CLAIMED, transport=transport, peer=peer, claimed_at=now, owner=owner)
 
     def ended(
         self, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> CallContext:
-        """This context when its call is over. It may be told late, of a call that was thought to be lost."""
+        """This context when its call is over, also if the call was taken for lost before."""
         self._must_be_in_hand()
         return replace(
             self,
@@ -238,9 +234,9 @@ class CallContext:
         return replace(self, status=ContextStatus.EXPIRED, reason="expired", ended_at=now)
 
     def followed(self, progress: CallProgress) -> CallContext:
-        """This context with news of its outbound call; itself where they are none.
+        """This context with progress of its outbound call; itself if the progress is not new.
 
-        A call that is over before its media came takes its context with it.
+        The end of a call whose media never connected ends the context too.
         """
         if self.call_status is None or not progress.status.comes_after(self.call_status):
             return self
@@ -256,7 +252,7 @@ class CallContext:
         return replace(news, status=ContextStatus.FAILED, reason=reason.value, ended_at=progress.at)
 
     def has_ended_as(self, reason: EndReason, now: float) -> bool:
-        """Whether this very end is in it already: somebody tells it again, not having heard that it arrived."""
+        """Whether it has this very end already: a process that got no confirmation repeats it."""
         return self.reason == reason.value and self.ended_at == now
 
     def _must_be_in_hand(self) -> None:
@@ -270,7 +266,7 @@ class CallContext:
 
 @dataclass(frozen=True)
 class CallParameters:
-    """What a registration says of its call."""
+    """The parameters of a registration."""
 
     caller: str
     """Empty for an anonymous call."""

@@ -1,7 +1,7 @@
 """One family of exceptions.
 
-What a peer did wrong and what we did wrong are two classes: a :class:`RemoteProtocolError` is reported and the peer's
-connection is closed, a :class:`LocalProtocolError` is a mistake in the calling program.
+A :class:`RemoteProtocolError` is the peer's fault: it is logged, and its connection is closed. A
+:class:`LocalProtocolError` is a mistake in the calling program.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class RapidaError(Exception):
 
 
 class ProtocolError(RapidaError):
-    """Somebody broke the rules of a wire protocol: see the two subclasses for who."""
+    """A side of a connection broke the rules of its wire protocol: the subclass says which side."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This program asked a codec for something that the protocol does not allow. Nothing was sent."""
+    """The program passed a codec a frame that the protocol does not allow. Nothing was sent."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent what the protocol does not allow. The connection can't go on."""
+    """The peer sent data that the protocol does not allow. The connection can't go on."""
 
 
 class SettingsError(RapidaError):
@@ -72,7 +72,7 @@ class UnknownContext(ContextError):
 
 
 class ContextExpired(ContextError):
-    """The call was registered, but its media came too late."""
+    """The call was registered, but its media connected too late."""
 
     word = "expired"
 
@@ -88,7 +88,7 @@ class UnknownAssistant(RapidaError):
 
 
 class StoreUnavailable(RapidaError):
-    """The call store does not answer: a full disk, a locked file, a server that is down. Trying again may work."""
+    """The call store does not work now: a full disk, a locked file, a server that is down. A retry may succeed."""
 
 
 class TooManyCalls(RapidaError):
@@ -100,27 +100,27 @@ class JournalFull(RapidaError):
 
 
 class Draining(RapidaError):
-    """The server is about to stop and takes no new calls."""
+    """The server is stopping, and accepts no new calls."""
 
 
 class CallEnded(RapidaError):
-    """The call has ended; what was asked of it can't be done any more."""
+    """The call is over: it can't be played to, transferred or asked for digits."""
 
 
 class PlayoutFull(RapidaError):
-    """More is already waiting to be heard than the call's limit allows. Wait for what was said before."""
+    """More audio waits to be heard than the call's limit allows. Await what was played before."""
 
 
 class TransferRefused(RapidaError):
-    """A call may not be sent there: the settings' whitelist does not name it, or it is no safe dial string."""
+    """The call can't be transferred there: ``TRANSFER__ALLOW`` does not list it, or it is no safe dial string."""
 
 
 class CallNotPlaced(RapidaError):
     """An outbound call was not placed. The text is one sentence, without secrets.
 
     :param context_id: the call's; empty if it was not registered either.
-    :param refused: the call itself can't be placed (no such endpoint, trunk or credential); if not, what stands between
-        us and Asterisk failed.
+    :param refused: the call itself can't be placed (no such endpoint, trunk or credential); otherwise Asterisk could
+        not be reached.
     :param retryable: whether the same call may succeed a little later.
     """
 
@@ -132,7 +132,7 @@ class CallNotPlaced(RapidaError):
 
 
 class RegistrationRefused(RapidaError):
-    """A server did not register a call; ``status`` is its HTTP status (0: no answer at all)."""
+    """A server did not register a call; ``status`` is its HTTP status (0: it did not answer)."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"registration refused: {status} {reason}" if status else f"registration failed: {reason}")
@@ -141,13 +141,13 @@ class RegistrationRefused(RapidaError):
 
 
 class UpstreamFailed(RapidaError):
-    """The server that a call is carried on to does not take it, or lost it. The text is one sentence, without secrets.
+    """The server that a call is bridged to did not accept it, or lost it. The text is one sentence, without secrets.
 
     :param word: what happened, in one word, for records and metrics: ``unreachable``, ``timeout``, ``tls``, ``refused``
-        (it answered, and said no), ``malformed`` (its answer makes no sense), ``lost`` (it ended in the middle),
-        ``stalled`` (it takes or sends nothing any more), ``resting`` (the circuit breaker is open).
+        (it answered with an error), ``malformed`` (its answer can't be parsed), ``lost`` (the connection broke),
+        ``stalled`` (no data moves any more), ``resting`` (the circuit breaker is open).
     :param status: its HTTP status, where there is one.
-    :param of_call: whether it is this call that it does not want, so that nothing is said about others.
+    :param of_call: whether it refuses this call alone; then the failure does not count against the server.
     """
 
     def __init__(self, word: str, message: str, *, status: int = 0, of_call: bool = False) -> None:

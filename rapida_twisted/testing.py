@@ -1,4 +1,4 @@
-"""A call without a network and without waiting, for people who test their own assistants.
+"""A call without a network and without waiting, to test your own assistants::
 
 call = FakeCall(MyAssistant())
 call.start()
@@ -28,7 +28,7 @@ _STEP_S = 0.005
 
 @implementer(IMediaChannel)
 class FakeChannel:
-    """A media channel that keeps what is sent."""
+    """A media channel that keeps the audio sent to it."""
 
     transport_name = "fake"
     reading = None
@@ -38,33 +38,30 @@ class FakeChannel:
     def __init__(self, format: AudioFormat = SLIN) -> None:
         self.format = format
         self.sent: list[bytes] = []
-        """The frames of 20 ms that went to the caller, silence included."""
+        """Frames of 20 ms that were sent to the caller, silence included."""
         self.closed = False
 
     def send_audio(self, payload: bytes) -> None:
-        """Keep it."""
         self.sent.append(payload)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Does nothing: no audio is queued here."""
 
     def mark(self, reached: Callable[[], None]) -> None:
-        """What was sent was heard."""
+        """Reached at once: all audio counts as heard when it is sent."""
         reached()
 
     def hang_up(self) -> None:
-        """Remember it."""
         self.closed = True
 
     def abort(self) -> None:
-        """Remember it."""
         self.closed = True
 
 
 class FakeCall:
-    """A telephone call to one assistant, on fake time. All but the network is the real thing.
+    """A call to one assistant, on fake time. Only the network is fake.
 
-    :param assistant: who answers.
+    :param assistant: answers the call.
     :param variables: of the registration.
     :param rate_hz: the line's rate.
     """
@@ -100,20 +97,20 @@ class FakeCall:
             reactor=self.clock,
             on_ended=lambda call: None,
         )
-        """What the assistant gets: an :class:`~rapida_twisted.interfaces.ICall`."""
+        """The object that the assistant gets: an :class:`~rapida_twisted.interfaces.ICall`."""
 
     def start(self) -> None:
-        """The call is answered."""
+        """Answer the call."""
         self.call.start()
 
     def advance(self, seconds: float) -> None:
-        """Time passes, tick by tick."""
+        """Let time pass, tick by tick."""
         until = self.clock.seconds() + seconds
         while self.clock.seconds() + _STEP_S <= until + 1e-9:
             self.clock.advance(_STEP_S)
 
     def hear(self, samples: bytes) -> None:
-        """The caller says something: a packet of s16le mono at the line's rate."""
+        """A packet of the caller's audio arrives: s16le mono at the line's rate."""
         self.call.audio_received(samples)
 
     def press(self, digit: str) -> None:
@@ -121,16 +118,16 @@ class FakeCall:
         self.call.digit_received(digit)
 
     def end(self, reason: EndReason = EndReason.CALLER_HANGUP) -> None:
-        """The caller hangs up, or the line breaks."""
+        """The caller hangs up, or the call ends for another reason."""
         self.call.media_ended(reason)
         self.clock.advance(0)
 
     @property
     def hung_up(self) -> bool:
-        """Whether the assistant hung up, or failed."""
+        """Whether the assistant hung up or failed."""
         return self.channel.closed
 
     @property
     def said(self) -> bytes:
-        """What the caller heard so far: s16le mono at the line's rate, silence included."""
+        """All audio that the caller heard so far: s16le mono at the line's rate, silence included."""
         return b"".join(self.channel.sent)

@@ -1,4 +1,4 @@
-"""``echo``: what the caller says comes back."""
+"""``echo``: plays the caller's audio back."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ __all__ = ["Echo", "configure"]
 
 
 class Echo(Assistant):
-    """Says what it hears, at once."""
+    """Plays each packet of the caller at once."""
 
     def audio_received(self, call: Call, samples: bytes) -> None:
-        """Back with it."""
         call.write(samples)
 
 

@@ -1,4 +1,4 @@
-"""``greeter``: says a welcome, then everything back a second later; digits are answered with their own tones."""
+"""``greeter``: plays a welcome, then echoes the caller one second later; answers each digit with its tone."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ WELCOME = Path(__file__).with_name("welcome.wav")
 DELAY_S = 1.0
 DIGIT_MS = 150.0
 QUIET_S = 0.1
-"""A telephone that sent nothing for so long sends nothing because nobody speaks."""
+"""After this long without a packet (s) the telephone is taken to suppress silence."""
 _BYTES_PER_S = 8000 * 2
 
 
 class Greeter(Assistant):
-    """Shows that a call works: the way out by the welcome, the way in by the delayed echo, digits by their tones."""
+    """Tests a call: the welcome tests the audio to the caller, the echo the audio from it, the tones the digits."""
 
     rate_hz = 8000
 
@@ -36,12 +36,11 @@ class Greeter(Assistant):
         self._rest: IDelayedCall | None = None
 
     async def answer(self, call: Call) -> None:
-        """Say the welcome."""
         await call.play(WELCOME)
 
     def audio_received(self, call: Call, samples: bytes) -> None:
-        """Put it into a line that is a second long, and say what comes out at its other end."""
-        if not samples:  # The line is bounded by its bytes, so nothing without any may enter it.
+        """Put the packet into a delay line of one second, and play what leaves it."""
+        if not samples:  # Only bytes bound the line: packets without any would fill it.
             return
         self._late.append(samples)
         self._late_bytes += len(samples)
@@ -49,15 +48,15 @@ class Greeter(Assistant):
             oldest = self._late.popleft()
             self._late_bytes -= len(oldest)
             call.write(oldest)
-        # The line moves with what comes into it. If nothing comes any more, a timer empties it when its first is due.
+        # Packets that enter move the line. When no more come, a timer empties it once its oldest packet is due.
         rest_s = max(QUIET_S, DELAY_S - self._late_bytes / _BYTES_PER_S)
         if self._rest is not None and self._rest.active():
             self._rest.reset(rest_s)
         else:
-            self._rest = call.reactor.callLater(rest_s, self._say_rest, call)
+            self._rest = call.reactor.callLater(rest_s, self._play_rest, call)
 
     def digit_received(self, call: Call, digit: str) -> None:
-        """A key interrupts whatever is said, and is answered with its own tone; ``#`` hangs up."""
+        """Interrupt the playing, and play the key's tone; ``#`` hangs up."""
         if digit == "#":
             call.hang_up()
             return
@@ -65,11 +64,10 @@ class Greeter(Assistant):
         call.play(dtmf(digit, DIGIT_MS, 8000))
 
     def call_ended(self, call: Call, reason: EndReason) -> None:
-        """Forget what was heard last."""
         if self._rest is not None and self._rest.active():
             self._rest.cancel()
 
-    def _say_rest(self, call: Call) -> None:
+    def _play_rest(self, call: Call) -> None:
         rest = b"".join(self._late)
         self._late.clear()
         self._late_bytes = 0

@@ -25,7 +25,6 @@ class Play(Assistant):
         self._path = path
 
     async def answer(self, call: Call) -> None:
-        """Play it, and hang up."""
         await call.play(self._path)
         await call.hang_up()
 

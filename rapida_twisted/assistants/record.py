@@ -1,4 +1,4 @@
-"""``record`` and ``record:ASSISTANT``: the caller and the assistant in a stereo WAV file of the state directory."""
+"""``record`` and ``record:ASSISTANT``: a stereo WAV file of each call, the caller left, the assistant right."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["Beep", "Record", "Recorder", "configure"]
 
 WRITE_EVERY_S = 0.5
 LONGEST_LAG_S = 0.2
-"""What the caller may be ahead of the recording's clock; older audio is dropped, so that the sides stay together."""
+"""How far (s) the caller's side may lag; older audio is dropped, so that both sides stay in step."""
 
 
 class Recorder:
-    """Two sides of a call, laid side by side by the clock of what is said: one frame of it each 20 ms.
+    """Writes both sides of a call in step: each frame of 20 ms to the caller takes as much of the caller's audio.
 
     :param path: the file.
     :raises OSError: it can't be written; so may :meth:`said` and :meth:`close`.
@@ -41,14 +41,14 @@ class Recorder:
         self._right = bytearray()
 
     def heard(self, samples: bytes) -> None:
-        """A packet of the caller: the left side."""
+        """Add a packet of the caller: the left side."""
         self._heard += samples
         excess = len(self._heard) - int(LONGEST_LAG_S * self._rate_hz) * 2
         if excess > 0:
             del self._heard[:excess]
 
     def said(self, samples: bytes) -> None:
-        """What the caller hears now: the right side."""
+        """Add a frame to the caller: the right side."""
         count = len(samples)
         self._right += samples
         self._left += bytes(self._heard[:count]).ljust(count, b"\0")
@@ -57,7 +57,6 @@ class Recorder:
             self._write()
 
     def close(self) -> None:
-        """Complete the file."""
         try:
             self._write()
         finally:
@@ -73,21 +72,20 @@ class Recorder:
 class Record(Assistant):
     """Records a call that another assistant answers.
 
-    :param inner: who answers.
-    :param folder: where the recordings go, each under its contextId.
+    :param inner: answers the call.
+    :param folder: gets the recordings, each named by its contextId.
     """
 
     _log = Logger()
 
     def __init__(self, inner: typed.Assistant, folder: Path) -> None:
-        # A recording has one rate, and the wire's own may change when the caller's first packet comes.
+        # A recording has one rate; the wire's own may still change with the caller's first packet.
         self.rate_hz = inner.rate_hz or 8000
         self._inner = inner
         self._folder = folder
         self._recorder: Recorder | None = None
 
     async def answer(self, call: Call) -> None:
-        """Begin to record, and let the other one answer."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._recorder = Recorder(self._folder / f"{call.context.context_id}.wav", call.rate_hz)
@@ -97,15 +95,12 @@ class Record(Assistant):
         await self._inner.answer(call)
 
     def audio_received(self, call: Call, samples: bytes) -> None:
-        """For the other one."""
         self._inner.audio_received(call, samples)
 
     def digit_received(self, call: Call, digit: str) -> None:
-        """For the other one."""
         self._inner.digit_received(call, digit)
 
     def call_ended(self, call: Call, reason: EndReason) -> None:
-        """Complete the recording."""
         if self._recorder is not None:
             try:
                 self._recorder.close()
@@ -121,25 +116,24 @@ class Record(Assistant):
                 self._give_up(call, error)
 
     def _give_up(self, call: Call, error: OSError) -> None:
-        """A full disk ends the recording, not the call."""
+        """End the recording, for instance on a full disk; the call goes on."""
         ICallPlumbing(call).tap(None, None)
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             with suppress(OSError):
                 recorder.close()
         self._log.error(
-            "call {id}: its recording stops, since it can't be written: {error}",
+            "call {id}: cannot write the recording, which ends here: {error}",
             id=call.context.context_id, error=error,
         )  # fmt: skip
 
 
 class Beep(Assistant):
-    """Says that a recording begins."""
+    """Announces the recording."""
 
     rate_hz = 8000
 
     async def answer(self, call: Call) -> None:
-        """One beep."""
         await call.play(tone(1000, 200, 8000))
 
 
@@ -159,7 +153,7 @@ def configure(argument: str, environment: AssistantEnvironment) -> Callable[[Cal
 
 @implementer(IAssistantMaker)
 class _RecordMaker:
-    """Makes :class:`Record` around an assistant whose maker has more to do than to make it."""
+    """Makes :class:`Record` around assistants whose maker also prepares calls or reports health."""
 
     def __init__(self, inner: Any, folder: Path) -> None:
         self._inner = inner
@@ -169,5 +163,4 @@ class _RecordMaker:
         self.close = inner.close
 
     def __call__(self, context: CallContext) -> typed.Assistant:
-        """One recorded call's."""
         return Record(self._inner(context), self._folder)

@@ -1,4 +1,4 @@
-"""Call contexts in memory: for tests, and for a server whose calls need not outlive it."""
+"""The call store in memory: for tests, and for a server whose calls need not survive it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
 __all__ = ["MemoryStore"]
 
 _ENDED = -1.0
-"""How long a lease lasts that was ended."""
+"""The end of a lease that was ended, not expired."""
 
 
 @implementer(ICallStore)
 class MemoryStore:
-    """Keeps contexts in this process, as long as :meth:`sweep` does not forget them. Every Deferred has fired.
+    """Keeps calls in this process. Every Deferred it returns has fired already.
 
     :param owner: the name of this process.
     """
@@ -39,11 +39,9 @@ class MemoryStore:
         self._orders: list[tuple[str, float, Mapping[str, str]]] = []
 
     def open(self) -> Deferred[None]:
-        """Nothing to do."""
         return succeed(None)
 
     def close(self) -> Deferred[None]:
-        """Forget everything."""
         self._contexts.clear()
         self._pending.clear()
         self._notices.clear()
@@ -53,62 +51,51 @@ class MemoryStore:
         return succeed(None)
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
-        """Keep a new, pending context."""
         return execute(self._add, context, max_pending)
 
     def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
-        """Calls of an API key that wait, or are claimed."""
         of_key = (context for context in self._contexts.values() if context.key_name == key_name)
-        return succeed(sum(_takes_place(context, now) for context in of_key))
+        return succeed(sum(_occupies(context, now) for context in of_key))
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
-        """Turn a pending context into a claimed one."""
         return execute(self._claim, context_id, transport, peer, now)
 
     def finish(
         self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
-        """Turn a claimed context into a completed or failed one."""
         return execute(self._finish, context_id, reason, audio_in_s, audio_out_s, now, detail)
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
-        """Note where a claimed call goes next."""
         return execute(self._move_on, context_id, next_dial)
 
     def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
-        """Note news of an outbound call."""
         return execute(self._follow, context_id, progress, notify)
 
     def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
-        """Take over the outbound calls that nobody follows. Their notices are here anyway."""
+        """No notices move: this process has them all."""
         found = [
             self._put(replace(context, follower=self.owner))
             for context in list(self._contexts.values())
-            if context.call_status and not context.call_status.over and self._has_nobody(context.follower, now, presume)
+            if context.call_status and not context.call_status.over and self._unfollowed(context.follower, now, presume)
         ]
         return succeed(Adopted(sorted(found, key=lambda context: context.created_at), 0))
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
-        """The oldest notices behind one."""
         return succeed([notice for notice in self._notices.values() if notice.number > after][: max(0, limit)])
 
     def drop_notice(self, number: int) -> Deferred[None]:
-        """Forget a notice."""
         self._notices.pop(number, None)
         return succeed(None)
 
     def get(self, context_id: str) -> Deferred[CallContext]:
-        """The context, or ``UnknownContext``."""
         return execute(self._get, context_id)
 
     def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        """The newest contexts first."""
         return execute(self._recent, limit, status)
 
     def sweep(
         self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
     ) -> Deferred[Swept]:
-        """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
         swept = self._sweep(now, forget_before, presume)
         before = forget_before if forget_journals_before is None else forget_journals_before
         self._journals = {
@@ -119,44 +106,37 @@ class MemoryStore:
         return succeed(swept)
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
-        """This process lives."""
         self._leases[self.owner] = until
         return succeed(None)
 
     def end_lease(self, owner: str) -> Deferred[None]:
-        """That process is gone."""
         self._leases[owner] = _ENDED
         return succeed(None)
 
-    def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
-        """Leave an order."""
-        return execute(self._order, owner, words, now)
+    def order(self, owner: str, order: Mapping[str, str], *, now: float) -> Deferred[None]:
+        return execute(self._order, owner, order, now)
 
     def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
-        """Take the orders for this process."""
-        mine = [words for owner, made_at, words in self._orders if owner == self.owner and made_at > now - ORDER_S]
+        mine = [order for owner, made_at, order in self._orders if owner == self.owner and made_at > now - ORDER_S]
         self._orders = [order for order in self._orders if order[0] != self.owner]
         return succeed(mine)
 
     def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
-        """Add an entry to a call's journal."""
         return execute(self._add_entry, context_id, kind, text, at)
 
     def entries(
         self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
     ) -> Deferred[list[JournalEntry]]:
-        """A page of a call's journal."""
         journal = self._journals.get(context_id)
         return succeed(found(journal.entries[max(0, after) :], kind, text, limit) if journal else [])
 
     def check(self) -> Deferred[None]:
-        """Always well."""
         return succeed(None)
 
     def _add(self, context: CallContext, max_pending: int) -> None:
         if context.status is not ContextStatus.PENDING or context.context_id in self._contexts:
             raise ValueError(f"context {context.context_id} is not new and pending")
-        # What is past its time, but was not swept yet, takes no place.
+        # Expired contexts that the sweep has not marked yet do not count.
         if len(self._pending) >= max_pending:
             waiting = sum(pending.expires_at > context.created_at for pending in self._pending.values())
             if waiting >= max_pending:
@@ -248,13 +228,13 @@ class MemoryStore:
         self._journals[context_id] = journal
         return number
 
-    def _order(self, owner: str, words: Mapping[str, str], now: float) -> None:
-        self._orders = [order for order in self._orders if order[1] > now - ORDER_S]
-        if sum(order[0] == owner for order in self._orders) >= LONGEST_QUEUE:
+    def _order(self, owner: str, order: Mapping[str, str], now: float) -> None:
+        self._orders = [given for given in self._orders if given[1] > now - ORDER_S]
+        if sum(given[0] == owner for given in self._orders) >= LONGEST_QUEUE:
             raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
-        self._orders.append((owner, now, dict(words)))
+        self._orders.append((owner, now, dict(order)))
 
-    def _has_nobody(self, follower: str, now: float, presume: bool) -> bool:
+    def _unfollowed(self, follower: str, now: float, presume: bool) -> bool:
         return not follower or (follower != self.owner and self._is_gone(follower, now, presume))
 
     def _is_gone(self, owner: str, now: float, presume: bool) -> bool:
@@ -278,6 +258,6 @@ class _Journal:
         self.size = 0
 
 
-def _takes_place(context: CallContext, now: float) -> bool:
+def _occupies(context: CallContext, now: float) -> bool:
     waits = context.status is ContextStatus.PENDING and context.expires_at > now
     return waits or context.status is ContextStatus.CLAIMED

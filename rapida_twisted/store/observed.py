@@ -1,4 +1,4 @@
-"""Any call store, with its operations counted and timed."""
+"""Counts and times the operations of any call store."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NOT_TIMED = frozenset({"open", "close"})
 
 
 def observed(store: CallStore, metrics: Metrics) -> CallStore:
-    """The same store; what it is asked for is told to the metrics, by the names of the interface's methods."""
+    """The same store, which reports each operation to the metrics by the name of the interface's method."""
     return ICallStore(_Observed(store, metrics))
 
 
 class _Observed:
-    """Has all that the store has; the interface's methods are wrapped."""
+    """Wraps the methods of the interface; passes on every other attribute."""
 
     def __init__(self, store: CallStore, metrics: Metrics) -> None:
         self._store = store
@@ -44,15 +44,15 @@ class _Observed:
         return f"<observed {self._store!r}>"
 
     def _timed(self, name: str, operation: Callable[..., Deferred[Any]]) -> Callable[..., Deferred[Any]]:
-        def timed(*words: Any, **named: Any) -> Deferred[Any]:
+        def timed(*arguments: Any, **named: Any) -> Deferred[Any]:
             began_s = time.perf_counter()
 
-            def tell(result: Any) -> Any:
+            def report(result: Any) -> Any:
                 self._metrics.stored(name, _outcome(result), time.perf_counter() - began_s)
                 self._count(name, result)
                 return result
 
-            return maybeDeferred(operation, *words, **named).addBoth(tell)
+            return maybeDeferred(operation, *arguments, **named).addBoth(report)
 
         return timed
 
@@ -62,7 +62,7 @@ class _Observed:
         if name == "add":
             self._metrics.contexts("registered")
         elif name == "sweep":
-            # A number, or a tuple that begins with it.
+            # Swept; a store of somebody else may return the number alone.
             self._metrics.contexts("expired", int(getattr(result, "expired", result)))
 
 
@@ -71,5 +71,5 @@ def _outcome(result: Any) -> str:
         return "ok"
     if result.check(StoreUnavailable):
         return "unavailable"
-    # A context that is unknown or taken already is an answer, too.
+    # That a context is unknown or claimed already is an answer of a working store.
     return "refused" if result.check(RapidaError, CancelledError) else "failed"

@@ -1,4 +1,4 @@
-"""Call contexts in a Redis (or Valkey), which servers on many machines share."""
+"""The call store in a Redis (or Valkey), which servers on many machines share."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _NUMBERS = frozenset(
     ("created_at", "expires_at", "claimed_at", "ended_at", "audio_in_s", "audio_out_s", "answered_at", "hung_up_at")
 )
 _SCRIPTED = ("status", "created_at", "expires_at", "follower")
-"""What scripts look at, so that it has fields of its own from the start."""
+"""Fields of their own from the start, since scripts read them; the others begin in ``body``."""
 _TRIES = 10
 _LEAST_LEASE_MS = 1
 
 
 @implementer(ICallStore)
 class RedisStore:
-    """Keeps contexts in a Redis, through one connection.
+    """Keeps calls in a Redis, through one connection.
 
     :param reactor: provides IReactorTime and IReactorTCP.
     :param owner: the name of this process among those that share the store.
@@ -61,16 +61,14 @@ class RedisStore:
         return f"<RedisStore {self.address.where}>"
 
     def open(self) -> Deferred[None]:
-        """See that Redis is there, and connect. Whether it is there is known when the call returns, after at most five
-        seconds, so that a server can refuse to start without it."""
+        """Probes Redis for at most 5 s before it returns, so that a server can refuse to start without it; then
+        connects."""
         return execute(self._open)
 
     def close(self) -> Deferred[None]:
-        """End the lease, and close the connection."""
         return Deferred.fromCoroutine(self._close())
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
-        """Keep a new, pending context."""
         if context.status is not ContextStatus.PENDING:
             return fail(ValueError(f"context {context.context_id} is not new and pending"))
         follower = "-" if context.call_status is None else context.follower
@@ -79,13 +77,11 @@ class RedisStore:
         return adding.addCallback(_added, context.context_id)
 
     def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
-        """How many calls that an API key registered wait for their media, or are up."""
         if not key_name:
             return succeed(0)
         return self._client.command("ZCOUNT", self._key("key", key_name), f"({now!r}", "+inf")
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
-        """Turn a pending context into a claimed one, in one script."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         changed = {"status": "claimed", "transport": transport, "peer": peer, "claimed_at": now}
@@ -95,7 +91,6 @@ class RedisStore:
     def finish(
         self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
-        """Turn a claimed context into a completed or failed one."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         status = (ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED).value
@@ -108,36 +103,29 @@ class RedisStore:
         return finishing.addCallback(_in_hand, context_id)
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
-        """Note where a claimed call goes next."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         return self._run(scripts.MOVE_ON, context_id, next_dial).addCallback(_in_hand, context_id)
 
     def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
-        """Note news of an outbound call, and keep a notice of it, in one step."""
         return Deferred.fromCoroutine(self._follow(context_id, progress, notify))
 
     def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
-        """Take over the outbound calls that nobody follows any more, and the notices that nobody delivers."""
         return Deferred.fromCoroutine(self._adopt(presume))
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
-        """The oldest notices behind one."""
         key = self._key("notices", self.owner)
         asking = self._client.command("ZRANGEBYSCORE", key, f"({after}", "+inf", "LIMIT", "0", str(max(0, limit)))
         return asking.addCallback(lambda found: [_notice(member) for member in found])
 
     def drop_notice(self, number: int) -> Deferred[None]:
-        """Forget a notice."""
         dropping = self._client.command("ZREMRANGEBYSCORE", self._key("notices", self.owner), str(number), str(number))
         return dropping.addCallback(_nothing)
 
     def get(self, context_id: str) -> Deferred[CallContext]:
-        """The context, or ``UnknownContext``."""
         return self._read(context_id).addCallback(lambda found: found[0])
 
     def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        """The newest contexts first."""
         if limit < 1:
             return succeed([])
         where = "created" if status is None else f"status:{status.value}"
@@ -147,38 +135,34 @@ class RedisStore:
     def sweep(
         self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
     ) -> Deferred[Swept]:
-        """Expire what waited too long, fail what nobody has any more, forget what ended long ago; in small steps."""
+        """In steps of at most ``BATCH`` contexts, between which Redis serves others."""
         journals = forget_before if forget_journals_before is None else forget_journals_before
         return Deferred.fromCoroutine(self._sweep(now, forget_before, presume, journals))
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
-        """This process lives. How long the lease lasts is counted by Redis: the clocks of machines may differ."""
+        """Redis counts the time of the lease, since the clocks of machines may differ."""
         for_ms = max(_LEAST_LEASE_MS, int((until - now) * 1000))
         key = self._key("lease", self.owner)
         return self._client.run(scripts.RENEW, key, self._prefix, self.owner, str(for_ms)).addCallback(_nothing)
 
     def end_lease(self, owner: str) -> Deferred[None]:
-        """That process is gone."""
         ending = self._client.run(scripts.END_LEASE, self._key("lease", owner), self._prefix, owner)
         return ending.addCallback(_nothing)
 
-    def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
-        """Leave an order."""
+    def order(self, owner: str, order: Mapping[str, str], *, now: float) -> Deferred[None]:
 
         def given(taken: int) -> None:
             if not taken:
                 raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
 
-        ordering = self._client.run(scripts.ORDER, self._key("orders", owner), self._prefix, json.dumps(dict(words)))
+        ordering = self._client.run(scripts.ORDER, self._key("orders", owner), self._prefix, json.dumps(dict(order)))
         return ordering.addCallback(given)
 
     def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
-        """Take the orders for this process."""
         taking = self._client.run(scripts.ORDERS, self._key("orders", self.owner), self._prefix)
-        return taking.addCallback(lambda found: [json.loads(words) for words in found])
+        return taking.addCallback(lambda found: [json.loads(order) for order in found])
 
     def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
-        """Add an entry to a call's journal."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
 
@@ -197,11 +181,9 @@ class RedisStore:
     def entries(
         self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
     ) -> Deferred[list[JournalEntry]]:
-        """A page of a call's journal."""
         return Deferred.fromCoroutine(self._entries(context_id, kind, text, max(0, after), limit))
 
     def check(self) -> Deferred[None]:
-        """Write something small."""
         return self._client.command("SET", self._prefix + "check", "1").addCallback(_nothing)
 
     # Inside
@@ -215,7 +197,7 @@ class RedisStore:
             if self.owner:
                 await self.end_lease(self.owner)
         except StoreUnavailable:
-            pass  # It is over by itself soon.
+            pass  # It expires soon.
         await self._client.stop()
 
     def _key(self, kind: str, name: str) -> str:
@@ -225,7 +207,7 @@ class RedisStore:
         return self._client.run(script, self._key("call", context_id), self._prefix, *words)
 
     def _read(self, context_id: str) -> Deferred[tuple[CallContext, bytes]]:
-        """The context, and which change of it this is; or ``UnknownContext``."""
+        """The context and its version, which grows with each change; or ``UnknownContext``."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
 
@@ -254,7 +236,7 @@ class RedisStore:
                 scripts.FOLLOW, context_id, context_id, version.decode(), *words, *_changed_fields(followed)
             ):
                 return changed
-        raise StoreUnavailable(f"context {context_id} is changed by others all the time")
+        raise StoreUnavailable(f"context {context_id} keeps being changed by other processes")
 
     async def _entries(
         self, context_id: str, kind: EntryKind | None, text: str, after: int, limit: int
@@ -295,11 +277,11 @@ class RedisStore:
         return swept
 
 
-# What scripts answer, and what contexts look like in Redis
+# The replies of scripts, and the form of contexts in Redis
 
 
 def _nothing(_: Any) -> None:
-    """What Redis answers to a command says nothing."""
+    """Drop the reply of a command."""
 
 
 def _added(answer: int, context_id: str) -> None:
@@ -340,7 +322,7 @@ def _entry(context_id: str, number: int, member: bytes) -> JournalEntry:
 
 
 def _storable(text: str) -> bool:
-    """Whether Redis can hold this text: half a surrogate pair is no character."""
+    """Whether Redis can store this text: half a surrogate pair has no UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -349,7 +331,7 @@ def _storable(text: str) -> bool:
 
 
 def _new_fields(context: CallContext) -> list[str]:
-    """A new context: what scripts look at in fields, all else that is not as usual in one."""
+    """A new context: a field for each value that scripts read, ``body`` for all others that are not the default."""
     body = {
         name: getattr(context, name)
         for name, usual in _FIELDS.items()
@@ -361,7 +343,7 @@ def _new_fields(context: CallContext) -> list[str]:
 
 
 def _changed_fields(changed: Mapping[str, Any]) -> list[str]:
-    """Names and values in turn. Nothing is an empty text."""
+    """Names and values in turn. None is an empty text."""
     flat = []
     for name, value in changed.items():
         flat.append(name)

@@ -1,6 +1,6 @@
-"""What is done in Redis in one step: Lua scripts, and the keys they know.
+"""The Lua scripts, each one atomic step in Redis, and the keys they use.
 
-All keys begin with the prefix in braces, so that a cluster keeps them together. ``ARGV[1]`` is that, always.
+All keys begin with the prefix in braces, so that a cluster keeps them together. ``ARGV[1]`` is always that prefix.
 
 ========================  ==========================================================================================
 ``call:ID``               a hash: the context as it was registered (``body``, JSON), and each field that changed since
@@ -8,9 +8,9 @@ All keys begin with the prefix in braces, so that a cluster keeps them together.
 ``created``               sorted set: *members* by ``created_at``; a member is the number of its registration and the id
 ``status:STATUS``         the same, of one status
 ``ended``                 sorted set: contextIds by ``ended_at``
-``lease:OWNER``           there as long as that process lives; it expires by Redis' own clock
+``lease:OWNER``           exists while that process is alive; expires by Redis' own clock
 ``owners``                set: processes that may have one of the following
-``gone``                  set: those of them whose lease was ended
+``gone``                  set: those of them whose lease was ended explicitly
 ``claims:OWNER``          set: contextIds whose media that process has
 ``follows:OWNER``         set: contextIds of outbound calls that it follows
 ``notices:OWNER``         sorted set: its notices by their numbers
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 BATCH = 500
-"""How many contexts a step of a sweep changes at most: Redis does nothing else meanwhile."""
+"""Contexts that one step changes at most: Redis serves nobody else meanwhile."""
 
 _COMMON = """
 local P = ARGV[1]
@@ -149,7 +149,7 @@ return redis.call('HGETALL', KEYS[1])
 """
 )
 
-# News are worked out by the caller, from what it read: it is done only if nothing has changed since.
+# The caller computes the change from what it read; the script applies it only if the version is still the same.
 FOLLOW = Script(
     _COMMON
     + """

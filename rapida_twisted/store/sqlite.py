@@ -1,4 +1,4 @@
-"""Call contexts in an SQLite file: they survive a restart, and several processes may share them."""
+"""The call store in an SQLite file: calls survive a restart, and several processes may share the file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.context import (
@@ -49,7 +50,7 @@ FORGET_LEASE_S = 86_400.0
 
 _INSERT = f"INSERT INTO calls ({_ALL}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _COUNT_WAITING = "SELECT count(*) FROM calls WHERE status = 'pending' AND expires_at > ?"
-# The terms of the index stand here word for word: else it is not used.
+# SQLite uses the partial index only if the query repeats the index's conditions literally.
 _COUNT_OF_KEY = """
     SELECT count(*) FROM calls WHERE key_name = ? AND key_name <> '' AND status IN ('pending', 'claimed')
         AND (status = 'claimed' OR expires_at > ?)
@@ -69,7 +70,7 @@ _FOLLOW = """
         dial_status = ?, cause = ?, cause_text = ?
     WHERE context_id = ?
     """
-# Less than nothing: when a lease was ended, negative.
+# A negative ``until`` is the time at which the lease was ended.
 _GONE = """(
         {0} IN (SELECT owner FROM leases WHERE until < 0)
         OR :presume AND {0} NOT IN (SELECT owner FROM leases WHERE until > :now)
@@ -105,7 +106,7 @@ _FORGOTTEN_JOURNALS = """
 
 @implementer(ICallStore)
 class SqliteStore:
-    """Keeps contexts in a file, through a thread of its own.
+    """Keeps calls in a file, through a thread of its own.
 
     :param path: the file; made, and its directory too, if not there.
     :param reactor: provides IReactorFromThreads.
@@ -118,29 +119,24 @@ class SqliteStore:
         self._thread = SqliteThread(path, reactor, lambda connection: prepare(connection, path))
 
     def open(self) -> Deferred[None]:
-        """Open the file. This is done when the call returns, so that a server can refuse to start without it."""
+        """Opens the file before it returns, so that a server can refuse to start without it."""
         return execute(self._thread.open)
 
     def close(self) -> Deferred[None]:
-        """Finish what is under way, end the lease, close the file and the thread."""
         if self.owner:
-            # It is over by itself soon if this fails.
-            self.end_lease(self.owner).addErrback(lambda failure: failure.trap(StoreUnavailable))
+            self.end_lease(self.owner).addErrback(_expires)
         return self._thread.close()
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
-        """Keep a new, pending context."""
         if context.status is not ContextStatus.PENDING:
             return fail(ValueError(f"context {context.context_id} is not new and pending"))
         row = _to_row(context)
         return self._thread.write(lambda connection: _add(connection, context, row, max_pending))
 
     def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
-        """Calls of an API key that wait, or are claimed."""
         return self._thread.read(lambda connection: _count_of_key(connection, key_name, now))
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
-        """Turn a pending context into a claimed one, in one statement."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         values = (transport, peer, now, self.owner, context_id, now)
@@ -149,7 +145,6 @@ class SqliteStore:
     def finish(
         self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
-        """Turn a claimed context into a completed or failed one."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         status = ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED
@@ -157,63 +152,52 @@ class SqliteStore:
         return self._thread.write(lambda connection: _finish(connection, context_id, reason, now, values))
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
-        """Note where a claimed call goes next."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         values = (next_dial, context_id)
         return self._thread.write(lambda connection: _change_in_hand(connection, context_id, _MOVE_ON, values))
 
     def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
-        """Note news of an outbound call, and keep a notice of it, in one transaction."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         owner = self.owner if notify else None
         return self._thread.write(lambda connection: _follow(connection, context_id, progress, owner))
 
     def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
-        """Take over the outbound calls that nobody follows any more, and the notices that nobody delivers."""
         values = {"me": self.owner, "now": now, "presume": presume}
         return self._thread.write(lambda connection: _adopt(connection, values))
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
-        """The oldest notices behind one."""
         return self._thread.read(lambda connection: _notices(connection, self.owner, max(0, limit), after))
 
     def drop_notice(self, number: int) -> Deferred[None]:
-        """Forget a notice."""
         return self._thread.write(lambda connection: _drop_notice(connection, self.owner, number))
 
     def get(self, context_id: str) -> Deferred[CallContext]:
-        """The context, or ``UnknownContext``."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         return self._thread.read(lambda connection: _get(connection, context_id))
 
     def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        """The newest contexts first."""
         return self._thread.read(lambda connection: _recent(connection, max(0, limit), status))
 
     def sweep(
         self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
     ) -> Deferred[Swept]:
-        """Expire what waited too long, fail what nobody has any more, forget what ended long ago."""
         journals = forget_before if forget_journals_before is None else forget_journals_before
         return self._thread.write(lambda connection: _sweep(connection, now, forget_before, presume, journals))
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
-        """This process lives."""
         return self._thread.write(lambda connection: _renew(connection, self.owner, until))
 
     def end_lease(self, owner: str) -> Deferred[None]:
-        """That process is gone."""
         return self._thread.write(lambda connection: _end_lease(connection, owner))
 
-    def order(self, owner: str, words: Mapping[str, str], *, now: float) -> Deferred[None]:
-        """Leave an order."""
-        return self._thread.write(lambda connection: _order(connection, owner, json.dumps(dict(words)), now))
+    def order(self, owner: str, order: Mapping[str, str], *, now: float) -> Deferred[None]:
+        return self._thread.write(lambda connection: _order(connection, owner, json.dumps(dict(order)), now))
 
     def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
-        """Take the orders for this process. The file is written to only when there are some."""
+        """Writes to the file only when there are orders."""
         looking = self._thread.read(lambda connection: _has_orders(connection, self.owner))
 
         def take(has_orders: bool) -> Any:
@@ -224,7 +208,6 @@ class SqliteStore:
         return looking.addCallback(take)
 
     def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
-        """Add an entry to a call's journal."""
         if not _storable(context_id):
             return fail(UnknownContext(context_id))
         return self._thread.write(lambda connection: _add_entry(connection, context_id, kind, text, at))
@@ -232,17 +215,16 @@ class SqliteStore:
     def entries(
         self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
     ) -> Deferred[list[JournalEntry]]:
-        """A page of a call's journal."""
         if not _storable(context_id):
             return succeed([])
         return self._thread.read(lambda connection: found(_entries(connection, context_id, after), kind, text, limit))
 
     def check(self) -> Deferred[None]:
-        """Write something small, and read it again."""
+        """Writes one row, and reads the calls table."""
         return self._thread.write(_check)
 
 
-# What is done in the thread, each within a transaction
+# In the worker thread, each within a transaction
 
 
 def _add(connection: sqlite3.Connection, context: CallContext, row: tuple[Any, ...], max_pending: int) -> None:
@@ -294,7 +276,7 @@ def _change_in_hand(
 def _follow(
     connection: sqlite3.Connection, context_id: str, progress: CallProgress, owner: str | None
 ) -> CallContext | None:
-    # Within one transaction, which was begun for writing: nobody changes the row meanwhile.
+    # The transaction began with the write lock: no other process changes the row between the read and the write.
     context = _get(connection, context_id)
     changed = context.followed(progress)
     if changed is context or changed.call_status is None:
@@ -402,8 +384,13 @@ def _check(connection: sqlite3.Connection) -> None:
     connection.execute(f"SELECT {_ALL} FROM calls LIMIT 1").fetchall()
 
 
+def _expires(failure: Failure) -> None:
+    """The lease could not be ended; it expires soon."""
+    failure.trap(StoreUnavailable)
+
+
 def _storable(text: str) -> bool:
-    """Whether SQLite can hold this text: half a surrogate pair is no character."""
+    """Whether SQLite can store this text: half a surrogate pair has no UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The tables of the SQLite file, and how each version of them became the next."""
+"""The tables of the SQLite file, and the migration from each schema version to the next."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _VERSION_3 = (
     CREATE INDEX calls_under_way ON calls (created_at)
         WHERE call_status IN ('new', 'initiated', 'ringing', 'answered')
     """,
-    # AUTOINCREMENT: a number is never used again, so that who gets a notice twice can tell.
+    # AUTOINCREMENT never reuses a number: a receiver recognizes a notice that comes twice by it.
     """
     CREATE TABLE notices (
         number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -75,7 +75,7 @@ _VERSION_5 = (
     "CREATE INDEX calls_of_keys ON calls (key_name) WHERE key_name <> '' AND status IN ('pending', 'claimed')",
     "ALTER TABLE calls ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE calls ADD COLUMN follower TEXT NOT NULL DEFAULT ''",
-    # A lease that nobody has: the server that wrote these is gone.
+    # No process holds that lease: the server that wrote these calls is gone.
     "UPDATE calls SET owner = '(an earlier server)' WHERE status = 'claimed'",
     "CREATE INDEX calls_claimed ON calls (owner) WHERE status = 'claimed'",
     "CREATE TABLE leases (owner TEXT NOT NULL PRIMARY KEY, until REAL NOT NULL)",
@@ -111,20 +111,20 @@ _VERSION_6 = (
     """,
 )
 _STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
-"""What makes each version of the one before it; the first is made of an empty file."""
+"""The statements that lead to each version from the one before it; to the first from an empty file."""
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Set up a new connection, and the tables of a new file.
 
-    :raises StoreUnavailable: the file is of a newer version, or of somebody else.
+    :raises StoreUnavailable: the file has a newer schema version, or is no call store.
     """
-    # One transaction: else another process may make the tables between the looks at the version and at the tables.
+    # One transaction: otherwise another process may create the tables between the two checks.
     with _transaction(connection, "BEGIN"):
         _must_be_known(connection, path)
     _use_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
-    # The lock is taken first: of several processes that find no tables, one makes them.
+    # Takes the write lock first: of several processes that find no tables, one creates them.
     with _transaction(connection, "BEGIN IMMEDIATE"):
         version = _must_be_known(connection, path)
         for step in _STEPS[version:]:
@@ -148,7 +148,7 @@ def _must_be_known(connection: sqlite3.Connection, path: Path) -> int:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    """All that is done within, or nothing of it."""
+    """Commits at the end of the block, or rolls back if it raises."""
     connection.execute(begin)
     try:
         yield
@@ -159,7 +159,7 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Turn the write-ahead log on. Unlike all else, this does not wait for another process that does the same."""
+    """Turn the write-ahead log on. SQLite does not wait for another process that does the same, so this retries."""
     deadline_s = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
