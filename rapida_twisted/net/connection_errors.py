@@ -21,7 +21,8 @@ def causes_of(error: BaseException) -> list[BaseException]:
 def error_text(error: BaseException) -> str:
     """What went wrong, in the words of the innermost error, or its type if it has none."""
     cause = causes_of(error)[0]
-    return str(cause).rstrip(".") or type(cause).__name__
+    text = str(getattr(cause, "strerror", None) or cause)
+    return text.rstrip(".") or type(cause).__name__
 
 
 def tls_problem(error: BaseException | None, ca_option: str = "TLS__CA_FILE") -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
@@ -27,7 +29,7 @@ from rapida_twisted.store.journal import found, full, stored_text
 from rapida_twisted.store.orders import LONGEST_QUEUE
 from rapida_twisted.store.redis_address import RedisAddress
 from rapida_twisted.store.redis_client import RedisClient, Script
-from rapida_twisted.store.redis_probe import probe
+from rapida_twisted.store.redis_connection import check_redis
 
 __all__ = ["RedisStore"]
 
@@ -53,17 +55,18 @@ class RedisStore:
     def __init__(self, address: RedisAddress, reactor: Any, owner: str = "", ca_file: str = "") -> None:
         self.address = address
         self.owner = owner
-        self._ca_file = ca_file
         self._prefix = f"{{{address.prefix}}}"
-        self._client = RedisClient(address, reactor, lambda host: tls_options(host, ca_file))
+        self._tls_options = partial(tls_options, ca_file=ca_file)
+        self._client = RedisClient(address, reactor, self._tls_options)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self.address.where}>"
 
     def open(self) -> Deferred[None]:
-        """Probes Redis for at most 5 s before it returns, so that a server can refuse to start without it; then
+        """Checks Redis for at most 5 s before it returns, so that a server can refuse to start without it; then
         connects."""
-        return execute(self._open)
+        checking = check_redis(self.address, self._tls_options)
+        return checking.addCallbacks(lambda _: self._client.start(), self._not_there)
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
@@ -188,9 +191,8 @@ class RedisStore:
 
     # Inside
 
-    def _open(self) -> None:
-        probe(self.address, self._ca_file)
-        self._client.start()
+    def _not_there(self, failure: Failure) -> None:
+        raise StoreUnavailable(f"the call store does not answer at {failure.getErrorMessage()}")
 
     async def _close(self) -> None:
         try:

@@ -1,34 +1,31 @@
-"""One connection to a Redis, kept up: every command has an outcome within a bounded time, whatever Redis does.
-
-txredisapi's protocol speaks; what it does on top of it (its pool) is not used, since a command that is given to that
-while Redis is down waits for ever, and since that never connects again once an AUTH was not answered.
-"""
+"""One connection to a Redis, kept up: every command has an outcome within a bounded time, whatever Redis does."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from hashlib import sha1
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
+from twisted.application.internet import ClientService
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from txredisapi import HiredisProtocol, RedisError, ResponseError
+from txredisapi import RedisError, ResponseError
+from zope.interface import implementer
 
 from rapida_twisted.errors import StoreUnavailable
+from rapida_twisted.net.backoff import backoff
 from rapida_twisted.store.redis_address import RedisAddress
+from rapida_twisted.store.redis_connection import RedisConnector, RedisProtocol
 
 __all__ = ["RedisClient", "Script"]
 
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
 CLOSE_S = 1.0
-MOST_WAITING = 1000
+MAX_WAITING = 1000
 """Commands that wait for a connection; further ones fail at once."""
+retry_pause_s = backoff(0.1, 5.0)
 
 
 class Script:
@@ -42,18 +39,11 @@ class Script:
         self.digest = sha1(self.text).hexdigest()
 
 
-class _Protocol(HiredisProtocol):
-    """Bytes in, bytes out; the connection is prepared by the client, not by itself."""
-
-    def __init__(self) -> None:
-        super().__init__(charset=None, convertNumbers=False)
-
-
 class RedisClient:
     """Commands to a Redis, and the connection for them.
 
     :param reactor: provides IReactorTime and IReactorTCP.
-    :param tls_options: how the host of that name is verified; asked only for an address with TLS.
+    :param tls_options: how the host of that name is verified; called only for an address with TLS.
     """
 
     _log = Logger()
@@ -61,61 +51,55 @@ class RedisClient:
     def __init__(self, address: RedisAddress, reactor: Any, tls_options: Callable[[str], Any]) -> None:
         self.address = address
         self._reactor = reactor
-        self._tls_options = tls_options
-        self._protocol: _Protocol | None = None
-        self._waiting: list[Deferred[_Protocol]] = []
-        self._since_s = 0.0
-        """Since when there is a connection, or none."""
+        self._protocol: RedisProtocol | None = None
+        self._waiting = 0
+        self._changed_s = 0.0
+        """When the connection came up or was lost."""
         self._problem = "it was not reached yet"
-        self._running = False
-        self._keeping: Deferred[None] | None = None
-        self._factory = Factory.forProtocol(_Protocol)
-        self._factory.noisy = False
+        self._reported = False
+        """Whether the log says that there is no connection."""
+        self._connector = RedisConnector(address, reactor, tls_options)
+        self._service = ClientService(
+            _Endpoint(self._connect, address.where), Factory.forProtocol(Protocol), retry_pause_s, reactor
+        )
 
     def __repr__(self) -> str:
         return f"<RedisClient {self.address.where}>"
 
     def start(self) -> None:
-        """Connect, and do so again whenever the connection is lost."""
-        self._running = True
-        self._since_s = self._reactor.seconds()
-        self._keeping = Deferred.fromCoroutine(self._keep_connected())
-        self._keeping.addErrback(self._broke)
+        """Connect, and reconnect whenever the connection is lost."""
+        self._changed_s = self._reactor.seconds()
+        self._service.startService()
 
     def stop(self) -> Deferred[Any]:
         """Close the connection, and make no other; fires when it is closed."""
-        self._running = False
-        keeping, self._keeping = self._keeping, None
-        if keeping is None:
+        if not self._service.running:
             return succeed(None)
-        if self._protocol is not None:
-            transport = self._protocol.transport
-            transport.loseConnection()
-            keeping.addTimeout(CLOSE_S, self._reactor, onTimeoutCancel=lambda *_: transport.abortConnection())
-        else:
-            keeping.cancel()
-        self._tell_waiting(Failure(StoreUnavailable("the call store is not open")))
-        return keeping
+        protocol = self._protocol
+        stopping = maybeDeferred(self._service.stopService)
+        if protocol is not None:
+            overdue = self._reactor.callLater(CLOSE_S, protocol.transport.abortConnection)
+            stopping.addBoth(lambda _: overdue.cancel() if overdue.active() else None)
+        return stopping
 
-    def run(self, script: Script, key: str, *words: bytes | str) -> Deferred[Any]:
-        """Run a script, in one step, with one key and further words.
+    def run(self, script: Script, key: str, *arguments: bytes | str) -> Deferred[Any]:
+        """Run a script, in one step, with one key and further arguments.
 
         :return: fires with what it gives, or fails with ``StoreUnavailable``, within the address's ``timeout_s``.
         """
-        return self._bounded(lambda protocol: _run(protocol, script, key, words))
+        return self._bounded(lambda protocol: _run(protocol, script, key, arguments))
 
-    def command(self, *words: bytes | str) -> Deferred[Any]:
+    def command(self, *command: bytes | str) -> Deferred[Any]:
         """Send a command; see :meth:`run`."""
-        return self._bounded(lambda protocol: protocol.execute_command(*words))
+        return self._bounded(lambda protocol: protocol.execute_command(*command))
 
-    def _bounded(self, send: Callable[[_Protocol], Deferred[Any]]) -> Deferred[Any]:
+    def _bounded(self, send: Callable[[Any], Deferred[Any]]) -> Deferred[Any]:
         protocol = self._protocol
         if protocol is not None:
-            sent = _sent(send, protocol)
+            sent = maybeDeferred(send, protocol)
         elif self._may_wait():
-            waiting: Deferred[Any] = Deferred(self._waits_no_more)
-            self._waiting.append(waiting)
-            sent = waiting.addCallback(lambda connected: _sent(send, connected))
+            self._waiting += 1
+            sent = self._service.whenConnected().addBoth(self._waited).addCallback(lambda _: send(self._protocol))
         else:
             return fail(self._unavailable(self._problem))
 
@@ -132,14 +116,16 @@ class RedisClient:
 
     def _may_wait(self) -> bool:
         """Whether the connection may be there in time: it is not known to be gone for long."""
-        short = self._reactor.seconds() - self._since_s < self.address.timeout_s
-        return self._running and short and len(self._waiting) < MOST_WAITING
+        short = self._reactor.seconds() - self._changed_s < self.address.timeout_s
+        return bool(self._service.running) and short and self._waiting < MAX_WAITING
 
-    def _waits_no_more(self, waiting: Deferred[Any]) -> None:
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
+    def _waited(self, result: Any) -> Any:
+        self._waiting -= 1
+        return result
 
     def _explained(self, failure: Failure) -> Failure:
+        if failure.check(CancelledError) and not self._service.running:
+            return Failure(StoreUnavailable("the call store is not open"))
         failure.trap(RedisError)
         text = str(failure.value)
         if isinstance(failure.value, ResponseError) and text.startswith("READONLY") and self._protocol is not None:
@@ -152,132 +138,55 @@ class RedisClient:
 
     # The connection
 
-    async def _keep_connected(self) -> None:
-        failures = 0
-        while self._running:
-            try:
-                protocol = await self._connect()
-            except Exception as error:
-                if not self._running:
-                    return
-                failures += 1
-                self._problem = _words(error)
-                if failures == 1:
-                    self._log.warn(
-                        "the call store at {where} is not reached: {error}",
-                        where=self.address.where,
-                        error=_words(error),
-                    )
-            else:
-                failures = 0
-                await self._serve(protocol)
-            if self._running:
-                await deferLater(self._reactor, _pause_s(failures))
+    def _connect(self) -> Deferred[RedisProtocol]:
+        return self._connector.connect().addCallbacks(self._connected, self._not_connected)
 
-    async def _connect(self) -> _Protocol:
-        """A connection that was entered and answers."""
-        host, port = await self._find_master() if self.address.service else self.address.hosts[0]
-        protocol = await self._open(host, port)
-        try:
-            await self._ask(protocol, *self._entering())
-            if (await self._ask(protocol, ["ROLE"]))[0] != b"master":
-                raise StoreUnavailable(f"{host}:{port} is a replica, which can't be written to")
-        except BaseException:
-            protocol.transport.abortConnection()
-            raise
+    def _connected(self, protocol: RedisProtocol) -> RedisProtocol:
+        self._log.info("the call store at {where} is reached", where=self.address.where)
+        self._protocol, self._changed_s = protocol, self._reactor.seconds()
+        self._problem, self._reported = "the connection was lost", False
+        protocol.whenDisconnected().addCallback(self._disconnected)
         return protocol
 
-    def _entering(self) -> list[list[str]]:
-        address, commands = self.address, []
-        if address.password:
-            commands.append(["AUTH", *([address.username] if address.username else []), address.password])
-        if address.database:
-            commands.append(["SELECT", str(address.database)])
-        return [*commands, ["PING"]]
-
-    async def _find_master(self) -> tuple[str, int]:
-        """Ask one sentinel after the other, the last one that answered first."""
-        problems = []
-        for host, port in list(self.address.hosts):
-            sentinel = None
-            try:
-                sentinel = await self._open(host, port)
-                found = await self._ask(sentinel, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.address.service])
-                if found:
-                    return found[0].decode(), int(found[1])
-                problems.append(f"the sentinel {host}:{port} does not know {self.address.service!r}")
-            except CancelledError:
-                raise
-            except Exception as error:
-                problems.append(f"the sentinel {host}:{port}: {_words(error)}")
-            finally:
-                if sentinel is not None:
-                    sentinel.transport.abortConnection()
-        raise StoreUnavailable("; ".join(problems))
-
-    async def _open(self, host: str, port: int) -> _Protocol:
-        endpoint: Any = HostnameEndpoint(self._reactor, host, port, timeout=self.address.timeout_s)
-        if self.address.tls:
-            endpoint = wrapClientTLS(self._tls_options(host), endpoint)
-        opened: _Protocol = await endpoint.connect(self._factory)
-        return opened
-
-    async def _ask(self, protocol: _Protocol, *commands: list[str]) -> Any:
-        """Send commands on a connection that is not in use yet; gives the last one's answer."""
-        answer = None
-        for words in commands:
-            asking = protocol.execute_command(*words)
-            answer = await asking.addTimeout(self.address.timeout_s, self._reactor, _no_answer)
-        return answer
-
-    async def _serve(self, protocol: _Protocol) -> None:
-        """The connection is usable, until it is lost."""
-        self._log.info("the call store at {where} is reached", where=self.address.where)
-        self._protocol, self._since_s = protocol, self._reactor.seconds()
-        self._problem = "the connection was lost"
-        gone = protocol.whenDisconnected()
-        self._tell_waiting(protocol)
-        await gone
-        self._protocol, self._since_s = None, self._reactor.seconds()
-        if self._running:
+    def _disconnected(self, _: Any) -> None:
+        self._protocol, self._changed_s = None, self._reactor.seconds()
+        if self._service.running:
             self._log.warn("the call store at {where}: {problem}", where=self.address.where, problem=self._problem)
 
-    def _tell_waiting(self, result: _Protocol | Failure) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(result)
-
-    def _broke(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self._log.failure("the connection to the call store is not kept up any more", failure)
+    def _not_connected(self, failure: Failure) -> Failure:
+        self._problem = failure.getErrorMessage()
+        if not self._reported and self._service.running:
+            self._reported = True
+            self._log.warn("the call store is not reached: {error}", error=self._problem)
+        return failure
 
 
-def _sent(send: Callable[[_Protocol], Deferred[Any]], protocol: _Protocol) -> Deferred[Any]:
-    try:
-        return send(protocol)
-    except RedisError as error:
-        return fail(error)
+@implementer(IStreamClientEndpoint)
+class _Endpoint:
+    """Shows ClientService a connection that is ready: it cannot take the loss of one that is being prepared."""
+
+    def __init__(self, connect: Callable[[], Deferred[RedisProtocol]], name: str) -> None:
+        self._connect = connect
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        def connected(protocol: RedisProtocol) -> Any:
+            shown: Any = protocolFactory.buildProtocol(protocol.transport.getPeer())
+            shown.makeConnection(protocol.transport)
+            protocol.whenDisconnected().addCallback(lambda _: shown.connectionLost(protocol.lost))
+            return shown
+
+        return self._connect().addCallback(connected)
 
 
-def _run(protocol: _Protocol, script: Script, key: str, words: tuple[bytes | str, ...]) -> Deferred[Any]:
+def _run(protocol: Any, script: Script, key: str, arguments: tuple[bytes | str, ...]) -> Deferred[Any]:
     def unknown(failure: Failure) -> Any:
         if not str(failure.value).startswith("NOSCRIPT"):
             return failure
-        return protocol.execute_command("EVAL", script.text, "1", key, *words)
+        return protocol.execute_command("EVAL", script.text, "1", key, *arguments)
 
-    running: Deferred[Any] = protocol.execute_command("EVALSHA", script.digest, "1", key, *words)
+    running: Deferred[Any] = protocol.execute_command("EVALSHA", script.digest, "1", key, *arguments)
     return running.addErrback(unknown)
-
-
-def _no_answer(_: Any, timeout_s: float) -> None:
-    raise StoreUnavailable(f"no answer within {timeout_s:g} s")
-
-
-def _words(error: Exception) -> str:
-    """What went wrong, without what was sent."""
-    return str(error) or type(error).__name__
-
-
-def _pause_s(failures: int) -> float:
-    """Longer after each failure, and by chance different for each process."""
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 10)) * random.uniform(0.5, 1.5)

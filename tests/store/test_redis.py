@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -21,7 +20,7 @@ from benchmarks.harness.redis_server import PASSWORD, QUOTED, RedisServer, Senti
 from rapida_twisted.context import CallProgress, CallStatus, ContextStatus, EndReason
 from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import Swept
-from rapida_twisted.store import redis_probe, redis_scripts
+from rapida_twisted.store import redis_connection, redis_scripts
 from rapida_twisted.store.redis import RedisStore
 from rapida_twisted.store.redis_address import RedisAddress
 from tests.store.store_tests import NOW, SharedStoreTests, context, outbound_context
@@ -210,13 +209,13 @@ class RedisDoorTests(TestCase):
     async def test_tls_wanted(self) -> None:
         """A server without TLS is not spoken to by one that wants it."""
         server = self.server()
-        self.patch(redis_probe, "PROBE_S", 0.5)
+        self.patch(redis_connection, "CHECK_S", 0.5)
         self.assertIn("does it speak TLS?", await self.refused(f"rediss://:{QUOTED}@127.0.0.1:{server.port}"))
 
     async def test_nobody_there(self) -> None:
         """Nobody listens, or nobody answers: told within a bounded time."""
         server = self.server()
-        self.patch(redis_probe, "PROBE_S", 0.5)
+        self.patch(redis_connection, "CHECK_S", 0.5)
         server.hold_up()
         self.assertIn("no answer within 0.5 s", await self.refused(server.url()))
         server.kill()
@@ -298,7 +297,7 @@ class RedisOutageTests(TestCase):
         await later(0.05)
         outcomes = await gatherResults([self.assertFailure(store.check(), StoreUnavailable) for _ in range(5000)])
         self.assertEqual(len(outcomes), 5000)
-        self.assertEqual(store._client._waiting, [])
+        self.assertEqual(store._client._waiting, 0)
 
     async def test_closed_while_down(self) -> None:
         """A store is closed in a bounded time also when its server is gone, or does not answer."""
@@ -341,11 +340,13 @@ class RedisOutageTests(TestCase):
 
 async def store_command(server: RedisServer, *words: str) -> Any:
     """Say something to a server on a connection of its own; gives the answer."""
-    with redis_probe._connected(
-        RedisAddress.parse(server.url()), "127.0.0.1", server.port, "", time.monotonic() + 5
-    ) as connection:
-        connection.ask("AUTH", PASSWORD)
-        return connection.ask(*words)
+    connector = redis_connection.RedisConnector(RedisAddress.parse(server.url()), reactor, lambda host: None)
+    protocol = await connector._open("127.0.0.1", server.port)
+    try:
+        await protocol.execute_command("AUTH", PASSWORD)
+        return await protocol.execute_command(*words)
+    finally:
+        protocol.transport.abortConnection()
 
 
 class SentinelTests(TestCase):
