@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -35,6 +34,9 @@ class FarEnd:
     :param now: a monotonic time (s).
     """
 
+    connection: Any
+    """Asterisk's side of the protocol, made by the subclass; its ``transport`` is None before it is connected."""
+
     def __init__(
         self, user: IFarEndUser, name: str, format: AudioFormat, reactor: Any, now: Callable[[], float]
     ) -> None:
@@ -60,8 +62,19 @@ class FarEnd:
         """Silent frames skipped or repeated to follow the server's clock."""
         return self._guard.skipped + self._guard.repeated
 
+    # IFarEnd
+
+    def send_audio(self, payload: bytes) -> bool:
+        return not self._over and self._watch_sending(self.connection.send_audio(payload))
+
+    def send_digit(self, digit: str) -> None:
+        self.connection.send_digit(digit)
+
+    def hang_up(self) -> None:
+        self._mute()
+        self.connection.hang_up()
+
     def abort(self) -> None:
-        """Close the connection at once, without notifying the user."""
         self._mute()
         self._close_now()
 
@@ -83,17 +96,13 @@ class FarEnd:
         return sent
 
     def _close_now(self) -> None:
-        if self._transport is not None and not self._closed:
-            self._transport.abortConnection()
-
-    @property
-    def _transport(self) -> Any:
-        """The connection's transport; None before it is connected."""
-        raise NotImplementedError
+        if self.connection.transport is not None and not self._closed:
+            self.connection.transport.abortConnection()
 
     # The end: the first cause counts
 
-    def _hung_up(self) -> None:
+    def hung_up(self) -> None:
+        """The server hung up."""
         self._end(self._user.far_end_hung_up)
 
     def _failed(self, word: str, what: str, *, status: int = 0, of_call: bool = False) -> None:
@@ -126,31 +135,22 @@ async def connect(
     endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=timeout_s)
     if tls_options is not None:
         endpoint = wrapClientTLS(tls_options, endpoint)
-    # Cancelled endpoints fail with errors of their own kinds, so the timer leaves a mark.
-    expired = False
 
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        connecting.cancel()
+    # Twisted's own translation of a timeout does not know the errors of cancelled endpoints.
+    def expired(result: Any, timeout_s: float) -> NoReturn:
+        raise late
 
-    connecting = endpoint.connect(factory)
-    timer = reactor.callLater(timeout_s, expire)
     try:
-        await connecting
+        await endpoint.connect(factory).addTimeout(timeout_s, reactor, expired)
+    except UpstreamFailed:
+        raise
+    except ConnectTimeout:
+        raise late from None
     except Exception as error:
-        if expired or isinstance(error, ConnectTimeout):
-            raise late from None
         if was_cancelled(error):
             raise CancelledError from None
         raise _unreachable(name, error) from None
-    finally:
-        if timer.active():
-            timer.cancel()
-    try:
-        await far_end.opened.addTimeout(timeout_s, reactor)
-    except DeferredTimeout:
-        raise late from None
+    await far_end.opened.addTimeout(timeout_s, reactor, expired)
 
 
 def _unreachable(name: str, error: Exception) -> UpstreamFailed:

@@ -35,6 +35,8 @@ class AudioSocketFarEnd(FarEnd):
     :param uuid: identifies the call to the server.
     """
 
+    connection: _Connection
+
     def __init__(
         self, uuid: UUID, user: IFarEndUser, name: str, reactor: Any, now: Callable[[], float] = time.monotonic
     ) -> None:
@@ -54,12 +56,6 @@ class AudioSocketFarEnd(FarEnd):
     def queued_ms(self) -> float:
         return len(self._frames) * FRAME_MS + SLIN.ms(len(self._rest))
 
-    def send_audio(self, payload: bytes) -> bool:
-        return not self._over and self._watch_sending(self.connection.send_audio(payload))
-
-    def send_digit(self, digit: str) -> None:
-        self.connection.send_digit(digit)
-
     def take(self) -> bytes | None:
         frames, guard, now_s = self._frames, self._guard, self._now()
         while frames:
@@ -74,14 +70,6 @@ class AudioSocketFarEnd(FarEnd):
             self._failed("stalled", f"sent nothing for {STALLED_S:g} s")
             self._close_now()
         return None
-
-    def hang_up(self) -> None:
-        self._mute()
-        self.connection.hang_up()
-
-    @property
-    def _transport(self) -> Any:
-        return self.connection.transport
 
     # From the connection
 
@@ -104,14 +92,10 @@ class AudioSocketFarEnd(FarEnd):
                 self._guard.oldest_dropped()
                 self.dropped_ms += FRAME_MS
 
-    def hung_up(self) -> None:
-        """The server sent a hangup frame."""
-        self._hung_up()
-
     def error(self, code: ErrorBits) -> None:
         """The server sent an error frame."""
         if code & ErrorBits.HANGUP:
-            self._hung_up()
+            self.hung_up()
         else:
             self._failed("lost", f"reported error {code!r}")
             self._close_now()
@@ -127,7 +111,7 @@ class AudioSocketFarEnd(FarEnd):
         elif not reason.check(ConnectionDone):
             self._failed("lost", f"lost the connection: {reason.getErrorMessage()}")
         elif self._has_sent:
-            self._hung_up()
+            self.hung_up()
         else:
             self._failed("refused", "closed the call before it sent any audio", of_call=True)
 

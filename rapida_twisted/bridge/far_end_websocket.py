@@ -38,6 +38,8 @@ class WebSocketFarEnd(FarEnd):
     :param context: the call, which MEDIA_START describes; its variables in the JSON form only.
     """
 
+    connection: _Channel
+
     def __init__(
         self,
         user: IFarEndUser,
@@ -49,7 +51,7 @@ class WebSocketFarEnd(FarEnd):
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(user, name, format, reactor, now)
-        self.channel = _Channel(self, format, form, context, self._guard, now)
+        self.connection = _Channel(self, format, form, context, self._guard, now)
         self._has_sent = False
         self._opened_s = 0.0
 
@@ -57,26 +59,12 @@ class WebSocketFarEnd(FarEnd):
 
     @property
     def queued_ms(self) -> float:
-        return self.channel.queue.frames * FRAME_MS
-
-    def send_audio(self, payload: bytes) -> bool:
-        return not self._over and self._watch_sending(self.channel.send_audio(payload))
-
-    def send_digit(self, digit: str) -> None:
-        self.channel.send_digit(digit)
+        return self.connection.queue.frames * FRAME_MS
 
     def take(self) -> bytes | None:
-        return self.channel.tick()
+        return self.connection.tick()
 
-    def hang_up(self) -> None:
-        self._mute()
-        self.channel.hang_up()
-
-    @property
-    def _transport(self) -> Any:
-        return self.channel.transport
-
-    # From the channel
+    # From the connection
 
     def started(self) -> None:
         """The server accepted the call."""
@@ -91,10 +79,6 @@ class WebSocketFarEnd(FarEnd):
         """The server sent FLUSH_MEDIA: the caller interrupted its assistant."""
         if not self._over:
             self._user.far_end_flushed()
-
-    def hung_up(self) -> None:
-        """The server sent HANGUP."""
-        self._hung_up()
 
     def refused(self, status_line: str, error: BaseException | None) -> None:
         """The handshake failed."""
@@ -130,7 +114,7 @@ class WebSocketFarEnd(FarEnd):
         elif not clean:
             self._failed("lost", f"lost the connection{f': {problem}' if problem else ''}")
         elif self._has_sent or self._now() - self._opened_s > REFUSAL_S:
-            self._hung_up()
+            self.hung_up()
         else:
             self._failed("refused", "closed the call before it sent anything", of_call=True)
 
@@ -238,7 +222,7 @@ async def connect_websocket(
     """
     host, port = host_port_of(url)
     far_end = WebSocketFarEnd(user, host_and_port(host, port), format, form, context, reactor)
-    factory = AsteriskClientFactory(url, far_end.channel, reactor)
+    factory = AsteriskClientFactory(url, far_end.connection, reactor)
     if ":" in factory.host:
         factory.host = f"[{factory.host}]"
     factory.setProtocolOptions(autoPingInterval=PING_S, autoPingTimeout=PING_S)

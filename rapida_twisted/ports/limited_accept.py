@@ -135,19 +135,12 @@ class LimitingReactor:
             return port
         return self._start(self._adopt(fileDescriptor, addressFamily, self._limited(factory)))
 
-    def listenSSL(  # noqa: N802
-        self,
-        port: int,
-        factory: Any,
-        contextFactory: Any,  # noqa: N803
-        backlog: int = BACKLOG,
-        interface: str = "",
-    ) -> IListeningPort:
+    def listenSSL(self, port: int, factory: Any, certificate: Any, *args: Any, **kwargs: Any) -> IListeningPort:  # noqa: N802
         """Listen the first time; later only exchange the certificate."""
-        contextFactory.getContext()
-        self._certificate = contextFactory
+        certificate.getContext()
+        self._certificate = certificate
         if self._port is None:
-            self._port = self.listenTCP(port, TLSMemoryBIOFactory(cast(Any, self), False, factory), backlog, interface)
+            self._port = self.listenTCP(port, TLSMemoryBIOFactory(cast(Any, self), False, factory), *args, **kwargs)
         return self._port
 
     # Called by the port, for each connection

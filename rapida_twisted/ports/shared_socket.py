@@ -63,17 +63,9 @@ class SocketBinder:
         self.bound = opening.socket
         return cast(IListeningPort, opening)
 
-    def listenSSL(  # noqa: N802
-        self,
-        port: int,
-        factory: Any,
-        contextFactory: Any,  # noqa: N803
-        backlog: int = BACKLOG,
-        interface: str = "",
-    ) -> IListeningPort:
-        # Raises for a certificate that can't be used.
-        contextFactory.getContext()
-        return self.listenTCP(port, factory, backlog, interface)
+    def listenSSL(self, port: int, factory: Any, certificate: Any, *args: Any, **kwargs: Any) -> IListeningPort:  # noqa: N802
+        certificate.getContext()  # Raises for a certificate that can't be used.
+        return self.listenTCP(port, factory, *args, **kwargs)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:  # noqa: N802, N803
         if addressFamily not in (socket.AF_INET, socket.AF_INET6):
