@@ -9,7 +9,7 @@ from typing import Any
 from twisted.web.resource import IResource
 
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.interfaces import AssistantEnvironment, Counters
+from rapida_twisted.interfaces import AssistantEnvironment, Counters, EntryKind
 from rapida_twisted.net.http_client import Client, make_client
 from rapida_twisted.net.tls import tls_options
 
@@ -26,11 +26,13 @@ def make_environment(
     check_transfer: Callable[[str], None],
     counters: Counters,
     pages: MutableMapping[bytes, IResource],
+    record: Callable[[str, EntryKind, str], None],
     ca_file: str = "",
 ) -> AssistantEnvironment:
     """The environment of all factories; the registry adds each factory's own settings.
 
     :param pages: gets the resources that assistants serve, by their paths below ``/v1``.
+    :param record: adds an entry to a call's journal.
     :param ca_file: the authorities to trust in place of the public ones.
     """
 
@@ -51,4 +53,5 @@ def make_environment(
         http_client=http_client,
         tls_options=lambda host: tls_options(host, ca_file),
         add_resource=add_resource,
+        record=record,
     )

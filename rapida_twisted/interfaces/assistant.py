@@ -11,6 +11,7 @@ from zope.interface import Attribute, Interface
 
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.interfaces.values import EntryKind
 
 if TYPE_CHECKING:
     from rapida_twisted.interfaces.typed import Assistant
@@ -46,6 +47,7 @@ class AssistantEnvironment:
     check_transfer: Callable[[str], None] = lambda dial_string: None
     """Raises :class:`~rapida_twisted.errors.TransferRefused` for a dial string that the settings do not allow."""
     counters: Counters = _NoCounters()  # noqa: RUF009
+    """Part of the server's metrics."""
     assistant: Callable[[str], Callable[[CallContext], Assistant]] = _absent
     """Makes another assistant, named as on the command line, for one that wraps or replaces it.
 
@@ -58,7 +60,12 @@ class AssistantEnvironment:
 
     :raises ValueError: no certificate can be for such a name."""
     add_resource: Callable[[str, Any], None] = lambda path, resource: None
-    """Serves a ``twisted.web`` resource at ``/v1/assistants/PATH``. No API key is asked for there."""
+    """``add_resource(path, resource)`` serves a ``twisted.web`` resource at ``/v1/assistants/PATH``. The server asks
+    for no API key there."""
+    record: Callable[[str, EntryKind, str], None] = lambda context_id, kind, text: None
+    """``record(context_id, kind, text)`` adds an entry to a call's journal, see
+    :class:`~rapida_twisted.interfaces.store.ICallJournal`. Never raises or waits: an entry that the store does not take
+    is lost, and logged."""
 
 
 class IAssistantMaker(Interface):

@@ -62,6 +62,7 @@ from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.server.role import ACCEPTING, ARI, STANDALONE, ProcessRole
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
+from rapida_twisted.store.journal import JournalSink
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.store.observed import observed
 from rapida_twisted.store.spool import SpoolingStore
@@ -116,7 +117,7 @@ class RapidaMedia(Service):
         self._assistant_pages: dict[bytes, IResource] = {}
         environment = make_environment(
             reactor, settings.state_dir, check_transfer=transfers.check, counters=self.metrics,
-            pages=self._assistant_pages, ca_file=settings.tls_ca_file,
+            pages=self._assistant_pages, record=JournalSink(lambda: self.store), ca_file=settings.tls_ca_file,
         )  # fmt: skip
         self.assistants: Assistants = parse_rules(settings.assistant, environment, {"bridge": settings})
         self.metrics.set_rules(self.assistants.ids)

@@ -178,7 +178,7 @@ class FactoryTests(SynchronousTestCase):
         settings = Settings(**{**HOSTED, **words})
         environment = make_environment(
             Clock(), Path(self.mktemp()), check_transfer=TransferRules(settings.transfer_allow).check,
-            counters=Metrics(), pages={}, ca_file=settings.tls_ca_file,
+            counters=Metrics(), pages={}, record=print, ca_file=settings.tls_ca_file,
         )  # fmt: skip
         return parse_assistant(f"bridge:{argument}", environment, {"bridge": settings})
 
