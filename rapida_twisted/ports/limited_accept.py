@@ -135,12 +135,12 @@ class LimitingReactor:
             return port
         return self._start(self._adopt(fileDescriptor, addressFamily, self._limited(factory)))
 
-    def listenSSL(self, port: int, factory: Any, certificate: Any, *args: Any, **kwargs: Any) -> IListeningPort:  # noqa: N802
+    def listenSSL(self, port: int, factory: Any, *, contextFactory: Any, **options: Any) -> IListeningPort:  # noqa: N802, N803
         """Listen the first time; later only exchange the certificate."""
-        certificate.getContext()
-        self._certificate = certificate
+        contextFactory.getContext()
+        self._certificate = contextFactory
         if self._port is None:
-            self._port = self.listenTCP(port, TLSMemoryBIOFactory(cast(Any, self), False, factory), *args, **kwargs)
+            self._port = self.listenTCP(port, TLSMemoryBIOFactory(cast(Any, self), False, factory), **options)
         return self._port
 
     # Called by the port, for each connection

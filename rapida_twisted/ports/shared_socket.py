@@ -63,9 +63,9 @@ class SocketBinder:
         self.bound = opening.socket
         return cast(IListeningPort, opening)
 
-    def listenSSL(self, port: int, factory: Any, certificate: Any, *args: Any, **kwargs: Any) -> IListeningPort:  # noqa: N802
-        certificate.getContext()  # Raises for a certificate that can't be used.
-        return self.listenTCP(port, factory, *args, **kwargs)
+    def listenSSL(self, port: int, factory: Any, *, contextFactory: Any, **options: Any) -> IListeningPort:  # noqa: N802, N803
+        contextFactory.getContext()  # Raises for a certificate that can't be used.
+        return self.listenTCP(port, factory, **options)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:  # noqa: N802, N803
         if addressFamily not in (socket.AF_INET, socket.AF_INET6):
