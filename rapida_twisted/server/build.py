@@ -349,7 +349,7 @@ class RapidaMedia(Service):
         return Instant(
             draining=self.draining,
             calls_coming=self.reception.coming,
-            ends_unwritten=self.reception.unwritten,
+            ends_unwritten=self.reception.unwritten + getattr(self.store, "unsaved", 0),
             audiosocket_waiting=audiosocket.unidentified if audiosocket is not None else 0,
             breakers={rule: str(told["state"]) for rule, told in health.items() if "state" in told},
         )

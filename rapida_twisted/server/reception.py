@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.errors import ContextClaimed, ContextError, Draining, RapidaError, TransferRefused
+from rapida_twisted.errors import ContextClaimed, Draining, TransferRefused
 from rapida_twisted.interfaces import IReception, typed
 from rapida_twisted.interfaces.typed import CallStore, MediaChannel, MediaSink
 from rapida_twisted.media.assistant import Assistant
@@ -26,9 +25,6 @@ from rapida_twisted.observe.interface import CallWatch
 from rapida_twisted.server.transfers import NO_TRANSFERS, TransferRules
 
 __all__ = ["Reception"]
-
-FIRST_RETRY_S = 1.0
-LONGEST_RETRY_S = 60.0
 
 
 @implementer(IReception)
@@ -75,7 +71,7 @@ class Reception:
         self.closed = False
         """Whether no further call is let in."""
         self._coming: set[str] = set()
-        self._unwritten: dict[str, _Ending] = {}
+        self._unwritten: dict[str, Deferred[Any]] = {}
 
     @property
     def coming(self) -> int:
@@ -84,7 +80,7 @@ class Reception:
 
     @property
     def unwritten(self) -> int:
-        """Ends of calls that the store has not taken yet."""
+        """Ends of calls that are being written."""
         return len(self._unwritten)
 
     def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
@@ -142,21 +138,16 @@ class Reception:
         self._coming.discard(context.context_id)
         self._log.info("call {id}: over before it began, {detail}", id=context.context_id, detail=detail)
         self._watch.call_abandoned(context, reason)
-        self._finish(_Ending(context.context_id, reason, 0.0, 0.0, self._now(), detail))
+        self._finish(context.context_id, reason, 0.0, 0.0, detail)
 
     async def flush(self, timeout_s: float) -> None:
-        """At shutdown: try once more to write the ends that the store did not take; log those that stay."""
-        endings = list(self._unwritten.values())
-        for ending in endings:
-            if ending.cancel_retry():
-                self._write(ending)
+        """At shutdown: wait for the ends that are being written; log those that are not written in time."""
         # A Deferred of our own to wait for: the time-out must not cancel what the store is still about to write.
-        tried: Deferred[Any] = Deferred()
-        DeferredList([ending.writing for ending in endings]).addCallback(tried.callback)
-        await tried.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda *_: None)
-        for ending in self._unwritten.values():
-            ending.cancel_retry()
-            self._log.error("call {id}: its end is not in the store: {ending}", id=ending.context_id, ending=ending)
+        written: Deferred[Any] = Deferred()
+        DeferredList(list(self._unwritten.values())).addCallback(written.callback)
+        await written.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda *_: None)
+        for context_id in self._unwritten:
+            self._log.error("call {id}: its end is not in the store", id=context_id)
 
     def _call(self, context: CallContext, channel: MediaChannel, assistant: typed.Assistant) -> Call:
         call = Call(
@@ -198,81 +189,30 @@ class Reception:
             detail=f" ({call.detail})" if call.detail else "",
             heard=call.audio_in_s, said=call.audio_out_s,
         )  # fmt: skip
-        ended_at = self._now()
-        self._finish(
-            _Ending(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, ended_at, call.detail)
-        )
+        self._finish(call.context.context_id, call.ended, call.audio_in_s, call.audio_out_s, call.detail)
         self._calls.remove(call)
         self._watch.call_over(call, call.ended)
 
-    def _finish(self, ending: _Ending) -> None:
-        self._unwritten[ending.context_id] = ending
-        self._write(ending)
+    def _finish(self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, detail: str) -> None:
+        """Write an end to the store, which keeps it until it can be written."""
 
-    def _write(self, ending: _Ending) -> None:
-        """Write an end to the store; when the store can't take it now, again later."""
+        def written(_: CallContext) -> None:
+            del self._unwritten[context_id]
+
+        def not_written(failure: Failure) -> None:
+            del self._unwritten[context_id]
+            self._log.failure(
+                "call {id}: its end is not in the store: {reason}, heard {heard:.3f} s, said {said:.3f} s",
+                failure, id=context_id, reason=reason.value, heard=audio_in_s, said=audio_out_s,
+            )  # fmt: skip
+
         finishing = self._store.finish(
-            ending.context_id,
-            reason=ending.reason,
-            audio_in_s=round(ending.audio_in_s, 3),
-            audio_out_s=round(ending.audio_out_s, 3),
-            now=ending.ended_at,
-            detail=ending.detail,
+            context_id,
+            reason=reason,
+            audio_in_s=round(audio_in_s, 3),
+            audio_out_s=round(audio_out_s, 3),
+            now=self._now(),
+            detail=detail,
         )
-        ending.writing = finishing.addCallbacks(
-            self._written, self._not_written, callbackArgs=(ending,), errbackArgs=(ending,)
-        )
-
-    def _written(self, _: CallContext, ending: _Ending) -> None:
-        self._unwritten.pop(ending.context_id, None)
-
-    def _not_written(self, failure: Failure, ending: _Ending) -> None:
-        if failure.check(ContextError) or not failure.check(RapidaError):
-            self._unwritten.pop(ending.context_id, None)
-            self._log.failure("call {id}: its end could not be written", failure, id=ending.context_id)
-            return
-        delay_s = ending.next_delay_s()
-        self._log.warn(
-            "call {id}: its end could not be written ({error}); again in {delay:g} s",
-            id=ending.context_id, error=failure.getErrorMessage(), delay=delay_s,
-        )  # fmt: skip
-        ending.retry = self._reactor.callLater(delay_s, self._write, ending)
-
-
-class _Ending:
-    """How one call ended, until the store has it."""
-
-    def __init__(
-        self,
-        context_id: str,
-        reason: EndReason,
-        audio_in_s: float,
-        audio_out_s: float,
-        ended_at: float,
-        detail: str,
-    ) -> None:
-        self.context_id = context_id
-        self.reason = reason
-        self.audio_in_s = audio_in_s
-        self.audio_out_s = audio_out_s
-        self.ended_at = ended_at
-        self.detail = detail
-        self.writing: Deferred[None]
-        """The latest try."""
-        self.retry: IDelayedCall | None = None
-        self._delay_s = FIRST_RETRY_S / 2
-
-    def __str__(self) -> str:
-        return f"{self.reason.value}, heard {self.audio_in_s:.3f} s, said {self.audio_out_s:.3f} s"
-
-    def next_delay_s(self) -> float:
-        """How long to wait before the next try: twice as long each time."""
-        self._delay_s = min(self._delay_s * 2, LONGEST_RETRY_S)
-        return self._delay_s
-
-    def cancel_retry(self) -> bool:
-        """No further try by itself; whether there would have been one."""
-        if self.retry is None or not self.retry.active():
-            return False
-        self.retry.cancel()
-        return True
+        self._unwritten[context_id] = finishing
+        finishing.addCallbacks(written, not_written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -68,6 +69,11 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         """How much waits to be told."""
         return len(self._file.entries)
 
+    @property
+    def unsaved(self) -> int:
+        """How much of that is not in the file either."""
+        return len(self._file.unsaved)
+
     def open(self) -> Deferred[None]:
         """Open the store, and take up what waits. As with the store itself this is done when the call returns, if it is
         there."""
@@ -103,6 +109,11 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             self._telling.cancel()
         if self.waiting:
             self._log.warn("{count} ends and news of calls wait for the next start", count=self.waiting)
+        try:
+            self._file.save()
+        except OSError:
+            for entry in self._file.unsaved:
+                self._log.error("call {id}: {entry} is lost", id=entry["id"], entry=dict(entry))
         await self._store.close()
         await self._file.close()
 
@@ -166,18 +177,20 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         return self._do(entry).addErrback(failed)
 
     def _keep(self, entry: Mapping[str, Any]) -> bool:
-        """Keep it in the file; whether that could be done."""
+        """Keep it, in the file if possible; False if too much waits."""
         try:
             self._file.append(entry)
         except SpoolFull:
-            self._log.error("call {id}: what is to be told of it is not kept, so much waits already", id=entry["id"])
+            self._log.error(
+                "call {id}: {entry} is lost: {count} entries wait for the store already",
+                id=entry["id"], entry=dict(entry), count=self.waiting,
+            )  # fmt: skip
             return False
         except OSError as error:
             self._log.error(
-                "call {id}: what is to be told of it can't be kept in {path}: {error}",
+                "call {id}: what the store has to be told is in memory alone, {path} can't be written: {error}",
                 id=entry["id"], path=self._file.path, error=str(error),
             )  # fmt: skip
-            return False
         self._tell_later()
         return True
 
@@ -206,6 +219,8 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         pauses = 0
         while self.waiting:
             await deferLater(self._reactor, retry_pause_s(pauses))
+            with suppress(OSError):
+                self._file.save()
             answered = True
             while self.waiting and answered:
                 answered = await self._tell_some()

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 __all__ = ["MOST_ENTRIES", "SpoolFile", "SpoolFull"]
 
 MOST_ENTRIES = 100_000
+SAVED_TOGETHER = 100
 _ENDING = ".jsonl"
 
 
@@ -40,6 +41,8 @@ class SpoolFile:
     def __init__(self, directory: Path, owner: str, in_thread: Callable[..., Deferred[Any]]) -> None:
         self.path = directory / f"{owner}{_ENDING}"
         self.entries: deque[Mapping[str, Any]] = deque()
+        self.unsaved: list[Mapping[str, Any]] = []
+        """Those of the entries that are in memory alone: the disk is full, say."""
         self._in_thread = in_thread
         self._fd = -1
         self._syncing: Deferred[Any] | None = None
@@ -68,22 +71,31 @@ class SpoolFile:
     def append(self, entry: Mapping[str, Any]) -> None:
         """Keep an entry. It is in the file when this returns, and on the disk soon after.
 
-        :raises SpoolFull: too many wait.
-        :raises OSError: it could not be written.
+        :raises SpoolFull: too many wait; this one is not kept.
+        :raises OSError: it could not be written, and is in memory alone until :meth:`save` succeeds.
         """
         if len(self.entries) >= MOST_ENTRIES:
             raise SpoolFull
-        end = os.lseek(self._fd, 0, os.SEEK_END)
-        line = _line(entry)
-        try:
-            written = os.write(self._fd, line)
-            if written < len(line):
-                raise OSError("the disk is full")
-        except OSError:
-            os.ftruncate(self._fd, end)
-            raise
         self.entries.append(entry)
-        self._sync()
+        self.unsaved.append(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Write the entries that are in memory alone.
+
+        :raises OSError: some of them still are.
+        """
+        while self.unsaved:
+            end = os.lseek(self._fd, 0, os.SEEK_END)
+            lines = b"".join(map(_line, self.unsaved[:SAVED_TOGETHER]))
+            try:
+                if os.write(self._fd, lines) < len(lines):
+                    raise OSError("the disk is full")
+            except OSError:
+                os.ftruncate(self._fd, end)
+                raise
+            del self.unsaved[:SAVED_TOGETHER]
+            self._sync()
 
     def settled(self, entries: list[Mapping[str, Any]]) -> None:
         """These, of the first ones, need not be told any more. The file gets shorter when nothing is left.
@@ -91,6 +103,7 @@ class SpoolFile:
         What was told and is found in it after a crash is told again.
         """
         gone = {id(entry) for entry in entries}
+        self.unsaved = [entry for entry in self.unsaved if id(entry) not in gone]
         kept = []
         while gone:
             entry = self.entries.popleft()

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -28,7 +28,7 @@ from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LONGEST_WAIT_FRAMES
 from rapida_twisted.net.bridge_states import BridgeStates
-from rapida_twisted.server.reception import LONGEST_RETRY_S, Reception
+from rapida_twisted.server.reception import Reception
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.store.memory import MemoryStore
 from tests.media.fakes import FakeAssistant, FakeChannel, KeptLog, counted, make_context
@@ -281,36 +281,9 @@ class UnavailableStoreTests(ReceptionTestCase):
             sink.media_ended(EndReason.CALLER_HANGUP)
         self.reactor.advance(0)
 
-    def test_tried_again_until_written(self) -> None:
-        """An end is tried again with growing pauses, up to a minute, with the time of the end and not of the try."""
-        self.store.broken = StoreUnavailable("the disk is full")
-        self.end("a")
-        self.reactor.pump([0.5] * 600)
-        times = [round(time_s, 3) for time_s, _ in self.store.tries]
-        self.assertEqual(times, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243])
-        self.assertEqual(times[-1] - times[-2], LONGEST_RETRY_S)
-        self.assertEqual((self.reception.unwritten, len(self.calls)), (1, 0))
-        self.assertIs(self.stored().status, ContextStatus.CLAIMED)
-        self.store.broken = None
-        self.reactor.pump([0.5] * 120)
-        self.assertEqual((self.stored().status, self.stored().ended_at), (ContextStatus.COMPLETED, 100.0))
-        self.assertEqual(self.reception.unwritten, 0)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_none_is_lost(self) -> None:
-        """All ends of an outage are written when it is over, each once."""
-        self.store.broken = StoreUnavailable("locked")
-        self.end("a", "b", "c")
-        self.store.broken = None
-        self.reactor.pump([0.1] * 20)
-        for name in "abc":
-            self.assertIs(self.stored(name).status, ContextStatus.COMPLETED)
-        self.assertEqual(sorted(name for _, name in self.store.tries), list("aabbcc"))
-        self.assertEqual(len(self.logged.at(LogLevel.warn)), 3)
-
     def test_an_end_that_can_never_be_written(self) -> None:
         """An end that the store refuses for good is logged with its contextId, and not tried again."""
-        for error in (UnknownContext("a"), ZeroDivisionError()):
+        for error in (UnknownContext("a"), ZeroDivisionError(), StoreUnavailable("so much waits already")):
             self.store.broken = error
             self.reception.abandon(make_context("a"), EndReason.CALLER_HANGUP)
             self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
@@ -326,17 +299,6 @@ class UnavailableStoreTests(ReceptionTestCase):
         self.successResultOf(self.flush())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_flush_tries_at_once(self) -> None:
-        """At shutdown nobody waits for the next try."""
-        self.store.broken = StoreUnavailable("locked")
-        self.end("a", "b")
-        self.store.broken = None
-        self.successResultOf(self.flush())
-        self.assertEqual(self.reception.unwritten, 0)
-        self.assertIs(self.stored("b").status, ContextStatus.COMPLETED)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.assertEqual(self.logged.at(LogLevel.error), [])
-
     def test_flush_waits_for_what_is_under_way(self) -> None:
         """An end that is just being written at shutdown is waited for, and not written a second time."""
         self.store.slow = True
@@ -347,15 +309,6 @@ class UnavailableStoreTests(ReceptionTestCase):
         self.successResultOf(flushing)
         self.assertEqual(len(self.store.tries), 1)
         self.assertIs(self.stored().status, ContextStatus.COMPLETED)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_flush_with_a_store_that_is_down(self) -> None:
-        """Ends that the store does not take at shutdown are in the log, each, and nobody tries again."""
-        self.store.broken = StoreUnavailable("locked")
-        self.end("a", "b")
-        self.successResultOf(self.flush())
-        self.assertEqual(sorted(event["id"] for event in self.logged.at(LogLevel.error)), ["a", "b"])
-        self.assertEqual(len(self.store.tries), 4)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_flush_of_a_store_that_hangs(self) -> None:
@@ -376,14 +329,14 @@ class UnavailableStoreTests(ReceptionTestCase):
 
     def test_the_log_tells_the_end(self) -> None:
         """The log line of an end that was not written has all that is needed to write it by hand."""
-        self.store.broken = StoreUnavailable("locked")
+        self.store.broken = StoreUnavailable("so much waits already")
         sink, _ = self.started()
         sink.audio_received(counted(100))
         sink.media_ended(EndReason.CALLER_HANGUP)
         self.reactor.advance(0)
-        self.successResultOf(self.flush())
-        [event] = self.logged.at(LogLevel.error)
-        self.assertIn("caller_hangup, heard 2.000 s", str(event["ending"]))
+        [event] = self.logged.failures
+        self.assertIn("caller_hangup, heard 2.000 s", formatEvent(event))
+        self.flushLoggedErrors(StoreUnavailable)
 
 
 class TransferTests(ReceptionTestCase):

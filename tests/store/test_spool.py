@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from stat import S_IMODE
 from typing import Any
+from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.components import proxyForInterface
 from twisted.trial.unittest import TestCase
 
@@ -181,7 +183,7 @@ class SpoolingStoreTests(StoreTests, TestCase):
         self.assertEqual(list(self.directory.iterdir()), [])
 
     async def test_full(self) -> None:
-        """When too much waits, what comes fails as without a spool, so that the caller goes on trying."""
+        """When too much waits, what comes fails as without a spool, and is in the log."""
         self.patch(spool_file, "MOST_ENTRIES", 2)
         store = await self.up(count=3)
         self.behind.away = True
@@ -193,15 +195,54 @@ class SpoolingStoreTests(StoreTests, TestCase):
         self.assertEqual((await self.finish(store, 3)).reason, "caller_hangup")
 
     async def test_full_disk(self) -> None:
-        """So it is when the disk is full, and what was written of an entry is taken back."""
+        """When the disk is full, entries are in memory alone, and in the file as soon as there is room."""
         store = await self.up(count=2)
         self.behind.away = True
         real = os.write
         self.patch(spool_file.os, "write", lambda fd, data: real(fd, data[:10]))
-        await self.refused(self.finish(store, 1), StoreUnavailable)
+        ended = await self.finish(store, 1)
+        self.assertEqual((store.waiting, store.unsaved), (1, 1))
         self.assertEqual(os.path.getsize(self.directory / "here.jsonl"), 0)
         self.patch(spool_file.os, "write", real)
-        await self.finish(store, 1)
+        await self.finish(store, 2)
+        self.assertEqual((store.waiting, store.unsaved), (2, 0))
+        self.assertEqual(len((self.directory / "here.jsonl").read_bytes().splitlines()), 2)
+        self.behind.away = False
+        await self.all_told(store)
+        self.assertEqual(await store.get(ended.context_id), ended)
+
+    async def test_full_disk_gets_room(self) -> None:
+        """What is in memory alone is written also when nothing else comes, and told like all else."""
+        store = await self.up(count=2)
+        self.behind.away = True
+        real = os.write
+        with self.patched_write(lambda fd, data: real(fd, data[:10])):
+            for number in (1, 2):
+                await self.finish(store, number)
+            self.assertEqual(store.unsaved, 2)
+        await deferLater(reactor, 0.1)  # type: ignore[arg-type]
+        self.assertEqual((store.waiting, store.unsaved), (2, 0))
+        with self.patched_write(lambda fd, data: real(fd, data[:10])):
+            store._file.unsaved.extend(store._file.entries)
+            self.behind.away = False
+            await self.all_told(store)
+        self.assertEqual(store.unsaved, 0)
+
+    async def test_full_disk_to_the_end(self) -> None:
+        """What is in memory alone at the end is in the log, with all that is needed to write it by hand."""
+        store = await self.up()
+        self.behind.away = True
+        real = os.write
+        self.patch(spool_file.os, "write", lambda fd, data: real(fd, data[:10]))
+        await self.finish(store)
+        with capturedLogs() as events:
+            await store.close()
+        [text] = [formatEvent(event) for event in events if "is lost" in formatEvent(event)]
+        self.assertIn("caller_hangup", text)
+
+    def patched_write(self, write: Any) -> Any:
+        """For a while files are written so."""
+        return mock.patch.object(spool_file.os, "write", write)
 
     async def test_directory_is_a_file(self) -> None:
         """A directory that can't be used prevents the start."""

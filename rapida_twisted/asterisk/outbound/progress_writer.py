@@ -1,4 +1,4 @@
-"""News of outbound calls on their way into the store: in order for each call, again later when the store is away."""
+"""Writes the progress of outbound calls to the store, in order for each call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from rapida_twisted.context import CallProgress
@@ -15,9 +14,6 @@ from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces.typed import CallStore
 
 __all__ = ["ProgressWriter"]
-
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
 
 
 class ProgressWriter:
@@ -64,24 +60,19 @@ class ProgressWriter:
             writing.cancel()
 
     async def _write(self, context_id: str) -> None:
-        queue, pause_s = self._waiting[context_id], FIRST_PAUSE_S
+        queue = self._waiting[context_id]
         try:
             while queue:
                 try:
                     changed = await self._store.follow(context_id, queue[0], notify=self._notify)
-                except StoreUnavailable as error:
-                    self._log.warn(
-                        "call {id}: {status} could not be written ({error}); again in {pause:g} s",
-                        id=context_id, status=queue[0].status.value, error=str(error), pause=pause_s,
+                    if changed is not None:
+                        self._noted()
+                except (ContextError, StoreUnavailable) as error:
+                    self._log.error(
+                        "call {id}: its status {status} is lost: {error}",
+                        id=context_id, status=queue[0].status.value, error=str(error),
                     )  # fmt: skip
-                    await deferLater(self._reactor, pause_s)
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                    continue
                 queue.popleft()
-                if changed is not None:
-                    self._noted()
-        except ContextError as error:
-            self._log.warn("call {id}: {error}; its news are lost", id=context_id, error=str(error))
         finally:
             del self._waiting[context_id]
 
