@@ -340,7 +340,7 @@ class Call:
         over: Deferred[None] = Deferred()
         self._until_over.append(over)
         if not self.end(reason):
-            self.reactor.callLater(0, self._tell_over)
+            self.reactor.callLater(0, self._notify_over)
         return over
 
     def _mark_end(self, reason: EndReason, detail: str) -> bool:
@@ -364,10 +364,10 @@ class Call:
                 assistant.call_ended(self, self.ended)
             except ASSISTANT_ERRORS:
                 self._log.failure("call {id}: the assistant failed in call_ended", id=self.context.context_id)
-        self._tell_over()
+        self._notify_over()
         self._on_ended(self)
 
-    def _tell_over(self) -> None:
+    def _notify_over(self) -> None:
         over, self._until_over = self._until_over, []
         for waiting in over:
             waiting.callback(None)

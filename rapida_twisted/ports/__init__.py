@@ -1,1 +1,1 @@
-"""ports"""
+"""Listening ports: endpoints, TLS certificates, connection limits, the PROXY protocol."""

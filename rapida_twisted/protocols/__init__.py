@@ -1,1 +1,1 @@
-"""Sockets <-> ``wire/`` <-> a call: the Twisted and Autobahn protocols."""
+"""Twisted and Autobahn protocols that connect sockets with calls."""

@@ -1,1 +1,1 @@
-"""Bytes <-> typed frames and messages. No I/O, no Twisted, no clock."""
+"""Codecs of the media protocols: bytes and text to typed frames and messages, and back. No I/O, no clock."""

@@ -1,4 +1,4 @@
-"""What a tone is worth after it went through something: its level, its frequency, and what was added to it."""
+"""Measures a tone after processing: its level, its frequency, and the noise added to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every format to every other: the same stream, whatever its packets."""
+"""Conversion between all formats: the result does not depend on packet lengths."""
 
 from __future__ import annotations
 

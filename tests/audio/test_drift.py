@@ -1,4 +1,4 @@
-"""Drift between two clocks: an hour of live audio on simulated time, and what is no live audio."""
+"""Clock drift: an hour of live audio on simulated time, and audio that is not live."""
 
 from __future__ import annotations
 

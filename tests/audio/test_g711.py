@@ -1,4 +1,4 @@
-"""G.711 against its own rules: what it may lose, and what it may not."""
+"""G.711: what an encoding loses, and what it keeps."""
 
 from __future__ import annotations
 

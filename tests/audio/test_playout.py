@@ -1,4 +1,4 @@
-"""What waits to be heard: against a plain-list model, and what its sources may do while they are being taken."""
+"""The playout queue: against a plain-list model, and sources that act on it while they are taken."""
 
 from __future__ import annotations
 

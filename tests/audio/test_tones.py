@@ -1,4 +1,4 @@
-"""Tones and digits, measured."""
+"""The frequency and level of tones and DTMF digits."""
 
 from __future__ import annotations
 

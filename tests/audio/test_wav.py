@@ -1,4 +1,4 @@
-"""WAV files as others write them, and ours as others read them."""
+"""WAV files: those of other programs read, and ours read by other programs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""bridge"""
+"""Bridged calls."""

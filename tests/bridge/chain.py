@@ -1,4 +1,4 @@
-"""Two servers in a row: what the tests of the whole gateway have in common."""
+"""Two servers in a row, for the tests of the whole bridge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of both kinds of far end need: a user that keeps notes, and servers that do as they are told."""
+"""For the tests of both far ends: a user that records its events, and scripted servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The circuit breaker, on a clock of its own."""
+"""The circuit breaker, on fake time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bridged call: between fakes, on fake time."""
+"""A bridged call between fakes, on fake time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that are bridged to an AudioSocket server: on real sockets, and for its queue on fake time."""
+"""The far end over AudioSocket: on real sockets, and its queue on fake time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that are bridged to a program that speaks chan_websocket: on real sockets, with and without TLS."""
+"""The far end over a WebSocket: on real sockets, with and without TLS."""
 
 from __future__ import annotations
 

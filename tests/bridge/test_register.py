@@ -1,4 +1,4 @@
-"""Registering bridged calls, over real sockets on loopback."""
+"""Registering bridged calls, over loopback sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registering a call at a server: against what servers may answer, and against the real site over loopback."""
+"""register_call(): against every kind of reply, and against the real site over loopback."""
 
 from __future__ import annotations
 

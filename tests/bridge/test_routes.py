@@ -1,4 +1,4 @@
-"""Where a bridge leads to: which words name a way, which do not, and what is said of those."""
+"""The routes of bridge addresses: valid ones, invalid ones, and their errors."""
 
 from __future__ import annotations
 

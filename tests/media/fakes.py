@@ -1,4 +1,4 @@
-"""A channel that only keeps what it is sent, assistants that do as they are told, and a call between the two."""
+"""A fake channel that records what it is sent, fake assistants, and a call between them."""
 
 from __future__ import annotations
 

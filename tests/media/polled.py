@@ -1,4 +1,4 @@
-"""Calls whose packets come on a clock of their own, for a media clock on fake time that reads their connections."""
+"""Calls whose packets come on a clock of their own, for a polling media clock on fake time."""
 
 from __future__ import annotations
 

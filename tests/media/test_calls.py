@@ -1,4 +1,4 @@
-"""The calls that are up."""
+"""The active calls of a process."""
 
 from __future__ import annotations
 

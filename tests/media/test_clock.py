@@ -1,4 +1,4 @@
-"""The media clock, on fake time: nobody drifts, nobody is forgotten, nobody is sent a burst."""
+"""The media clock on fake time: no drift, no lost call, no burst."""
 
 from __future__ import annotations
 

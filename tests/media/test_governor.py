@@ -1,4 +1,4 @@
-"""When the clock is told to read connections itself, and when not."""
+"""When the governor chooses polling, and when events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call that goes from one assistant to another, one that fetches its audio, and one that is noted something."""
+"""Calls with a hand-over between assistants, fetched audio, and notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls from which nothing is heard are ended; all others are left alone."""
+"""Idle calls end; all others go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call concludes from the slots in which its packets came."""
+"""The slot that a call chooses from the arrival of its packets."""
 
 from __future__ import annotations
 

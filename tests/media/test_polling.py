@@ -1,4 +1,4 @@
-"""The clock reads connections: nothing is lost, nothing comes twice, and soon nothing waits for long."""
+"""The clock reads connections: no packet is lost or duplicated, and packets soon wait only briefly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call says: every kind of audio, and what becomes of it."""
+"""Everything that a call can play, and each outcome."""
 
 from __future__ import annotations
 

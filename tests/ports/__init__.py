@@ -1,1 +1,1 @@
-"""ports"""
+"""Listening ports."""

@@ -1,4 +1,4 @@
-"""A reception that does as it is told, calls that only listen, and a certificate of our own."""
+"""A fake reception, fake sinks, and a self-signed certificate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How frames leave: through fake transports, and through real socket pairs without a reactor."""
+"""The frame writers: on fake transports, and on real socket pairs without a reactor."""
 
 from __future__ import annotations
 

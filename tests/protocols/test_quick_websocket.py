@@ -1,4 +1,4 @@
-"""The short way through a WebSocket, held against stock Autobahn: same messages, same answers, same closing."""
+"""The fast path of WebSockets against Autobahn's own: same messages, same answers, same closing."""
 
 from __future__ import annotations
 

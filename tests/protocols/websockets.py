@@ -1,4 +1,4 @@
-"""WebSockets for tests: handshakes by hand, transports in memory, Autobahn on fake time, and calls that keep notes."""
+"""WebSockets for tests: handshakes, transports in memory, Autobahn on fake time, recording sinks."""
 
 from __future__ import annotations
 

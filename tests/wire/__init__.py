@@ -1,1 +1,1 @@
-"""The codecs: bytes in, frames out, and back."""
+"""The codecs of the media protocols."""

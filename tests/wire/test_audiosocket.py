@@ -1,4 +1,4 @@
-"""The AudioSocket codec of both roles: its rules by example, and what must hold for any bytes whatever."""
+"""The AudioSocket codec of both roles: its rules by example, and properties for arbitrary bytes."""
 
 from __future__ import annotations
 

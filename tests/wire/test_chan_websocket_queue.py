@@ -1,4 +1,4 @@
-"""What a stand-in for Asterisk does with audio and commands: rule by rule, and against a simple model."""
+"""Asterisk's queue in chan_websocket: rule by rule, and against a simple model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""chan_websocket's control messages: as a real Asterisk writes them, round trips, and any text whatever."""
+"""chan_websocket's control messages: as a real Asterisk writes them, round trips, and arbitrary text."""
 
 from __future__ import annotations
 
