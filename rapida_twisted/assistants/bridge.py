@@ -73,7 +73,6 @@ class BridgeMaker:
         return {"upstream": self._route.name, **self._breaker.health()}
 
     async def close(self) -> None:
-        """Close the HTTP connections."""
         await self._client.close()
 
     async def _register(self, context: CallContext) -> str:

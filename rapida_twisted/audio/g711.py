@@ -13,22 +13,18 @@ __all__ = ["alaw_to_slin", "alaw_to_ulaw", "slin_to_alaw", "slin_to_ulaw", "ulaw
 
 
 def ulaw_to_slin(payload: bytes) -> bytes:
-    """Mu-law to s16le: one byte becomes two."""
     return audioop.ulaw2lin(payload, 2)
 
 
 def slin_to_ulaw(samples: bytes) -> bytes:
-    """S16le to mu-law: two bytes become one."""
     return audioop.lin2ulaw(samples, 2)
 
 
 def alaw_to_slin(payload: bytes) -> bytes:
-    """A-law to s16le: one byte becomes two."""
     return audioop.alaw2lin(payload, 2)
 
 
 def slin_to_alaw(samples: bytes) -> bytes:
-    """S16le to A-law: two bytes become one."""
     return audioop.lin2alaw(samples, 2)
 
 
@@ -38,10 +34,8 @@ _ALAW_TO_ULAW = slin_to_ulaw(alaw_to_slin(_EVERY_BYTE))
 
 
 def ulaw_to_alaw(payload: bytes) -> bytes:
-    """Mu-law to A-law, byte by byte."""
     return payload.translate(_ULAW_TO_ALAW)
 
 
 def alaw_to_ulaw(payload: bytes) -> bytes:
-    """A-law to mu-law, byte by byte."""
     return payload.translate(_ALAW_TO_ULAW)

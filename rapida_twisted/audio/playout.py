@@ -191,7 +191,6 @@ class Playout:
         return 0 if self._sources else self._live_bytes // self.format.frame_bytes
 
     def put(self, source: Source) -> None:
-        """Queue speech."""
         self._sources.append(source)
 
     def discard(self, source: Source) -> bool:
@@ -323,5 +322,4 @@ class Playout:
             excess -= len(oldest)
 
     def _filled(self, frame: bytes) -> bytes:
-        """The frame, filled up with silence."""
         return frame + self.format.silent_frame[len(frame) :]

@@ -105,7 +105,6 @@ class BridgedCall(Assistant):
             self._early_digits = (self._early_digits + digit)[-MAX_EARLY_DIGITS:]
 
     def call_ended(self, call: Call, reason: EndReason) -> None:
-        """Hang up at the far end."""
         far_end = self._detach()
         if far_end is not None:
             far_end.hang_up()

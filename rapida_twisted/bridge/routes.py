@@ -73,7 +73,6 @@ class _RegisteringRoute:
         )
 
     async def register(self, context: CallContext) -> str:
-        """See :class:`Route`."""
         return await self._client.register(context)
 
 
@@ -141,7 +140,6 @@ class WebSocketRoute(_WebSocketRoute):
         self._url = url
 
     async def register(self, context: CallContext) -> str:
-        """No registration."""
         return ""
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
@@ -170,7 +168,6 @@ class AudioSocketRoute(_RegisteringRoute):
         return await super().register(context) if self.registers else ""
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
-        """Connect, and send the UUID."""
         return await connect_audiosocket(
             self._host,
             self._port,

@@ -162,12 +162,10 @@ class Call:
 
     @property
     def silent_frames(self) -> int:
-        """Frames of silence sent to keep the connection alive."""
         return self._pacer.silent_frames
 
     @property
     def figures(self) -> CallFigures:
-        """The counts so far."""
         return CallFigures(
             frames_in=self.audio_in_s * 1000 / FRAME_MS,
             frames_out=self._pacer.frames_out,
@@ -176,7 +174,7 @@ class Call:
             dropped_s=self._playout.live_dropped_ms / 1000,
         )
 
-    # What the assistant asks for (ICall)
+    # ICall and ICallPlumbing, called by assistants
 
     @property
     def rate_hz(self) -> int:
@@ -189,7 +187,6 @@ class Call:
         return self._playout.queued_ms
 
     def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
-        """Queue audio: see :class:`ICall`."""
         if self.ended is not None:
             return fail(self._too_late("say something"))
         if self._playout.queued_ms > self._queue_limit_ms or self._playout.sources >= QUEUE_LIMIT_SOURCES:
@@ -200,14 +197,12 @@ class Call:
         return self._speech.play(audio, rate_hz or self.rate_hz)
 
     def write(self, samples: bytes) -> None:
-        """Queue live audio, which plays while no speech is queued: see :class:`ICall`."""
         if len(samples) % 2:
             raise ValueError(f"samples have two bytes each; {len(samples)} is an odd number")
         if self.ended is None:
             self._playout.write(samples if self._downward is None else self._downward(samples))
 
     def fetch(self, source: Callable[[], bytes | None] | None) -> None:
-        """Fetch live audio when it is due: see :class:`ICallPlumbing`."""
         self._fetch = source
         self._playout.fetch = source if source is None or self._downward is None else self._converted_fetch
 
@@ -216,7 +211,6 @@ class Call:
         return samples if samples is None or self._downward is None else self._downward(samples)
 
     def hand_over(self, assistant: typed.Assistant) -> None:
-        """Let another assistant answer from now on: see :class:`ICallPlumbing`."""
         if self.ended is not None:
             raise self._too_late("hand it over")
         self._former.append(self._assistant)
@@ -230,7 +224,6 @@ class Call:
         self._have_answered(assistant)
 
     def note(self, text: str) -> None:
-        """Add a sentence to the call's record: see :class:`ICallPlumbing`."""
         self._notes.append(text)
 
     @property
@@ -256,7 +249,6 @@ class Call:
         return self._leave(EndReason.ASSISTANT_HANGUP)
 
     def transfer(self, dial_string: str) -> Deferred[None]:
-        """Transfer the caller by the dialplan: see :class:`ICall`."""
         if self.ended is not None:
             return fail(self._too_late("transfer it"))
         return self._move_on(self, dial_string).addCallback(lambda _: self._leave(EndReason.TRANSFERRED))
@@ -273,7 +265,6 @@ class Call:
     # IMediaSink, called by the channel
 
     def audio_received(self, payload: bytes) -> None:
-        """The caller sent audio."""
         self._bytes_in += len(payload)
         if self.ended is not None or not (self._hears or self._heard_tap):
             return
@@ -290,7 +281,6 @@ class Call:
             self._assistant_failed(Failure())
 
     def digit_received(self, digit: str) -> None:
-        """The caller pressed a key."""
         if self.ended is not None:
             return
         try:

@@ -35,7 +35,6 @@ class Calls:
         return iter(list(self._calls.values()))
 
     def get(self, context_id: str) -> Call | None:
-        """The active call of a context, or None."""
         return self._calls.get(context_id)
 
     def check_room(self, coming: int = 0) -> None:
@@ -47,7 +46,6 @@ class Calls:
             raise TooManyCalls(f"{self.limit} calls are up, which is the limit")
 
     def add(self, call: Call) -> None:
-        """Add a call that has started."""
         self._calls[call.context.context_id] = call
         self._counter.publish(len(self._calls))
         self.total += 1

@@ -28,7 +28,6 @@ class Digits:
         self._terminator = ""
 
     def received(self, digit: str) -> None:
-        """The caller pressed a key."""
         if self._waiting is None:
             self._kept.append(digit)
         elif self._take(digit):

@@ -80,7 +80,6 @@ class _LimitedFactory(Factory):
         self._limiter = limiter
 
     def logPrefix(self) -> str:  # noqa: N802
-        """The wrapped factory's."""
         factory = self._factory
         return str(factory.logPrefix()) if ILoggingContext.providedBy(factory) else type(factory).__name__
 

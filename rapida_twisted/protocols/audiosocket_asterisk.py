@@ -64,7 +64,6 @@ class AsteriskProtocol(Protocol):
         return self._writer is not None and self._writer.send(self._codec.send(AudioFrame(samples, rate_hz)))
 
     def send_digit(self, digit: str) -> None:
-        """Send a DTMF digit."""
         if self._writer is not None:
             self._writer.send_control(self._codec.send(DtmfFrame(digit)))
 

@@ -114,7 +114,6 @@ class AsteriskChannel(QuickWebSocket):
         self.send_event(DtmfEnd(digit=digit, channel_id=self.channel_id))
 
     def send_event(self, event: Event) -> None:
-        """Send an event to the application."""
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_event(event, self.form).encode("utf-8"))
 

@@ -42,7 +42,6 @@ class PolledReader:
         self._received = received
 
     def take_over(self) -> None:
-        """Start polling: the reactor stops reading the connection."""
         self.polled = True
         self._transport.pauseProducing()
 
@@ -53,7 +52,6 @@ class PolledReader:
             self._transport.resumeProducing()
 
     def poll(self) -> bool:
-        """Read the available data; True if there was any."""
         if not self.polled:
             return False
         try:

@@ -62,7 +62,6 @@ XON_LEVEL_FRAMES = 800
 
 
 def nothing() -> Mapping[str, Any]:
-    """No fields."""
     return MappingProxyType({})
 
 
@@ -118,8 +117,6 @@ class Status(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class DtmfEnd(Event):
-    """The caller pressed a key."""
-
     NAME = "DTMF_END"
     digit: str
 
@@ -131,8 +128,6 @@ class MediaXoff(Event):
 
 
 class MediaXon(Event):
-    """Asterisk's queue has room again."""
-
     NAME = "MEDIA_XON"
 
 
@@ -193,8 +188,6 @@ class Answer(Command):
 
 
 class Hangup(Command):
-    """Hang the channel up."""
-
     NAME = "HANGUP"
 
 
@@ -229,20 +222,14 @@ class FlushMedia(Command):
 
 
 class PauseMedia(Command):
-    """Play nothing until CONTINUE_MEDIA."""
-
     NAME = "PAUSE_MEDIA"
 
 
 class ContinueMedia(Command):
-    """Resume playing after PAUSE_MEDIA."""
-
     NAME = "CONTINUE_MEDIA"
 
 
 class GetStatus(Command):
-    """Request STATUS."""
-
     NAME = "GET_STATUS"
 
 
