@@ -81,7 +81,7 @@ class ConverterTests(SynchronousTestCase):
 
     @given(st.sampled_from(FORMAT_PAIRS), st.integers(0, 2000))
     def test_exact_length(self, pair: tuple[AudioFormat, AudioFormat], count: int) -> None:
-        """So many samples in give so many out by the ratio of the rates, within one."""
+        """The number of samples out follows the ratio of the rates, within one."""
         source, target = pair
         out = must_convert(source, target)(bytes(count * source.sample_bytes))
         self.assertLessEqual(abs(len(out) / target.sample_bytes - count * target.rate_hz / source.rate_hz), 1)

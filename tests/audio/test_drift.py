@@ -45,7 +45,7 @@ def talk(speech: int, silence: int) -> Iterator[bytes]:
 def sent(
     payloads: Iterable[bytes], ppm: float, jitter_s: float = 0.0, packet: int = 1, seed: int = 0, start_s: float = 0.0
 ) -> Iterator[tuple[float, list[Frame]]]:
-    """Packets with the times of their arrival: a clock that is so many ppm fast, and late by up to so much."""
+    """Packets with arrival times, from a clock with an error in ppm and with jitter."""
     rng = random.Random(seed)
     before_s = 0.0
     numbered = (Frame.of(number, payload) for number, payload in enumerate(payloads))
@@ -72,7 +72,7 @@ class Taker:
         self._arrived: deque[float] = deque()
 
     def run(self, packets: Iterator[tuple[float, list[Frame]]], periods: int, first_s: float = 0.011) -> Taker:
-        """Take frames for so many periods."""
+        """Take frames for several periods."""
         coming = next(packets, None)
         for number in range(periods):
             now_s = first_s + number * PERIOD_S

@@ -140,7 +140,7 @@ class PlayoutMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        """Barge-in: what was known to wait is told, to the half of a sample."""
+        """Barge-in: flush returns the length of the queued audio, to half a sample."""
         known_ms = SLIN.ms(len(self.live) + sum(len(said.waiting) for said in self.queue if said.length_known))
         all_ms = SLIN.ms(len(self.live) + sum(len(said.waiting) for said in self.queue))
         flushed_ms = self.playout.flush()
@@ -207,7 +207,7 @@ class SourceTests(SynchronousTestCase):
         self.assertIsNone(self.playout.take())
 
     def test_part_taken(self) -> None:
-        """Whoever feeds a pipe hears of each part that was taken up, and may feed the next from there."""
+        """The feeder is called for each part that is taken, and may feed the next one then."""
         asked: list[float] = []
 
         def feed_more() -> None:

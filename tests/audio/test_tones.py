@@ -25,7 +25,7 @@ class ToneTests(SynchronousTestCase):
             self.assertGreater(heard.snr_db, 60)
 
     def test_length(self) -> None:
-        """It is as long as asked for, and may be nothing."""
+        """It has the requested length, which may be zero."""
         self.assertEqual(len(tone(440, 150, 8000)), 2400)
         self.assertEqual(len(tone(440, 150, 44100)), 6615 * 2)
         self.assertEqual(tone(440, 0, 8000), b"")

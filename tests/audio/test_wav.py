@@ -79,7 +79,7 @@ class ReaderTests(WavTestCase):
         self.assertEqual(b"".join(WavReader(self.path)), samples)
 
     def test_parts(self) -> None:
-        """The parts are as long as asked for, the last as long as is left, and then it is over."""
+        """The parts have the requested length; the last one is the rest."""
         self.write_sound(bytes(8000 * 2))
         reader = WavReader(self.path, part_ms=300)
         self.assertEqual([len(part) for part in reader], [4800, 4800, 4800, 1600])

@@ -63,7 +63,7 @@ class Phone(AsteriskProtocol):
 
 
 class FarSide(Resource):
-    """An assistant-api server by hand, which keeps what it is asked.
+    """A scripted assistant-api server that records its requests.
 
     :param register: answers a registration; None: the usual way.
     :param bot: what is at the end of its WebSockets.
@@ -182,7 +182,7 @@ class ChainTestCase(TestCase):
         return self.far
 
     def far_side(self, **words: Any) -> FarSide:
-        """One that does as it is told; its port is :attr:`far_port`."""
+        """A scripted server; its port is :attr:`far_port`."""
         self.side = FarSide(**words)
         site = Site(self.side)
         site.noisy = False
@@ -208,7 +208,7 @@ class ChainTestCase(TestCase):
         return Deferred.fromCoroutine(self._cut_all(site))
 
     def near_server(self, *rules: str, **words: Any) -> RapidaMedia:
-        """The near one; unless it is told otherwise, it carries all calls on to the far one."""
+        """The near server; by default it bridges all calls to the far one."""
         port = self.far_port if hasattr(self, "far_port") else self.far.https_port if hasattr(self, "far") else 1
         usual = {
             "upstream_url": f"https://{HOST}:{port}", "upstream_api_key": FAR_KEY,

@@ -23,7 +23,7 @@ KEY = "rpd-secret-0815"
 
 @implementer(IFarEndUser)
 class KeptUser:
-    """Writes down what it is told."""
+    """Records its events."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -69,7 +69,7 @@ class Peer(Protocol):
 
 
 class Peers(Factory):
-    """Makes what it is told to, and keeps it."""
+    """Makes the given protocols, and keeps them."""
 
     noisy = False
 
@@ -124,7 +124,7 @@ class FarEndTestCase(TestCase):
         await until(lambda: all(getattr(protocol, "lost", True) for protocol in getattr(factory, "made", [])))
 
     async def failure(self, connecting: Any) -> UpstreamFailed:
-        """What a connection that does not come up fails with; nobody is told anything besides."""
+        """The failure of a connection that does not come up; the user gets no event."""
         with self.assertRaises(UpstreamFailed) as caught:
             await connecting
         self.assertEqual(self.user.told, [])

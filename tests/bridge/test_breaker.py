@@ -40,14 +40,14 @@ class BreakerTests(SynchronousTestCase):
         )
 
     def fail_times(self, times: int) -> None:
-        """So many attempts fail."""
+        """Several attempts fail."""
         for _ in range(times):
             with self.assertRaises(UpstreamFailed) as caught, self.breaker.enter():
                 raise failure()
             self.assertEqual(caught.exception.word, "refused")
 
     def open_for(self, pause_s: float) -> None:
-        """It is open for exactly so long, and for nobody; then it is half open."""
+        """It is open for exactly this long, for every attempt; then it is half open."""
         self.clock.advance(pause_s - 0.01)
         self.assert_resting()
         self.assertEqual(self.breaker.state, "open")
@@ -103,7 +103,7 @@ class BreakerTests(SynchronousTestCase):
         self.assertEqual(self.breaker.state, "open")
 
     def test_one_probe(self) -> None:
-        """Half open, one attempt passes, and nobody else until it has told."""
+        """Half open, one attempt passes, and no other until it has ended."""
         self.fail_times(3)
         self.open_for(5.0)
         with self.breaker.enter() as probe:
@@ -256,7 +256,7 @@ class BreakerTests(SynchronousTestCase):
 
 
 class Machine(RuleBasedStateMachine):
-    """Any order of attempts, news and time, beside a plain model of what was told."""
+    """Any order of attempts, outcomes and time, against a plain model."""
 
     MOST = 3
 

@@ -27,7 +27,7 @@ LOST = UpstreamFailed("lost", "upstream far.example:443 was lost")
 
 @implementer(IFarEnd)
 class FakeFarEnd:
-    """Keeps what it is sent, and gives what it is told to."""
+    """Records what it is sent, and returns the given frames."""
 
     queued_ms = dropped_ms = 0.0
     shifted = 0
@@ -197,7 +197,7 @@ class EndTests(BridgeTestCase):
         self.assertEqual((fakes.channel.hangups, self.far_end.hangups), (1, 0))
 
     def test_not_taken(self) -> None:
-        """A call that is not taken there, with nobody to take over, is the dialplan's again; the record says why."""
+        """A call that the server refuses, without a fallback, returns to the dialplan; the record has the reason."""
         fakes = self.call()
         self.connecting.errback(LOST)
         fakes.turn()
@@ -215,7 +215,7 @@ class EndTests(BridgeTestCase):
 
 
 class FallbackTests(BridgeTestCase):
-    """Somebody takes over."""
+    """A fallback takes over."""
 
     def test_assistant(self) -> None:
         """Another assistant answers from then on; one line in the log, one in the record."""

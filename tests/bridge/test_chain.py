@@ -136,7 +136,7 @@ class ProgramTests(ChainTestCase):
     """A program that speaks chan_websocket, and is registered nowhere."""
 
     async def test_query(self) -> None:
-        """It is told the call in the query; audio goes both ways, a flush takes back what waits."""
+        """The program gets the call in the query; audio goes both ways, a flush discards the queue."""
         self.far_side()
         self.near_server(
             f"*=bridge:wss://{HOST}:{self.far_port}/v1/talk/asterisk/ctx/bot?token=a%20b", upstream_url="",
@@ -203,12 +203,12 @@ class BeforeTheCallTests(ChainTestCase):
             self.assertIn("0.3 s", await self.refused(504, register=register))
 
     async def test_unreachable(self) -> None:
-        """Nobody there: 502."""
+        """No server there: 502."""
         said = await self.refused(502, upstream_url=f"https://{HOST}:1", upstream_timeout_s=2.0)
         self.assertIn("can't be reached", said)
 
     async def test_certificate(self) -> None:
-        """A certificate that nobody vouches for: 502, and what can be done."""
+        """A certificate of an unknown authority: 502, with a remedy."""
         self.far_side()
         self.assertIn("TLS__CA_FILE", await self.refused(502, tls_ca_file=""))
         self.assertEqual(self.side.asked, [])
@@ -252,7 +252,7 @@ class BeforeTheCallTests(ChainTestCase):
         self.assertEqual((await self.register("2"))[0], 200)
 
     async def test_not_this_call(self) -> None:
-        """An assistant that is not there says nothing about the server: it is asked again each time."""
+        """An unknown assistant says nothing about the server: each call tries it again."""
         self.far_side(register=says(404))
         self.near_server()
         for _ in range(7):
@@ -333,7 +333,7 @@ class InTheCallTests(ChainTestCase):
         await self.fails(Thinking, "within", upstream_timeout_s=0.3)
 
     async def test_caller_gives_up(self) -> None:
-        """A caller who hangs up while the far one is being connected leaves nothing behind."""
+        """A caller who hangs up while the far end connects leaves nothing behind."""
 
         class Thinking(Bot):
             def onConnect(self, request: Any) -> Any:
@@ -349,7 +349,7 @@ class InTheCallTests(ChainTestCase):
         await until(lambda: self.side.bots.made[0].lost)
 
     async def test_transfer(self) -> None:
-        """The fallback may be an extension: the dialplan is told whom to dial."""
+        """The fallback may be an extension: the dialplan gets its dial string."""
 
         class Cutting(Bot):
             def onOpen(self) -> None:

@@ -49,7 +49,7 @@ class SocketsTests(FarEndTestCase):
         return far_end
 
     async def told(self) -> list[str]:
-        """What the user was told, once it was told anything."""
+        """The user's events, once there are any."""
         await until(lambda: self.user.told)
         return self.user.told
 
@@ -68,7 +68,7 @@ class SocketsTests(FarEndTestCase):
         self.assertEqual((far_end.dropped_ms, far_end.shifted, far_end.queued_ms), (0, 0, 0))
 
     async def test_hangup_of_the_server(self) -> None:
-        """A hangup frame: the user is told that it hung up, once, and the connection is closed."""
+        """A hangup frame: the user gets the hangup once, and the connection is closed."""
         await self.connect(Peers(Peer))
         self.peer.transport.write(framed(FRAME) + HANGUP_BYTES)
         self.assertEqual(await self.told(), ["hung up"])
@@ -117,7 +117,7 @@ class SocketsTests(FarEndTestCase):
         self.assertEqual(await self.told(), ["lost"])
 
     async def test_our_hangup(self) -> None:
-        """We hang up by closing, as Asterisk does, and are told nothing of it; audio goes nowhere after."""
+        """We hang up by closing, as Asterisk does, and get no event; audio after it is dropped."""
         far_end = await self.connect(Peers(Peer))
         far_end.hang_up()
         await until(lambda: self.peer.lost)
@@ -127,7 +127,7 @@ class SocketsTests(FarEndTestCase):
         self.assertEqual(self.user.told, [])
 
     async def test_hangup_on_both_sides(self) -> None:
-        """What was about to be told when we hung up is not told any more."""
+        """An event that was due when we hung up does not come."""
         far_end = await self.connect(Peers(Peer))
         far_end.hung_up()
         far_end.hang_up()
@@ -161,7 +161,7 @@ class SocketsTests(FarEndTestCase):
         self.assertEqual(failure.word, "unreachable")
 
     async def test_unknown_host(self) -> None:
-        """So is a name that nobody knows."""
+        """So is an unknown host name."""
         with self.assertRaises(Exception) as caught:
             await connect_audiosocket("nobody.invalid", 9092, CALL_ID, user=self.user, reactor=reactor, timeout_s=5)
         self.assertIn(getattr(caught.exception, "word", ""), ("unreachable", "timeout"))
@@ -172,7 +172,7 @@ class ConnectingTests(SynchronousTestCase):
     """Connections that never come up, on fake time."""
 
     def test_time_and_cancelling(self) -> None:
-        """A connection that takes too long is given up, and one that nobody wants any more, too."""
+        """A connection that takes too long fails, and a cancelled one ends."""
         stopped: list[int] = []
 
         class Endpoint:

@@ -114,7 +114,7 @@ class WebSocketFarEndTestCase(FarEndTestCase):
         return far_end
 
     async def told(self) -> list[str]:
-        """What the user was told, once it was told anything."""
+        """The user's events, once there are any."""
         await until(lambda: self.user.told, 8)
         return self.user.told
 
@@ -159,7 +159,7 @@ class UpTests(WebSocketFarEndTestCase):
         self.assertEqual((far_end.dropped_ms, far_end.shifted), (0, 0))
 
     async def test_flush(self) -> None:
-        """FLUSH_MEDIA drops what waits, and the user is told."""
+        """FLUSH_MEDIA drops the queued audio, and the user gets the event."""
         far_end = await self.connect()
         self.bot.play(FRAME * 10)
         self.bot.say("FLUSH_MEDIA")
@@ -169,7 +169,7 @@ class UpTests(WebSocketFarEndTestCase):
         self.assertEqual([far_end.take(), far_end.take()], [OTHER, None])
 
     async def test_hangup_command(self) -> None:
-        """HANGUP: the user is told once, also where it is the very first word."""
+        """HANGUP: the user gets the event once, also where it is the first message."""
         await self.connect()
         self.bot.say("HANGUP")
         self.assertEqual(await self.told(), ["hung up"])
@@ -227,7 +227,7 @@ class UpTests(WebSocketFarEndTestCase):
             self.user.told.clear()
 
     async def test_our_hangup(self) -> None:
-        """We hang up with a close, as Asterisk does, and nothing is told of it."""
+        """We hang up with a close, as Asterisk does, and get no event of it."""
         far_end = await self.connect()
         far_end.hang_up()
         await until(lambda: self.bot.lost)
@@ -303,11 +303,11 @@ class RefusedTests(WebSocketFarEndTestCase):
         return await self.failure(self.connecting(self.listen(Bots(make))))
 
     async def answered(self, greeting: bytes, timeout_s: float = 3.0) -> Any:
-        """What it fails with where a server answers so, whatever it is asked."""
+        """The failure for a server that gives this answer to every request."""
         return await self.failure(self.connecting(self.listen(Peers(lambda: Peer(greeting))), timeout_s))
 
     async def test_statuses(self) -> None:
-        """A status and its reason are told; 404 and 409 are about this call only."""
+        """The failure has the status and its reason; 404 and 409 concern this call only."""
         for status, of_call in ((401, False), (404, True), (409, True), (429, False), (500, False), (503, False)):
             bot = type("Denying", (Bot,), {"deny": (status, "because")})
             failure = await self.refused(bot)
@@ -350,7 +350,7 @@ class RefusedTests(WebSocketFarEndTestCase):
         await until(lambda: peers.made[0].lost)
 
     async def test_cancelled(self) -> None:
-        """A caller who hangs up meanwhile ends the connection; that is no failure."""
+        """A caller who hangs up meanwhile ends the connection without a failure."""
         peers = Peers(Peer)
         connecting = Deferred.fromCoroutine(self.connecting(self.listen(peers)))
         await until(lambda: peers.made and peers.made[0].received)

@@ -58,7 +58,7 @@ class Connection(Protocol):
         self._data = b""
 
     def connectionMade(self) -> None:
-        """Somebody came."""
+        """A client connected."""
         self.server.connections.append(self)
         self.server.greet(self)
 
@@ -98,7 +98,7 @@ class Server(Factory[Connection]):
         return [head.partition(b"\r\n")[0] for head in self.requests]
 
     async def stop(self) -> None:
-        """Let go of whoever is still there."""
+        """Close the remaining connections."""
         for connection in self.connections:
             if not connection.over.called:
                 connection.transport.abortConnection()
@@ -144,7 +144,7 @@ class Nowhere:
         factory.startedConnecting(self)
 
     def stopConnecting(self) -> None:  # noqa: N802
-        """Nobody waits for it any more."""
+        """The client gives up."""
         self._factory.doStop()
 
     def getDestination(self) -> IPv4Address:  # noqa: N802
@@ -238,7 +238,7 @@ class RegisteredTests(ClientCase):
         self.assertNotIn(b"secret", server.requests[0].partition(b"\r\n")[2])
 
     async def test_assistant(self) -> None:
-        """The assistant that is set is asked for, in the place of the one that was dialled."""
+        """The configured assistant is requested, in place of the dialled one."""
         server = Server(answer(CONTEXT_ID.encode()))
         await self.make(await self.listen(server), assistant_id="a/ü").register(call())
         self.assertIn(b"/call/a%2F%C3%BC?", server.lines[0])
@@ -324,7 +324,7 @@ class RefusedTests(ClientCase):
     """Servers that answer something else."""
 
     async def test_statuses(self) -> None:
-        """Each is told with its reason, and whether it is about this call alone. None is asked for again."""
+        """Each has its reason, and whether it concerns this call alone. None is retried."""
         said = {
             "400 Bad Request": (True, "the server rejects these parameters"),
             "401 Unauthorized": (False, "the server does not know this API key"),
@@ -410,14 +410,14 @@ class LostTests(ClientCase):
         return ports
 
     async def free_port(self) -> int:
-        """One that nobody listens on."""
+        """A port that no server listens on."""
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Server())
         number: int = port.getHost().port
         await port.stopListening()
         return number
 
     async def test_refused(self) -> None:
-        """Nobody there: tried twice, since nothing was sent."""
+        """No server there: tried twice, since nothing was sent."""
         number = await self.free_port()
         ports = self.count_connecting()
         self.where = f"127.0.0.1:{number}"
@@ -442,7 +442,7 @@ class LostTests(ClientCase):
         self.assertEqual((ports, len(server.requests)), ([], 1))
 
     async def test_no_such_host(self) -> None:
-        """A name that nobody knows: asked for twice."""
+        """An unknown host name: tried twice."""
         asked: list[str] = []
 
         class Resolver:
@@ -457,7 +457,7 @@ class LostTests(ClientCase):
         self.assertEqual(asked, ["nobody.example"] * 2)
 
     async def test_unknown_authority(self) -> None:
-        """A certificate by somebody else is not trusted, and nothing is sent; looking twice would not help."""
+        """A certificate of another authority is not trusted, and nothing is sent or retried."""
         for trusted in ("", str(self.authority().authority)):
             server = Server(answer(CONTEXT_ID.encode()))
             client = self.make(await self.listen(server, self.authority()), trusted)
@@ -483,7 +483,7 @@ class LostTests(ClientCase):
         await self.failed(client, "tls", "failed in its TLS handshake (wrong version number)")
 
     async def test_closes_at_once(self) -> None:
-        """A server that ends connections during the handshake was asked nothing: tried twice."""
+        """A server that closes during the TLS handshake got no request: tried twice."""
         server = Server()
         server.greet = lambda connection: connection.transport.loseConnection()
         client = self.make((await self.listen(server)).replace("http:", "https:"))
@@ -502,7 +502,7 @@ class LostTests(ClientCase):
         self.assertEqual(len(server.connections), 2)
 
     async def test_slow_head(self) -> None:
-        """Without an answer it is not asked again, and the connection ends."""
+        """Without an answer the request is not retried, and the connection closes."""
         for beginning in (b"", b"HTTP/1.1 200 OK\r\nContent-Le"):
             server = Server(beginning)
             begun = time.monotonic()
@@ -550,7 +550,7 @@ class LostTests(ClientCase):
             self.assertEqual((len(server.requests), len(server.connections)), (2, 1))
 
     async def test_cancelled(self) -> None:
-        """Whoever does not want it any more ends the request, whatever it waits for."""
+        """Cancelling ends the request at any step."""
         whole = answer(CONTEXT_ID.encode())
         for secure, said in ((True, b""), (False, b""), (False, whole[:-1])):
             server = Server(said)

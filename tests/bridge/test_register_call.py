@@ -30,7 +30,7 @@ KEY = "rpd-secret"
 
 
 class Server(Resource):
-    """Answers everything with one answer, and remembers what it was asked."""
+    """Gives one answer to every request, and records the requests."""
 
     isLeaf = True
 
@@ -145,7 +145,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_cancelled(self) -> None:
-        """Whoever does not want it any more gets no refusal."""
+        """Cancelling raises no refusal."""
         asking = self.register(Silent())
         asking.cancel()
         self.failureResultOf(asking, CancelledError)
@@ -193,7 +193,7 @@ class LoopbackTests(TestCase):
         return self.assertFailure(Deferred.fromCoroutine(registering), RegistrationRefused)
 
     async def test_registered(self) -> None:
-        """A call is registered as it was told."""
+        """The call is registered with its parameters."""
         context_id = await self.register(caller="+4930", called="100", variables={"name": "Jürgen & 😀"})
         kept = await self.store.get(context_id)
         self.assertEqual((kept.caller, kept.called, kept.variables), ("+4930", "100", {"name": "Jürgen & 😀"}))
@@ -208,7 +208,7 @@ class LoopbackTests(TestCase):
         self.assertEqual((error.status, error.reason), (400, "the parameter from is longer than 128 characters"))
 
     async def test_nobody_there(self) -> None:
-        """A port that nobody listens on is a refusal with status 0."""
+        """A port without a server is a refusal with status 0."""
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory.forProtocol(Protocol))
         number = port.getHost().port
         await port.stopListening()

@@ -29,11 +29,11 @@ UPSTREAM_ID = "11111111-2222-3333-4444-555555555555"
 HOSTED = {"upstream_url": "https://far.example/rapida/", "upstream_api_key": KEY}
 
 
-def route(argument: str = "", **words: Any) -> Route:
-    """The way that the words name."""
+def route(argument: str = "", **changes: Any) -> Route:
+    """The route of an argument."""
     reactor = Clock()
     client, _ = make_client(reactor)
-    settings = Settings(**words)
+    settings = Settings(**changes)
 
     def options(host: str) -> Any:
         return tls_options(host, settings.tls_ca_file)
@@ -77,7 +77,7 @@ class RouteTests(SynchronousTestCase):
     def test_audiosocket(self) -> None:
         """An AudioSocket server is registered at exactly if UPSTREAM__URL is set; its audio is slin."""
         for words, registers in ((HOSTED, True), ({}, False)):
-            found = route("audiosocket://bot.example.com:9092", **words)
+            found = route("audiosocket://bot.example.com:9092", **changes)
             self.assertIsInstance(found, AudioSocketRoute)
             self.assertEqual((found.name, found.registers), ("bot.example.com:9092", registers))
             self.assertEqual(found.format.encoding, "slin")
@@ -87,7 +87,7 @@ class RouteTests(SynchronousTestCase):
         """Where media goes: behind the path of UPSTREAM__URL, with the key; to a program with the call in the query."""
         urls: list[str] = []
 
-        async def connect(url: str, **words: Any) -> None:
+        async def connect(url: str, **changes: Any) -> None:
             urls.append(url)
 
         self.patch(routes, "connect_websocket", connect)
@@ -165,26 +165,26 @@ class RouteTests(SynchronousTestCase):
             text = self.refused(argument)
             self.assertTrue(text.startswith(f"bridge:{argument} is invalid: use 'bridge', bridge:wss://"), text)
 
-    def refused(self, argument: str = "", **words: Any) -> str:
-        """Why these words can't be used."""
-        return str(self.assertRaises(SettingsError, route, argument, **words))
+    def refused(self, argument: str = "", **changes: Any) -> str:
+        """The error for this argument."""
+        return str(self.assertRaises(SettingsError, route, argument, **changes))
 
 
 class FactoryTests(SynchronousTestCase):
-    """The rule's words, as the server's start reads them."""
+    """The rule's argument, as the server reads it at its start."""
 
-    def configure(self, argument: str = "", **words: Any) -> Any:
+    def configure(self, argument: str = "", **changes: Any) -> Any:
         """Read them."""
-        settings = Settings(**{**HOSTED, **words})
+        settings = Settings(**{**HOSTED, **changes})
         environment = make_environment(
             Clock(), Path(self.mktemp()), check_transfer=TransferRules(settings.transfer_allow).check,
             counters=Metrics(), pages={}, record=print, ca_file=settings.tls_ca_file,
         )  # fmt: skip
         return parse_assistant(f"bridge:{argument}", environment, {"bridge": settings})
 
-    def refused(self, argument: str = "", **words: Any) -> str:
+    def refused(self, argument: str = "", **changes: Any) -> str:
         """Why these settings can't be used."""
-        return str(self.assertRaises(SettingsError, self.configure, argument, **words))
+        return str(self.assertRaises(SettingsError, self.configure, argument, **changes))
 
     def test_health(self) -> None:
         """A bridge tells where it leads, and how that server is."""
@@ -214,7 +214,7 @@ class FactoryTests(SynchronousTestCase):
         """What a call needs of that file is read at the start: it may be replaced, or go, while calls are up."""
         given: list[Any] = []
 
-        async def connect(url: str, **words: Any) -> None:
+        async def connect(url: str, **changes: Any) -> None:
             given.append(words["tls_options"])
 
         self.patch(routes, "connect_websocket", connect)
@@ -227,7 +227,7 @@ class FactoryTests(SynchronousTestCase):
         self.assertEqual([options is not None for options in given], [True, True, False])
 
     def test_fallbacks(self) -> None:
-        """Another assistant, an extension that calls may be transferred to, and nobody, in two spellings."""
+        """Another assistant, an extension for transfers, and none, in two spellings."""
         for words, somebody in (("echo", True), ("next:PJSIP/200", True), ("next", False), ("", False)):
             made = self.configure("ws://127.0.0.1:9001/", upstream_fallback=words, transfer_allow=("PJSIP/2??",))
             fallback = made(make_context())._fallback

@@ -46,7 +46,7 @@ class CallTestCase(SynchronousTestCase):
         return CallOnFakes(self.assistant, **how)
 
     def assert_over(self, fakes: CallOnFakes, reason: EndReason) -> None:
-        """The end was told exactly once, with this reason, to everybody, and nothing is left behind."""
+        """Everyone concerned was notified of the end exactly once, with this reason, and nothing is left behind."""
         fakes.turn()
         fakes.turn()
         self.assertIs(fakes.call.ended, reason)

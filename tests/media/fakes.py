@@ -105,7 +105,7 @@ async def _listen_only(call: ICall) -> None:
 
 
 class FakeAssistant(Assistant):
-    """Writes down what it is told, and answers with whatever coroutine function it is given."""
+    """Records its events, and answers with the given coroutine function."""
 
     def __init__(self, answer: Callable[[ICall], Awaitable[None]] = _listen_only, rate_hz: int | None = None) -> None:
         self.rate_hz = rate_hz
@@ -164,7 +164,7 @@ class CallOnFakes:
             self.reactor.advance(FRAME_S / 20)
 
     def tick(self, frames: int = 1) -> list[bytes]:
-        """Let the time of so many frames go by; what was sent meanwhile."""
+        """Let several periods pass; returns the frames sent meanwhile."""
         before = len(self.channel.sent)
         self.reactor.pump([FRAME_S] * frames)
         return self.channel.sent[before:]
@@ -180,14 +180,14 @@ def make_context(context_id: str = "6b0e2a52-8f4c-4a53-9c3e-3d3b6d7c0f11", assis
 
 
 def counted(frames: int, first: int = 1, frame_bytes: int = 320) -> bytes:
-    """So many frames, each sample of the first being ``first``, of the second one more, and so on."""
+    """Several frames: each sample of the first is ``first``, of the second one more, and so on."""
     return b"".join(
         (number % 30000).to_bytes(2, "little") * (frame_bytes // 2) for number in range(first, first + frames)
     )
 
 
 def ramp(samples: int, first: int = 1) -> bytes:
-    """So many samples, each one more than the one before."""
+    """Several samples, each one more than the one before."""
     return array("h", [(first + number) % 30000 + 1 for number in range(samples)]).tobytes()
 
 

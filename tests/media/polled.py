@@ -49,7 +49,7 @@ class Line:
         return self._number
 
     def come(self, now_s: float) -> None:
-        """Packets that are due arrive; when nobody polls, the reactor hands them on at once."""
+        """Packets that are due arrive; without polling, the reactor delivers them at once."""
         while self._next_s + self._late_s <= now_s:
             came_s = self._next_s + self._late_s
             if not self.silent_from_s <= came_s < self.silent_until_s:
@@ -86,7 +86,7 @@ class Line:
 
 
 class EchoCall:
-    """Whoever is in the clock: says what comes, two halves of a frame with each tick, or silence."""
+    """A call in the clock: sends the caller's audio, two halves of a frame with each tick, or silence."""
 
     def __init__(self, line: Line, clock: Clock, talks: bool = False) -> None:
         self.reading = line

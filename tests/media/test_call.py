@@ -278,13 +278,13 @@ class HearingTests(CallTestCase):
         self.assertEqual(fakes.call.audio_in_s, 1.0)
 
     def test_deaf_assistant(self) -> None:
-        """An assistant that does not hear is not told, but the time counts."""
+        """An assistant without audio_received() gets no audio, but the time counts."""
         fakes = CallOnFakes(Assistant(), channel=FakeChannel(ULAW))
         fakes.call.audio_received(b"\x10" * 160)
         self.assertEqual(fakes.call.audio_in_s, 0.02)
 
     def test_after_the_end(self) -> None:
-        """What still comes after the end is not told to the assistant."""
+        """Audio after the end does not reach the assistant."""
         fakes = self.up()
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
         fakes.call.audio_received(counted(1))
@@ -369,7 +369,7 @@ class DigitsTests(CallTestCase):
         self.assertEqual(self.assistant.digits, list("1234*"))
 
     def test_end_of_the_call(self) -> None:
-        """The end of the call fails whoever collects, in a callback or later."""
+        """The end of the call fails a waiting collect(), in a callback or later."""
         fakes = self.up()
         waiting = fakes.call.digits(4)
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
@@ -378,7 +378,7 @@ class DigitsTests(CallTestCase):
         self.failureResultOf(fakes.call.digits(4), CallEnded)
 
     def test_hangup_from_a_collected_digit(self) -> None:
-        """An answer that hangs up on a digit, which is then told to the callback, ends the call once."""
+        """A collect() callback that hangs up, before digit_received() gets the digit, ends the call once."""
 
         async def answer(call: ICall) -> None:
             await call.digits(1)

@@ -19,7 +19,7 @@ from tests.media.fakes import CallOnFakes, counted
 
 
 class EndTests(CallTestCase):
-    """The end, from whichever side: told once, everybody who waits gets an answer, nothing is logged as an error."""
+    """The end from either side: notified once, waiting Deferreds fire, no error is logged."""
 
     def waiting_for_ever(self, ends: list[str]) -> Callable[[ICall], Awaitable[None]]:
         """An answer that waits, and tells what ended it."""
@@ -175,7 +175,7 @@ class EndTests(CallTestCase):
         self.assertEqual(fakes.channel.flushes, flushes)
 
     def test_an_answer_that_comes_too_late(self) -> None:
-        """An answer that wakes up between the end and its cancelling, and is told that it is late, has not failed."""
+        """An answer() that wakes up between the end and its cancellation, and gets CallEnded, has not failed."""
         for reason in (EndReason.CALLER_HANGUP, EndReason.CONNECTION_LOST):
             gate: Deferred[None] = Deferred()
 
@@ -253,7 +253,7 @@ class FailureTests(CallTestCase):
     """Assistants that raise: their call ends, with its contextId in the log, and no other."""
 
     def failing(self, *args: object) -> Any:
-        """Whatever is asked of it, it raises."""
+        """Every method raises."""
         raise ZeroDivisionError("on purpose")
 
     def test_answer_raises(self) -> None:
@@ -326,7 +326,7 @@ class FailureTests(CallTestCase):
         self.assert_failed(fakes, ZeroDivisionError)
 
     def test_call_ended_raises(self) -> None:
-        """A failure in call_ended() is logged with the contextId; the end is told on, with its own reason."""
+        """A failure in call_ended() is logged with the contextId; the end goes on, with its own reason."""
         fakes = self.up()
         self.assistant.on_ended = self.failing
         over = fakes.call.hang_up()

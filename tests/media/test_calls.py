@@ -36,7 +36,7 @@ class CallsTests(SynchronousTestCase):
         self.assertEqual((len(self.calls), self.calls.total), (1, 2))
 
     def test_removing_while_walking(self) -> None:
-        """Calls may end while somebody walks through them."""
+        """Calls may end during an iteration."""
         for name in "ab":
             self.calls.add(make_call(name))
         for call in self.calls:
@@ -58,7 +58,7 @@ class CallsTests(SynchronousTestCase):
         self.successResultOf(self.calls.when_empty())
 
     def test_when_empty(self) -> None:
-        """Everybody who waits hears it when the last call is gone, and only then."""
+        """All waiting Deferreds fire when the last call has ended, and only then."""
         first, second = make_call("a"), make_call("b")
         self.calls.add(first)
         self.calls.add(second)
@@ -72,7 +72,7 @@ class CallsTests(SynchronousTestCase):
             self.successResultOf(empty)
 
     def test_no_longer_waiting(self) -> None:
-        """Who cancels the wait hears nothing; the others do."""
+        """A cancelled wait does not fire; the others do."""
         call = make_call("a")
         self.calls.add(call)
         cancelled, kept = self.calls.when_empty(), self.calls.when_empty()
@@ -82,7 +82,7 @@ class CallsTests(SynchronousTestCase):
         self.successResultOf(kept)
 
     def test_waiting_again(self) -> None:
-        """Who hears that all are gone may wait anew, for calls that came meanwhile."""
+        """A callback may wait again, for calls that came meanwhile."""
         first, second = make_call("a"), make_call("b")
         self.calls.add(first)
         self.calls.when_empty().addCallback(lambda _: self.calls.add(second))

@@ -17,7 +17,7 @@ JUST_AFTER_S = PERIOD_S / 100
 
 
 class Member:
-    """Somebody in the clock: keeps when it was ticked."""
+    """A member of the clock that records its ticks."""
 
     def __init__(self, reactor: Clock, on_tick: Callable[[], None] = lambda: None) -> None:
         self.ticks: list[float] = []
@@ -45,7 +45,7 @@ class ClockTestCase(SynchronousTestCase):
         return member
 
     def periods(self, count: int) -> None:
-        """Let so many periods go by, the process being awake all the time."""
+        """Let several periods pass without a stall."""
         self.reactor.pump([PERIOD_S / SLOTS] * SLOTS * count)
 
 
@@ -63,7 +63,7 @@ class DeadlineTests(ClockTestCase):
         self.assertEqual(len(member.ticks), 10)
 
     def test_first_tick_within_a_period(self) -> None:
-        """Whoever joins, whenever, is ticked for the first time within one period, at its slot's own deadline."""
+        """A new member's first tick comes within one period, at its slot's deadline."""
         self.join()
         self.reactor.advance(1.0 + JUST_AFTER_S)
         for _ in range(50):
@@ -199,14 +199,14 @@ class MembershipTests(ClockTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_leaving_in_the_own_tick(self) -> None:
-        """Who leaves in its own tick is not ticked again, not even to make up for a late tick."""
+        """A member that leaves in its own tick gets no further tick, not even to catch up."""
         member = self.join(lambda: self.clock.remove(member))
         self.reactor.advance(3 * PERIOD_S + JUST_AFTER_S)
         self.assertEqual(len(member.ticks), 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_leaving_in_anothers_tick(self) -> None:
-        """Who is taken out by another in the same tick is not ticked any more; the rest are."""
+        """A member that another one removes in the same tick gets no further tick; the rest do."""
         first = self.join(lambda: self.clock.remove(second))
         others = [self.join() for _ in range(SLOTS - 1)]
         second = self.join()
@@ -216,7 +216,7 @@ class MembershipTests(ClockTestCase):
         self.assertTrue(all(member.ticks for member in (*others, *last)))
 
     def test_joining_in_a_tick(self) -> None:
-        """Who joins in another's tick is ticked from the next period on."""
+        """A member that joins in another's tick is ticked from the next period on."""
         joined: list[Member] = []
 
         def on_tick() -> None:

@@ -57,7 +57,7 @@ class DigitsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(collected), "*#A")
 
     def test_timeout(self) -> None:
-        """When the time is over, what came until then is the result, and nobody waits any more."""
+        """At the timeout, the digits so far are the result, and the wait is over."""
         collected = self.collect(4, timeout_s=5.0)
         self.press("12")
         self.reactor.advance(4.9)
@@ -68,7 +68,7 @@ class DigitsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.collect(1)), "3")
 
     def test_pressed_before(self) -> None:
-        """Digits that came before they were asked for count first."""
+        """Digits from before collect() count first."""
         self.press("12")
         collected = self.collect(3)
         self.assertNoResult(collected)
@@ -82,13 +82,13 @@ class DigitsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.collect(1)), "3")
 
     def test_uncollected_digits_are_bounded(self) -> None:
-        """Of digits that nobody collects the newest are kept."""
+        """Of digits that are not collected, the newest are kept."""
         self.press("0" * KEPT + "123")
         self.assertEqual(self.successResultOf(self.collect(KEPT))[-3:], "123")
         self.assertNoResult(self.collect(1))
 
     def test_asking_again_from_the_callback(self) -> None:
-        """Who got digits may ask for more at once."""
+        """A callback may collect again at once."""
         results: list[str] = []
 
         async def menu() -> None:
@@ -111,20 +111,20 @@ class DigitsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(again), "9")
 
     def test_two_at_once(self) -> None:
-        """Only one may wait at a time; the one who does is not disturbed."""
+        """Only one collect() may wait at a time; a second one does not disturb it."""
         collected = self.collect(1)
         self.assertRaises(RuntimeError, self.collect, 1)
         self.press("5")
         self.assertEqual(self.successResultOf(collected), "5")
 
     def test_none_wanted(self) -> None:
-        """Asking for no digits is a mistake, told at once, and it does not count as waiting."""
+        """A count of zero is an error at once, and does not count as waiting."""
         self.assertRaises(ValueError, self.collect, 0)
         self.press("1")
         self.assertEqual(self.successResultOf(self.collect(1)), "1")
 
     def test_end_of_the_call(self) -> None:
-        """The end of the call fails whoever waits, and whoever comes later, with the same error."""
+        """The end of the call fails a waiting collect() and later ones with the same error."""
         collected = self.collect(4)
         self.press("12")
         self.digits.close(CallEnded("it is over"))

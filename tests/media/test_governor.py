@@ -12,7 +12,7 @@ from tests.media.fakes import KeptLog
 
 
 class Member:
-    """Somebody in the clock."""
+    """A member of the clock."""
 
     def tick(self) -> None:
         """Nothing."""
@@ -34,7 +34,7 @@ class GovernorTests(SynchronousTestCase):
         self.governor.start()
 
     def seconds(self, count: int, load: float) -> None:
-        """So many seconds with this load."""
+        """Several seconds with this load."""
         for _ in range(count):
             self.cpu_s += load
             self.reactor.pump([0.02] * 50)

@@ -36,7 +36,7 @@ class HandOverTests(SynchronousTestCase):
             self.cancelled.append("first")
 
     def test_next_hears_and_says(self) -> None:
-        """The next one hears, is told the digits and answers; the former hears nothing more, and its answer ends."""
+        """The next assistant gets audio and digits and answers; the former gets nothing more, and its answer() ends."""
         first, second = FakeAssistant(self.waits), FakeAssistant()
         fakes = CallOnFakes(first)
         fakes.call.audio_received(FRAME)
@@ -97,7 +97,7 @@ class HandOverTests(SynchronousTestCase):
         self.assertEqual({len(samples) for samples in said}, {320})
 
     def test_what_was_said_is_still_heard(self) -> None:
-        """The former one's last words are not cut."""
+        """Audio that the former one queued is played to its end."""
         fakes = CallOnFakes()
         spoken = fakes.call.play(FRAME * 2)
         fakes.call.hand_over(FakeAssistant())
@@ -113,7 +113,7 @@ class HandOverTests(SynchronousTestCase):
         self.assertEqual(fakes.tick(), [SILENCE])
 
     def test_too_late(self) -> None:
-        """A call that is over is handed over to nobody."""
+        """A call that has ended cannot be handed over."""
         fakes = CallOnFakes()
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
         self.assertRaises(CallEnded, fakes.call.hand_over, FakeAssistant())
@@ -123,7 +123,7 @@ class FetchTests(SynchronousTestCase):
     """Audio that is fetched when it is due."""
 
     def test_once_each_tick(self) -> None:
-        """It is asked for one frame with each tick, and silence is sent where it has none."""
+        """The source is called once per tick; without a frame, silence is sent."""
         due = [FRAME, None, OTHER, None]
         fakes = CallOnFakes()
         fakes.call.fetch(lambda: due.pop(0))

@@ -72,7 +72,7 @@ class IdleWatchTests(SynchronousTestCase):
         self.assertGreater(len(self.calls[1].ends), 0)
 
     def test_never(self) -> None:
-        """With 0 nobody is."""
+        """With 0 no call ends."""
         watch = self.watch(0)
         self.pass_time(watch, 100_000)
         self.assertEqual((self.calls[1].ends, self.ended), ([], 0))

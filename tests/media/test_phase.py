@@ -24,7 +24,7 @@ class PhaseTests(SynchronousTestCase):
         self.fail("it listens for ever")
 
     def test_steps(self) -> None:
-        """Who only hears moves back to the slot in which they come; not if it sits there, nor for one slot."""
+        """A call that does not echo moves back to the slot of its packets; not if it is there, nor for one slot."""
         for slot in range(5):
             for came in range(5):
                 steps = (slot - came) % 5

@@ -79,7 +79,7 @@ class PhaseTests(PollingTestCase):
         self.assertEqual(slow.silences, silences)
 
     def test_pause(self) -> None:
-        """A caller who is silent for a second, and comes back at another time in the period, is said in time again."""
+        """A caller silent for a second, whose packets then arrive at another time, is soon read in time again."""
         room = Room()
         call = room.call(phase_s=0.1)
         room.run(8)
@@ -121,7 +121,7 @@ class PhaseTests(PollingTestCase):
                 self.assertGreater(tick_s, call.ticks_s[at], "three frames at once")
 
     def test_deadlines_of_who_talks(self) -> None:
-        """Who has something of its own to say leaves on time, come what may from the other side: never later."""
+        """Speech leaves on time, whatever arrives from the caller."""
         room = Room()
         call = room.call(phase_s=0.1, talks=True, jitter_s=0.015)
         room.run(10)
@@ -163,7 +163,7 @@ class ChangeoverTests(PollingTestCase):
             self.assertFalse(call.reading.polled)
 
     def test_leaving(self) -> None:
-        """Who leaves the clock is read by the reactor again, at once."""
+        """The reactor reads a call again at once when it leaves the clock."""
         room = Room()
         call = room.call(phase_s=0.003)
         room.run(0.5)

@@ -35,7 +35,7 @@ class SpeechTestCase(SynchronousTestCase):
         return self.speech.play(audio, rate_hz)
 
     def hear(self, frames: int) -> list[bytes | None]:
-        """Let so many frames be heard."""
+        """Let several frames be played."""
         heard = []
         for _ in range(frames):
             heard.append(self.playout.take())
@@ -190,7 +190,7 @@ class FlushTests(SpeechTestCase):
         self.assertEqual(self.speech.flush(), 0.0)
 
     def test_said_in_answer_to_a_flush(self) -> None:
-        """What is said when a flush is told is not flushed with the rest."""
+        """Audio that is played from a flushed Deferred's callback is not flushed with the rest."""
         again: list[Deferred[PlayOutcome]] = []
         self.play(counted(5)).addCallback(lambda _: again.append(self.play(counted(1, first=99))))
         self.play(counted(5))
@@ -199,7 +199,7 @@ class FlushTests(SpeechTestCase):
         self.assertIs(self.successResultOf(again[0]), PlayOutcome.PLAYED)
 
     def test_flush_in_answer_to_a_flush(self) -> None:
-        """A flush while a flush is told changes nothing for those that it is told to."""
+        """A flush from a flushed Deferred's callback changes nothing for the other Deferreds."""
         told: list[PlayOutcome] = []
         self.play(counted(5)).addCallback(lambda _: self.speech.flush())
         self.play(counted(5)).addCallback(told.append)
@@ -351,7 +351,7 @@ class StreamTests(SpeechTestCase):
         self.assertEqual(self.failures, [])
 
     def test_a_stream_that_raises(self) -> None:
-        """A stream that raises is told once, with its own exception."""
+        """A stream that raises is reported once, with its own exception."""
 
         async def parts() -> AsyncIterator[bytes]:
             yield counted(1)

@@ -126,7 +126,7 @@ class DoorTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), max_size=200))
     def test_books_balance(self, moves: list[tuple[bool, int]]) -> None:
-        """Whoever comes and goes in whatever order: the limits hold, and when all are gone nothing is left."""
+        """In any order of connects and closes the limits hold, and at the end nothing is left."""
         limiter = self.limiter(connections=6, per_address=2)
         inside: list[int] = []
         for comes, number in moves:

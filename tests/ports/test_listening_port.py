@@ -22,7 +22,7 @@ from rapida_twisted.ports.listening_port import ListeningPort
 
 
 class Greeter(Protocol):
-    """Says a word to whoever connects, and closes."""
+    """Sends a greeting and closes."""
 
     def connectionMade(self) -> None:
         self.transport.write(b"hello")  # type: ignore[union-attr]

@@ -69,5 +69,5 @@ class CallTestCase(ServerTestCase):
         self.feed(IDENTIFY)
 
     def connect(self, transport: StringTransport | None = None) -> None:
-        """With a transport that keeps open until told that it is gone."""
+        """With a transport that stays open until the test closes it."""
         super().connect(transport or StringTransport(peerAddress=PEER))

@@ -95,7 +95,7 @@ class MediaTestCase(SynchronousTestCase):
         self.text(encode_event(event, form))
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """What was sent since it was asked last, as opcodes and payloads."""
+        """The frames sent since the last call, as opcodes and payloads."""
         return unframed(self.transport.taken())
 
     def commands(self, form: ControlForm = ControlForm.PLAIN) -> list[Command]:

@@ -93,7 +93,7 @@ class FakeReception:
         return self.answer(context.claimed(transport=transport, peer=peer, now=1.0))
 
     def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
-        """Start a call that writes down what it is told."""
+        """Start a call that records its events."""
         self.on_start(channel)
         self.sinks.append(self._make_sink(context, channel))
         return self.sinks[-1]

@@ -29,7 +29,7 @@ class HearingTests(CallTestCase):
         self.assertEqual(self.reception.sink.events, [b"ab" * 160, "#", b"cd" * 240])
 
     def test_another_rate(self) -> None:
-        """A peer that speaks slin16 is answered in slin16; the call is told before it hears any."""
+        """A peer that sends slin16 gets slin16; the call is notified before it gets any audio."""
         self.feed(raw_frame(0x12, b"ab" * 320), raw_frame(0x12, b"cd" * 320))
         self.assertEqual(self.reception.sink.events, [16_000, b"ab" * 320, b"cd" * 320])
         self.assertEqual(self.protocol.format, AudioFormat("slin", 16_000))
@@ -83,17 +83,17 @@ class HearingTests(CallTestCase):
 
 
 class EndTests(CallTestCase):
-    """Who ends the call, and how the connection closes."""
+    """Either side ends the call, and the connection closes."""
 
     def test_caller_hangs_up(self) -> None:
-        """Asterisk closes when the caller hangs up: no error, told once."""
+        """Asterisk closes when the caller hangs up: no error, reported once."""
         self.lose()
         self.assertEqual(self.reception.sink.ended, [(EndReason.CALLER_HANGUP, "")])
         self.assertEqual(warnings_of(self.log), [])
         self.assert_nothing_scheduled()
 
     def test_connection_breaks(self) -> None:
-        """A connection that breaks is told as such, with the words of the system."""
+        """A broken connection is reported as such, with the system's error text."""
         self.lose(OSError("no route"))
         self.assertEqual(self.reception.sink.ended, [(EndReason.CONNECTION_LOST, "no route")])
 
@@ -148,7 +148,7 @@ class EndTests(CallTestCase):
         self.assertTrue(self.transport.disconnected)
 
     def test_nothing_after_the_hangup(self) -> None:
-        """Behind the hangup frame no audio is sent, whoever tries."""
+        """No audio is sent after the hangup frame."""
         self.protocol.hang_up()
         self.protocol.send_audio(bytes(320))
         self.assertEqual(self.transport.value(), HANGUP)

@@ -23,7 +23,7 @@ from tests.support.strategies import raw_frame
 
 
 class Phone(AsteriskProtocol):
-    """A client that writes down what it is told."""
+    """A client that records its events."""
 
     def __init__(self, call: UUID = CALL) -> None:
         super().__init__(call)
@@ -93,13 +93,13 @@ class AsteriskProtocolTests(SynchronousTestCase):
         self.assertEqual(self.phone.events, ["started", ("ended", "")])
 
     def test_connection_breaks(self) -> None:
-        """A broken connection is a problem, in the words of the system."""
+        """A broken connection is a problem, with the system's error text."""
         self.phone.connectionLost(Failure(ConnectionLost("reset")))
         ((_, problem),) = self.phone.events[1:]
         self.assertIn("reset", problem)
 
     def test_server_breaks_the_protocol(self) -> None:
-        """What would make Asterisk hang up ends the call with the codec's words."""
+        """A frame at which Asterisk would hang up ends the call with the codec's error text."""
         self.phone.dataReceived(raw_frame(0x10, b"ab") + raw_frame(0x03, b"1"))
         self.assertTrue(self.transport.disconnected)
         message = "a server sent a frame of kind 0x03; Asterisk hangs up on it"
@@ -170,7 +170,7 @@ class BothTests(SynchronousTestCase):
         self.assertEqual(self.reception.sink.events[-1], "7")
 
     def test_server_hangs_up(self) -> None:
-        """The phone closes upon the hangup frame, so nobody has to be cut off."""
+        """The phone closes after the hangup frame, so no connection is aborted."""
         self.reception.sink.channel.hang_up()
         self.pump.flush()
         self.assertEqual(self.phone.events, ["started", "hangup", ("ended", "")])

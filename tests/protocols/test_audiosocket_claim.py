@@ -166,7 +166,7 @@ class ClaimTests(ServerTestCase):
         return sink
 
     def assert_refused(self, error: Exception, *words: str) -> None:
-        """The connection gets a hangup frame, one log line with these words, and is closed within its time."""
+        """The connection gets a hangup frame, one log line with this text, and is closed within its time."""
         self.refuse(error)
         self.assertEqual((self.transport.value(), self.transport.connected), (HANGUP, True))
         self.assertEqual(self.transport.producerState, "producing")
@@ -222,7 +222,7 @@ class ClaimTests(ServerTestCase):
         self.assertFalse(self.transport.disconnected)
 
     def test_claim_breaks(self) -> None:
-        """An error nobody foresaw: its traceback is logged, and the caller gets the hangup frame all the same."""
+        """An unexpected error: its traceback is logged, and the caller still gets the hangup frame."""
         self.feed(IDENTIFY)
         self.refuse(ZeroDivisionError("oops"))
         self.assertEqual(self.transport.value(), HANGUP)
@@ -276,7 +276,7 @@ class ClaimTests(ServerTestCase):
         self.assert_abandoned(EndReason.CALLER_HANGUP, "the connection closed while the call was claimed")
 
     def test_connection_breaks_meanwhile(self) -> None:
-        """A connection that breaks meanwhile is told apart from a caller who hung up."""
+        """A connection that breaks meanwhile differs from a caller who hung up."""
         self.feed(IDENTIFY)
         self.lose(OSError("no route"))
         self.assert_abandoned(EndReason.CONNECTION_LOST, "no route")

@@ -55,7 +55,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 class Phone(AsteriskProtocol):
-    """A client that writes down what it is told."""
+    """A client that records its events."""
 
     def __init__(self, preface: bytes = b"") -> None:
         super().__init__(uuid4())
@@ -159,7 +159,7 @@ class TlsEndpoint(Endpoint):
 
 
 class ProxyEndpoint(Endpoint):
-    """Behind a proxy that tells who the peer is."""
+    """Behind a proxy that sends the peer's address."""
 
     preface = PROXY_LINE
     most_queued_bytes = BUFFERED_BYTES
@@ -252,7 +252,7 @@ class BothRolesMixin:
         self.assertEqual((sink.ended, warnings_of(self.log)), ([], []))
 
     async def test_phone_hangs_up(self: Any) -> None:
-        """The phone's close is a caller who hung up; the next call comes through."""
+        """The phone's close is a caller's hangup; the next call comes through."""
         await self.listen()
         phone, sink = await self.call()
         phone.send_audio(FRAME)
@@ -419,7 +419,7 @@ class TcpTests(BothRolesMixin, SocketsTestCase):
         await until(lambda: sink.ended)
 
     async def test_nobody_there(self) -> None:
-        """Where nobody listens, connecting fails and no call is said to have ended."""
+        """Where no server listens, connecting fails, and no call is reported as ended."""
         await self.listen()
         await self.port.stopListening()
         phone = Phone()
@@ -457,7 +457,7 @@ class ProxyTests(BothRolesMixin, SocketsTestCase):
     endpoint_class = ProxyEndpoint
 
     async def test_peer(self) -> None:
-        """The peer is who the proxy says; the socket is tuned as a bare one."""
+        """The peer is the one in the PROXY header; the socket is tuned like a bare one."""
         await self.listen()
         _, sink = await self.call()
         self.assertEqual(sink.channel.peer, "198.51.100.7:40312")

@@ -155,7 +155,7 @@ class EndTests(MediaTestCase):
     """How calls end."""
 
     def assert_ended(self, sink: FakeSink, reason: EndReason, detail: str | None = None) -> None:
-        """The connection is gone, the call was told once why, and nothing is left behind."""
+        """The connection is closed, the call got the reason once, and nothing is left behind."""
         self.assertTrue(self.transport.settle())
         self.assertEqual([end for end, _ in sink.ended], [reason])
         if detail is not None:
@@ -273,7 +273,7 @@ class EndTests(MediaTestCase):
         self.assertEqual(len(sink.heard), MAX_MESSAGE_BYTES)
 
     def test_dead_peer(self) -> None:
-        """A peer that is silent is asked after 10 s, and given up within 20 s."""
+        """A silent peer gets a ping after 10 s, and is disconnected within 20 s."""
         sink = self.start()
         self.clock.advance(PING_S)
         ((opcode, _),) = self.frames()
@@ -317,7 +317,7 @@ class BackPressureTests(MediaTestCase):
     """A peer that does not read."""
 
     def test_paused(self) -> None:
-        """The call is told to pause, and to go on; audio meanwhile is dropped and counted, commands are not lost."""
+        """The call pauses and resumes; audio meanwhile is dropped and counted, commands are not lost."""
         sink = self.start()
         self.transport.producer.pauseProducing()
         self.protocol.send_audio(b"a" * 160)
@@ -388,7 +388,7 @@ class BackPressureTests(MediaTestCase):
         self.assert_nothing_scheduled()
 
     def test_pings_unread(self) -> None:
-        """Whoever sends pings and does not read the answers is cut off before they fill the memory."""
+        """A peer that sends pings and reads no pongs is disconnected before they fill the memory."""
         sink = self.start()
         self.transport.producer.pauseProducing()
         for _ in range(1000):
@@ -401,7 +401,7 @@ class BackPressureTests(MediaTestCase):
         self.assertEqual([end for end, _ in sink.ended], [EndReason.CONNECTION_LOST])
 
     def test_pings_read_late(self) -> None:
-        """Whoever reads the answers late, but reads them, is kept, however many they are in all."""
+        """A peer that reads the pongs late stays connected, however many there are."""
         sink = self.start()
         for send in (lambda: self.protocol.send_audio(b"a" * 160), self.protocol.flush) * 3:
             self.transport.producer.pauseProducing()

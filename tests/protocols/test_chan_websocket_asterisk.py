@@ -108,7 +108,7 @@ class BothSidesTests(BothSidesTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_caller_hangs_up(self) -> None:
-        """Asterisk's hang-up is told to the application as the caller's."""
+        """The application sees Asterisk's hangup as the caller's."""
         for asterisk in self.pairs():
             sink = self.join(asterisk).sink
             asterisk.hang_up()
@@ -177,7 +177,7 @@ class AsteriskTests(BothSidesTestCase):
             self.assertEqual(asterisk.told, ["started"])
 
     def test_commands(self) -> None:
-        """Each command is told, and has its effect."""
+        """Each command is reported, and has its effect."""
         asterisk = self.open()
         self.send(asterisk, "ANSWER")
         self.send(asterisk, "GET_STATUS")
@@ -185,7 +185,7 @@ class AsteriskTests(BothSidesTestCase):
         self.assertEqual(asterisk.events, [Status(channel_id="7.1", queue_length=0)])
 
     def test_unknown_commands(self) -> None:
-        """An unknown command is told and not answered; one of over 128 bytes is not even looked at."""
+        """An unknown command is reported without an answer; one of over 128 bytes is ignored."""
         asterisk = self.open()
         self.send(asterisk, "DANCE")
         self.send(asterisk, "GET_STATUS" + " " * 119)
@@ -193,7 +193,7 @@ class AsteriskTests(BothSidesTestCase):
         self.assertEqual(asterisk.told, [UnknownCommand("DANCE"), GetStatus()])
 
     def test_bad_json(self) -> None:
-        """What is no JSON is answered with Asterisk's own words, and the call goes on."""
+        """Text that is no JSON gets Asterisk's own error text, and the call goes on."""
         asterisk = self.open(ControlForm.JSON)
         self.send(asterisk, "GET_STATUS")
         self.assertEqual(asterisk.events, [ErrorEvent(channel_id="7.1", error_text="Unable to parse JSON command")])
@@ -236,7 +236,7 @@ class AsteriskTests(BothSidesTestCase):
         self.assertEqual((asterisk.told, self.clock.getDelayedCalls()), ([], []))
 
     def test_lost(self) -> None:
-        """A connection that is lost is a problem, told once."""
+        """A lost connection is a problem, reported once."""
         asterisk = self.open()
         self.joined.client_transport.lose(ConnectionLost())
         (problem,) = asterisk.problems

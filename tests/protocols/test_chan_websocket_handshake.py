@@ -127,7 +127,7 @@ class HandshakeTests(MediaTestCase):
             self.assert_refused(status, str(error))
 
     def test_claim_that_breaks(self) -> None:
-        """An error that nobody expected is logged with its traceback, and tells the peer nothing of itself."""
+        """An unexpected error is logged with its traceback; the peer gets no detail of it."""
         self.reception.answer = lambda context: fail(ZeroDivisionError("secret"))
         self.ask()
         self.assert_refused(500, "the call could not be claimed")
@@ -292,7 +292,7 @@ class StartTests(MediaTestCase):
             self.assert_nothing_scheduled()
 
     def test_audio_before(self) -> None:
-        """Audio before MEDIA_START is nobody's, and is let go."""
+        """Audio before MEDIA_START is dropped."""
         self.ask()
         self.feed(BINARY, b"ab")
         self.protocol.send_audio(b"cd")

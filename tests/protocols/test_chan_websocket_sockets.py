@@ -196,7 +196,7 @@ class ServerTests(SocketsTestCase):
         self.assertEqual([sink.ended for _, sink in calls], [[(EndReason.CALLER_HANGUP, "")]] * 10)
 
     async def test_cut_off(self) -> None:
-        """A connection that breaks is told to both ends."""
+        """Both ends get notice of a broken connection."""
         client = await self.listen(self.media_factory())
         asterisk = KeptClient()
         sink = await self.dial(client, asterisk)

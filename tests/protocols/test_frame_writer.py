@@ -70,7 +70,7 @@ class BufferedTests(SynchronousTestCase):
 
 
 class HandReactor:
-    """A reactor that only notes who waits to write; the test does its work."""
+    """A reactor that only records which transports wait to write; the test does its work."""
 
     def __init__(self) -> None:
         self.writers: set[Any] = set()
@@ -87,7 +87,7 @@ class HandReactor:
         """Nothing is read here."""
 
     def write(self) -> None:
-        """One turn for those who wait to write."""
+        """One reactor turn for the transports that wait to write."""
         for writer in tuple(self.writers):
             if writer.doWrite() is not None:
                 self.writers.discard(writer)

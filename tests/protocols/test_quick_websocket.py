@@ -411,7 +411,7 @@ class SendingTests(QuickTestCase):
         self.assertEqual(reader.heard, [("binary", payload)])
 
     def test_not_open(self) -> None:
-        """Before the handshake and after the close nothing is sent, and the sender is told."""
+        """Before the handshake and after the close nothing is sent, and sending returns False."""
         for protocol_class in (QuickServer, QuickClient):
             protocol = protocol_class()
             transport = MemoryTransport()

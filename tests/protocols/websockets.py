@@ -80,7 +80,7 @@ class MemoryTransport(StringTransport):
         self.protocol.connectionLost(Failure(error))
 
     def taken(self) -> bytes:
-        """What was written since it was asked last."""
+        """The bytes written since the last call."""
         data = self.value()
         self.clear()
         return data
@@ -195,7 +195,7 @@ class EchoSink(PausedSink):
 
 
 class KeptChannel(AsteriskChannel):
-    """Asterisk's side, which writes down what it is told."""
+    """Asterisk's side, recording its events."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)

@@ -121,7 +121,7 @@ class RefusalTests(SynchronousTestCase):
     """What can't be: each with the sentence that says what came and what was expected."""
 
     def assert_refused(self, codec: Codec, data: bytes, message: str, before: int = 0) -> None:
-        """The last of the bytes, and not one before it, has the codec refuse, after so many frames."""
+        """The codec rejects at the last byte and not before, after the given number of frames."""
         frames, error, at = read(codec, *in_single_bytes(data))
         self.assertEqual((len(frames), error, at), (before, message, len(data) - 1))
 

@@ -41,12 +41,12 @@ CHANNEL_ID = "1.4"
 
 
 def frame(number: int) -> bytes:
-    """A frame that can be told from others."""
+    """A frame that differs from the others."""
     return number.to_bytes(SIZE, "big")
 
 
 def frames(count: int, first: int = 0) -> bytes:
-    """So many frames in one message."""
+    """A message of several frames."""
     return b"".join(map(frame, range(first, first + count)))
 
 
@@ -67,11 +67,11 @@ class QueueTestCase(SynchronousTestCase):
             self.queue.command(command)
 
     def take(self, count: int = 1) -> list[bytes | None]:
-        """So many packet times."""
+        """Several periods of 20 ms."""
         return [self.queue.take() for _ in range(count)]
 
     def news(self) -> list[Event]:
-        """What was said since it was asked last."""
+        """The events since the last call."""
         said = self.said[:]
         self.said.clear()
         return said
@@ -228,7 +228,7 @@ class BufferingTests(QueueTestCase):
 
 
 class MarkTests(QueueTestCase):
-    """Marks and what the application is told of the queue."""
+    """Marks, and the events about the queue."""
 
     def test_order(self) -> None:
         """Marks are said in their places, before the frame after them, and take no packet time."""
@@ -322,7 +322,7 @@ class FlushTests(QueueTestCase):
         self.assertEqual(self.news(), [MediaXon(channel_id=CHANNEL_ID)])
 
     def test_what_stays(self) -> None:
-        """A pause stays a pause, and a report that was asked for is still due."""
+        """A pause stays a pause, and a requested report is still due."""
         self.queue.audio(frames(1))
         self.do(ReportQueueDrained(), PauseMedia(), FlushMedia())
         self.assertTrue(self.status.media_paused)
@@ -445,7 +445,7 @@ class Against(RuleBasedStateMachine):
 
     @rule(count=st.sampled_from((1, 1, 1, 2, 101, 500)))
     def tick(self, count: int) -> None:
-        """webchan_read() and dequeue_frame(), so many times."""
+        """webchan_read() and dequeue_frame(), several times."""
         for _ in range(count):
             assert self.queue.take() == self.taken()
 

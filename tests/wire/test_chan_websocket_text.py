@@ -164,7 +164,7 @@ class EventTests(SynchronousTestCase):
             self.assertEqual({**written, "channel_variables": None}, {**json.loads(text), "channel_variables": None})
 
     def test_json_variables_written(self) -> None:
-        """Channel variables are told in JSON, and there is no place for them in the plain form."""
+        """Channel variables exist in JSON only; the plain form has no place for them."""
         event = MediaStart(format="ulaw", optimal_frame_size=160, channel_variables={"A": "b c"})
         self.assertEqual(json.loads(encode_event(event, JSON))["channel_variables"], {"A": "b c"})
         self.assertNotIn("channel_variables", encode_event(event, PLAIN))
@@ -179,7 +179,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(json.loads(encode_event(event, form))["why"], [1, {"a": None}])
 
     def test_unknown_events(self) -> None:
-        """An unknown event is reported with all of its text, and its channel where that is told."""
+        """An unknown event keeps all of its text, and its channel where the text has one."""
         for text, name, channel_id in (
             ("MEDIA_RAIN channel_id:1.4 mm:3", "MEDIA_RAIN", "1.4"),
             ('{"event":"MEDIA_RAIN","channel_id":"1.4"}', "MEDIA_RAIN", "1.4"),
