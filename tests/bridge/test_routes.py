@@ -76,7 +76,7 @@ class RouteTests(SynchronousTestCase):
 
     def test_audiosocket(self) -> None:
         """An AudioSocket server is registered at exactly if UPSTREAM__URL is set; its audio is slin."""
-        for words, registers in ((HOSTED, True), ({}, False)):
+        for changes, registers in ((HOSTED, True), ({}, False)):
             found = route("audiosocket://bot.example.com:9092", **changes)
             self.assertIsInstance(found, AudioSocketRoute)
             self.assertEqual((found.name, found.registers), ("bot.example.com:9092", registers))
@@ -215,7 +215,7 @@ class FactoryTests(SynchronousTestCase):
         given: list[Any] = []
 
         async def connect(url: str, **changes: Any) -> None:
-            given.append(words["tls_options"])
+            given.append(changes["tls_options"])
 
         self.patch(routes, "connect_websocket", connect)
         authority = Authority(Path(self.mktemp()))
@@ -228,14 +228,14 @@ class FactoryTests(SynchronousTestCase):
 
     def test_fallbacks(self) -> None:
         """Another assistant, an extension for transfers, and none, in two spellings."""
-        for words, somebody in (("echo", True), ("next:PJSIP/200", True), ("next", False), ("", False)):
-            made = self.configure("ws://127.0.0.1:9001/", upstream_fallback=words, transfer_allow=("PJSIP/2??",))
+        for changes, somebody in (("echo", True), ("next:PJSIP/200", True), ("next", False), ("", False)):
+            made = self.configure("ws://127.0.0.1:9001/", upstream_fallback=changes, transfer_allow=("PJSIP/2??",))
             fallback = made(make_context())._fallback
-            self.assertIs(bool(fallback), somebody, words)
+            self.assertIs(bool(fallback), somebody, changes)
 
     def test_fallbacks_that_are_none(self) -> None:
         """Another bridge, an assistant that is not known, an extension that is not allowed or not safe."""
-        for words, problem in (
+        for changes, problem in (
             ("bridge", "can't be another bridge"),
             ("bridge:ws://127.0.0.1:1/", "can't be another bridge"),
             ("nobody", "UPSTREAM__FALLBACK: the assistant 'nobody' is not known"),
@@ -248,8 +248,8 @@ class FactoryTests(SynchronousTestCase):
             ("next:PJSIP/300", "UPSTREAM__FALLBACK: 'PJSIP/300' is not among the transfers"),
             ("next:PJSIP/200&PJSIP/300", "UPSTREAM__FALLBACK: 'PJSIP/200&PJSIP/300' is no dial string"),
         ):
-            with self.subTest(words):
-                self.assertIn(problem, self.refused(upstream_fallback=words, transfer_allow=("PJSIP/2??",)))
+            with self.subTest(changes):
+                self.assertIn(problem, self.refused(upstream_fallback=changes, transfer_allow=("PJSIP/2??",)))
 
     def test_no_keys(self) -> None:
         """No refusal and no repr shows the key."""
