@@ -1,1 +1,1 @@
-"""What we say to the PBX and to whoever configures it."""
+"""The PBX: its REST interface, outbound calls, Stasis, the vault, and its configuration."""

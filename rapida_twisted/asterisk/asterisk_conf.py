@@ -1,4 +1,4 @@
-"""What an Asterisk needs beside the dialplan: its modules, and its REST interface (ARI) for calls that are placed."""
+"""Asterisk's configuration beside the dialplan: its modules, and its REST interface (ARI) for outbound calls."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = [
 
 _DIALPLAN = ("pbx_config", "app_dial", "app_playback")
 _REGISTRATION = (*_DIALPLAN, "res_curl", "func_curl", "func_callerid", "func_uri")
-# Between phones, prompts and us. Which of them a call really needs depends on the phone; the bridge is for Dial().
+# Between phones, prompts and this server. Which of them a call needs depends on the phone; the bridge is for Dial().
 _AUDIO = (
     "res_timing_timerfd", "bridge_simple", "codec_ulaw", "codec_alaw", "codec_gsm", "codec_resample", "format_gsm",
     "format_pcm", "format_wav",
 )  # fmt: skip
-# Without the first, the third ends Asterisk at its start; ARI needs the third since Asterisk 22.
+# Asterisk exits at start with the third without the first; ARI needs the third since Asterisk 22.
 _WEBSOCKET = ("res_sorcery_config", "res_http_websocket", "res_websocket_client")
 _ARI = (
     *_WEBSOCKET, "res_stasis", "res_stasis_answer", "res_stasis_playback", "res_stasis_recording", "res_stasis_snoop",
@@ -76,59 +76,56 @@ _MODULES = """\
 
 @dataclass(frozen=True, kw_only=True)
 class AriValues:
-    """What an Asterisk's configuration says of its ARI.
+    """The ARI values of an Asterisk's configuration.
 
-    :param password: what stands in the place of the password: the configuration is for people's eyes.
+    :param password: a placeholder: the configuration is printed.
     """
 
     url: str = "http://127.0.0.1:8088"
-    """How this server reaches it."""
+    """ARI's address for this server."""
     user: str = "rapida"
     password: str = "<a long password>"
 
 
 def audiosocket_modules() -> tuple[str, ...]:
-    """The modules that the AudioSocket dialplan needs."""
     return (*_REGISTRATION, "res_audiosocket", "app_audiosocket")
 
 
 def websocket_modules() -> tuple[str, ...]:
-    """The modules that the WebSocket dialplan needs."""
     return (*_REGISTRATION, "res_timing_timerfd", "bridge_simple", "codec_ulaw", *_WEBSOCKET, "chan_websocket")
 
 
 def stasis_modules() -> tuple[str, ...]:
-    """The modules that calls through our Stasis application need."""
     return (*_DIALPLAN, "bridge_simple", "res_ari_bridges", "res_audiosocket", "chan_audiosocket")
 
 
 def modules_conf(modules: tuple[str, ...]) -> str:
-    """The lines of modules.conf that load some modules, those of ARI, and those for the audio of all."""
+    """The lines of modules.conf that load some modules, ARI's, and those for audio."""
     lines = "\n".join(f"load = {module}.so" for module in dict.fromkeys((*modules, *_AUDIO, *_ARI)))
     return _MODULES.format(example=modules[-1], lines=lines)
 
 
 def http_conf(values: AriValues) -> str:
-    """The lines of http.conf that let this server reach ARI: at its URL's address, or at all if that is a name.
+    """The lines of http.conf that open ARI's port: at the URL's address, or at all addresses if the URL has a name.
 
-    :raises SettingsError: there is no port in the URL that could be listened on.
+    :raises SettingsError: the URL's port is not valid.
     """
     url = urlsplit(values.url)
     try:
         port = url.port or (443 if url.scheme == "https" else 80)
     except ValueError:
-        raise SettingsError(f"{values.url!r} can't be an ARI's address") from None
+        raise SettingsError(f"{values.url!r} is not a valid address of ARI") from None
     text = _HTTPS if url.scheme == "https" else _HTTP
     return text.format(address=_bind_address(url.hostname or ""), port=port)
 
 
 def ari_conf(values: AriValues) -> str:
-    """The lines of ari.conf that make the user by whose name this server speaks to ARI.
+    """The lines of ari.conf for this server's ARI user.
 
-    :raises SettingsError: the name can't be a section's.
+    :raises SettingsError: the user's name is not valid for a section.
     """
     if not _USER.fullmatch(values.user):
-        raise SettingsError(f"the ARI user {values.user!r} can't be the name of a section of ari.conf")
+        raise SettingsError(f"the ARI user {values.user!r} is not a valid section name of ari.conf")
     return _ARI_USER.format(user=values.user, password=values.password)
 
 

@@ -1,4 +1,4 @@
-"""The dialplan lines that bring an Asterisk's calls to this server, with the values of this very server in them."""
+"""The dialplan lines that bring an Asterisk's calls to this server, with this server's values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 PUBLIC_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
-"""Where Debian and others keep the certificates of the public authorities; chan_websocket does not look by itself."""
+"""Debian's file of the public authorities, which chan_websocket does not use by default."""
 
 _AUDIOSOCKET = """\
 ; /etc/asterisk/extensions.conf
@@ -114,10 +114,10 @@ ca_list_file = {ca_file}
 
 @dataclass(frozen=True)
 class DialplanValues:
-    """What a dialplan must know of a server.
+    """The values of a server in its dialplan.
 
-    :param http_url: the address of the HTTP interface as Asterisk reaches it, without a slash at its end.
-    :param audiosocket_host: likewise of AudioSocket.
+    :param http_url: the address of the HTTP interface for Asterisk, without a trailing slash.
+    :param audiosocket_host: the AudioSocket host for Asterisk.
     """
 
     api_key: str
@@ -126,72 +126,52 @@ class DialplanValues:
     audiosocket_port: int
     assistant_id: str = "123456789"
 
+    def fill(self, template: str, **more: str) -> str:
+        values = {**vars(self), "api_key": quote(self.api_key, safe="<> $/")}
+        return template.format(**values, **more)
+
 
 def audiosocket_dialplan(values: DialplanValues, *, transfer: bool = False) -> str:
-    """The lines of extensions.conf for calls that come in over AudioSocket.
+    """The lines of extensions.conf for inbound calls over AudioSocket.
 
-    :param transfer: with those that ask, when the media is over, where the call goes next.
+    :param transfer: include the lines that request, after the media, where the call goes next.
     """
-    return _AUDIOSOCKET.format(
-        api_key=_api_key(values),
-        http_url=values.http_url,
-        audiosocket_host=values.audiosocket_host,
-        audiosocket_port=values.audiosocket_port,
-        assistant_id=values.assistant_id,
-        transfer=_TRANSFER if transfer else "",
-        over="(over)" if transfer else "",
-    )
+    return values.fill(_AUDIOSOCKET, **_transfer_lines(transfer))
 
 
 def audiosocket_outbound_dialplan(*, transfer: bool = False) -> str:
-    """The lines below those of :func:`audiosocket_dialplan`, whose globals they use, for calls that we place."""
-    return _AUDIOSOCKET_OUTBOUND.format(transfer=_TRANSFER if transfer else "", over="(over)" if transfer else "")
+    """The lines for outbound calls, which use the globals of :func:`audiosocket_dialplan` above them."""
+    return _AUDIOSOCKET_OUTBOUND.format(**_transfer_lines(transfer))
 
 
 def websocket_outbound_dialplan(ca_file: str = "", *, transfer: bool = False) -> str:
-    """The lines below those of :func:`websocket_dialplan`, whose globals they use, for calls that we place.
+    """The lines for outbound calls, which use the globals of :func:`websocket_dialplan` above them.
 
-    :param ca_file: needed with ``transfer`` alone, for its request.
+    :param ca_file: only ``transfer`` needs it, for its request.
     """
-    return _WEBSOCKET_OUTBOUND.format(
-        transfer=_TRANSFER if transfer else "",
-        over="(over)" if transfer else "",
-        own_ca=_OWN_CA.format(ca_file=ca_file) if ca_file and transfer else "",
-    )
+    return _WEBSOCKET_OUTBOUND.format(**_transfer_lines(transfer), own_ca=_own_ca(ca_file if transfer else ""))
 
 
 def websocket_dialplan(values: DialplanValues, ca_file: str = "", *, transfer: bool = False) -> str:
-    """The lines of extensions.conf for calls that come in over WebSocket; they need :func:`websocket_client_conf`.
+    """The lines of extensions.conf for inbound calls over WebSocket; they need :func:`websocket_client_conf`.
 
-    :param ca_file: on Asterisk's machine, the certificate of the authority of one's own that signed the server's.
+    :param ca_file: on Asterisk's machine, the certificate of the private CA that signed the server's.
     :param transfer: see :func:`audiosocket_dialplan`.
     """
-    return _WEBSOCKET.format(
-        api_key=_api_key(values),
-        http_url=values.http_url,
-        assistant_id=values.assistant_id,
-        transfer=_TRANSFER if transfer else "",
-        over="(over)" if transfer else "",
-        own_ca=_OWN_CA.format(ca_file=ca_file) if ca_file else "",
-    )
+    return values.fill(_WEBSOCKET, **_transfer_lines(transfer), own_ca=_own_ca(ca_file))
 
 
 def stasis_dialplan(app: str, assistant_id: str, *, transfer: bool = False) -> str:
-    """The lines of extensions.conf that give inbound calls to our Stasis application; outbound ones need none.
+    """The lines of extensions.conf that send inbound calls to our Stasis application; outbound ones need none.
 
     :param app: the application's name, see :func:`~rapida_twisted.asterisk.outbound.trunk.app_name`.
-    :param transfer: with those that dial where the call goes next, when the media is over.
+    :param transfer: include the lines that dial, after the media, where the call goes next.
     """
-    return _STASIS.format(
-        app=app,
-        assistant_id=assistant_id,
-        transfer=_STASIS_TRANSFER if transfer else "",
-        over="(over)" if transfer else "",
-    )
+    return _STASIS.format(app=app, assistant_id=assistant_id, **_transfer_lines(transfer, _STASIS_TRANSFER))
 
 
 def websocket_client_conf(values: DialplanValues, ca_file: str = "") -> str:
-    """The lines of websocket_client.conf; those for TLS too when the HTTP address begins with https.
+    """The lines of websocket_client.conf, with TLS if the HTTP address begins with https.
 
     :param ca_file: see :func:`websocket_dialplan`; without one, the public authorities.
     """
@@ -201,5 +181,9 @@ def websocket_client_conf(values: DialplanValues, ca_file: str = "") -> str:
     return text
 
 
-def _api_key(values: DialplanValues) -> str:
-    return quote(values.api_key, safe="<> $/")
+def _transfer_lines(transfer: bool, lines: str = _TRANSFER) -> dict[str, str]:
+    return {"transfer": lines if transfer else "", "over": "(over)" if transfer else ""}
+
+
+def _own_ca(ca_file: str) -> str:
+    return _OWN_CA.format(ca_file=ca_file) if ca_file else ""

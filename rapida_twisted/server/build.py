@@ -177,9 +177,9 @@ class RapidaMedia(Service):
         return OutboundCalls(
             vault=self.vault,
             store=self.store,
-            notes=ProgressWriter(self.store, notify=notify, noted=self.webhook.wake, reactor=self.reactor),
+            writer=ProgressWriter(self.store, notify=notify, written=self.webhook.wake, reactor=self.reactor),
             make_trunk=self._make_trunk,
-            rules=TrunkLimits(
+            limits=TrunkLimits(
                 context=settings.outbound_context,
                 app=settings.ari_app,
                 calls=settings.outbound_calls,
@@ -196,13 +196,13 @@ class RapidaMedia(Service):
             now=time.time,
         )
 
-    def _make_trunk(self, credential: AriCredential, rules: TrunkLimits, **words: Any) -> Trunk:
+    def _make_trunk(self, credential: AriCredential, limits: TrunkLimits, **more: Any) -> Trunk:
         client = CountedClient(
             self._http_client, lambda outcome: self.metrics.ari(credential.name, outcome), _never_sent
         )
         return Trunk(
-            credential, rules, treq_client=client, make_stasis=self._make_stasis, reactor=self.reactor,
-            tls_options=lambda host: tls_options(host, self.settings.tls_ca_file), now=time.time, **words,
+            credential, limits, treq_client=client, make_stasis=self._make_stasis, reactor=self.reactor,
+            tls_options=lambda host: tls_options(host, self.settings.tls_ca_file), now=time.time, **more,
         )  # fmt: skip
 
     def _make_stasis(self, ari: AriClient, app: str) -> StasisCalls:
@@ -425,7 +425,7 @@ class RapidaMedia(Service):
     async def _stop(self) -> None:
         self.draining = True
         if self._handing_over:
-            await self.outbound.wait_for_turns(self.settings.drain_s)
+            await self.outbound.drain_queues(self.settings.drain_s)
         self.outbound.drain()
         if len(self.calls):
             self._log.info(

@@ -41,7 +41,7 @@ def check_start(settings: Settings, vault: Vault, keys_broke: Callable[[str], No
         keep_out_of_logs(key)
         plain = (key,)
     try:
-        vault.check()
+        vault.list()
     except SettingsError as error:
         raise StartError(str(error)) from None
     ring = KeyRing(keys_path(settings.keys_file, settings.state_dir), keys_broke)

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from rapida_twisted.assistants.bridge import BridgeMaker
 from rapida_twisted.asterisk.ari.client import channel_id_of
-from rapida_twisted.asterisk.outbound import reconciler as catching_up
+from rapida_twisted.asterisk.outbound import reconciler
 from rapida_twisted.asterisk.vault.master_key import make_master_key
 from rapida_twisted.audio.formats import ULAW
 from rapida_twisted.audio.g711 import slin_to_ulaw
@@ -322,7 +322,7 @@ class PlacedCallTests(ChainTestCase):
 
     async def place(self, **words: Any) -> Phone:
         """Place a call to 200; it is answered, and its dialplan connects its media."""
-        self.patch(catching_up, "LAST_EVENTS_S", 0.05)
+        self.patch(reconciler, "LAST_EVENTS_S", 0.05)
         self.ari = ScriptedAri()
         await self.ari.start()
         self.addCleanup(self.ari.stop)

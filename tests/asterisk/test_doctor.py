@@ -95,7 +95,7 @@ class ExamineTests(TestCase):
             ([], {"ari_password": "wrong"}, "refuses the user or the password"),
             ([("asterisk/info", HANGS)], {}, "no answer within 0.3 s"),
             ([("asterisk/info", Answer(200, b"<html>"))], {}, "no JSON"),
-            ([("asterisk/modules", Answer(200, {"x": 1}))], {}, "another form"),
+            ([("asterisk/modules", Answer(200, {"x": 1}))], {}, "not of the expected form"),
             ([("asterisk/info", Answer(404, {"message": "Not found"}))], {}, "Not found"),
         ]:  # fmt: skip
             findings, values = await self.examine(*scripts, **changes)

@@ -85,7 +85,7 @@ class DoctorTests(LiveTestCase):
         port = free_port()
         self.keep(port=port)
         what, advice = self.only_bad(self.doctor())
-        self.assertIn(f"pbx: ARI at http://127.0.0.1:{port} is not reached: Connection was refused", what)
+        self.assertIn(f"pbx: ARI at http://127.0.0.1:{port} is not reachable: Connection was refused", what)
         self.assertIn("http.conf", advice)
 
     def test_wrong_password(self) -> None:

@@ -1,1 +1,1 @@
-"""ari"""
+"""A client of Asterisk's REST interface (ARI): requests, events, errors."""

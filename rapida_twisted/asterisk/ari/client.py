@@ -1,14 +1,15 @@
-"""An Asterisk's REST interface (ARI): calls placed, looked up, moved on and hung up.
+"""A client of an Asterisk's REST interface (ARI): places, looks up, moves and hangs up calls.
 
-An originate is at most once. The channel's id is ours and follows from the contextId (:func:`channel_id_of`), so that
-the channel can be looked up when the answer to the originate was lost; and Asterisk refuses a second one of that id.
+An originate happens at most once. This server chooses the channel's id, which follows from the contextId
+(:func:`channel_id_of`): so it can look up the channel when the originate's response is lost, and Asterisk refuses a
+second channel of that id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred
@@ -27,25 +28,22 @@ __all__ = ["AriChannel", "AriClient", "AriInfo", "channel_id_of"]
 
 ABANDON_S = 30.0
 LOOK_UP_PAUSES_S = (0.0, 0.5)
-"""Asterisk may still be at work on the request whose answer was lost."""
+"""Asterisk may still be working on the request whose response was lost."""
 LOOK_UP_S = 3.0
 retry_pause_s = backoff(0.5, 5.0)
 
-Made = TypeVar("Made")
-
 
 def channel_id_of(context_id: str) -> str:
-    """The id of the channel of an outbound call's context: the same for the same context, always."""
+    """The channel id of an outbound call's context, always the same."""
     return f"rapida-{context_id.lower()}"
 
 
 class AriClient(AriBridges):
-    """What can be asked of one Asterisk. Each method raises an :class:`~.ari_errors.AriError` of its kind.
+    """One Asterisk's requests. Each method may raise an :class:`~rapida_twisted.asterisk.ari.errors.AriError`.
 
-    :param treq_client: a :class:`treq.client.HTTPClient`. Its agent decides how TLS is verified; one with a private CA
-        in its context factory is how such an Asterisk is reached.
-    :param reactor: provides IReactorTime.
-    :param timeout_s: how long one answer may take, to its last byte.
+    :param treq_client: a :class:`treq.client.HTTPClient`, whose agent verifies TLS; a private CA belongs into the
+        agent's context factory.
+    :param timeout_s: the time limit of a response, to its last byte.
     """
 
     _log = Logger()
@@ -76,20 +74,19 @@ class AriClient(AriBridges):
     ) -> AriChannel:
         """Place a call; once answered, it goes to the dialplan (``context``) or to a Stasis application (``app``).
 
-        Gives the channel as soon as it exists, long before anybody answers.
+        Returns the channel as soon as it exists, long before the answer.
 
         :param endpoint: such as ``PJSIP/200@trunk``.
-        :param channel_id: the channel's id, see :func:`channel_id_of`.
-        :param variables: the channel's variables.
-        :param caller: the caller id that the far end shall see.
+        :param channel_id: see :func:`channel_id_of`.
+        :param caller: the caller id for the far end.
         :raises ValueError: both or neither of ``context`` and ``app``.
-        :raises AriUnreachable: nobody knows whether the call was placed, unless its ``placed`` is False. Do not
-            originate it again, but :meth:`abandon` it.
-        :raises AriConflict: there is a channel with that id already.
-        :raises AriRejected: there is no such endpoint or trunk, in Asterisk's own words.
+        :raises AriUnreachable: the call may have been placed, unless ``placed`` is False. Do not originate it again,
+            but :meth:`abandon` it.
+        :raises AriConflict: a channel with that id exists.
+        :raises AriRejected: the endpoint or trunk does not exist; the text is Asterisk's.
         """
         if bool(context) == bool(app):
-            raise ValueError("an originated call goes to a context or to an app: exactly one of both is needed")
+            raise ValueError("an originated call needs either a context or an app")
         query = {"endpoint": endpoint, "channelId": channel_id, "timeout": str(answer_timeout_s)}
         if caller:
             query["callerId"] = caller
@@ -112,10 +109,10 @@ class AriClient(AriBridges):
         """Make a channel whose media is a WebSocket (chan_websocket), and put it into a Stasis application.
 
         :param media_format: such as ``slin16``.
-        :param connection: a client of ``websocket_client.conf``, which Asterisk connects to us. Without one the channel
-            waits for us at ``/media/`` and its variable MEDIA_WEBSOCKET_CONNECTION_ID.
-        :param transport_data: what is appended to the dial string, such as ``v(contextId=...)``.
-        :raises AriUnreachable: as with :meth:`originate`.
+        :param connection: a client of ``websocket_client.conf``, with which Asterisk connects to this server. Without
+            one the channel waits for a connection to ``/media/`` and its variable MEDIA_WEBSOCKET_CONNECTION_ID.
+        :param transport_data: appended to the dial string, such as ``v(contextId=...)``.
+        :raises AriUnreachable: as :meth:`originate`.
         """
         query = {
             "app": app,
@@ -134,22 +131,20 @@ class AriClient(AriBridges):
         self, path: str, query: dict[str, str], channel_id: str, variables: Mapping[str, str]
     ) -> AriChannel:
         try:
-            answer = await self._http.ask("POST", path, query, {"variables": dict(variables)})
-            return self._made(channel_from, answer)
-        except AriUnreachable as error:
-            if error.placed is False:
+            response = await self._http.request("POST", path, query, {"variables": dict(variables)})
+            return self._http.parse(channel_from, response)
+        except (AriUnreachable, AriMalformed) as error:
+            if isinstance(error, AriUnreachable) and error.placed is False:
                 raise
             lost: AriError = error
-        except AriMalformed as error:
-            lost = error
         return await self._look_up_lost(channel_id, lost)
 
     async def _look_up_lost(self, channel_id: str, lost: AriError) -> AriChannel:
-        """The answer was lost: the channel, if it is there.
+        """The channel, if it exists, after its response was lost.
 
-        That it is not there proves nothing: it may be over already, or come later.
+        Its absence proves nothing: the channel may be over already, or come later.
         """
-        outcome = "and no such channel is there now"
+        outcome = "and no such channel exists now"
         for pause_s in LOOK_UP_PAUSES_S:
             await deferLater(self._reactor, pause_s)
             try:
@@ -159,16 +154,16 @@ class AriClient(AriBridges):
                 break
             if found is not None:
                 self._log.info(
-                    "ARI {credential}: the answer to the originate of {channel_id} was lost, but it was placed",
+                    "ARI {credential}: the response to the originate of {channel_id} was lost, but the call was placed",
                     credential=self.credential.name, channel_id=channel_id,
                 )  # fmt: skip
                 return found
         raise AriUnreachable(self.credential.name, f"{lost.message}, {outcome}", status=lost.status) from None
 
     async def abandon(self, channel_id: str) -> bool:
-        """Hang up a channel that may come up later, after its originate was given up. Gives whether it did.
+        """Hang up a channel that may come up after its originate was given up; returns whether it did.
 
-        Looks for it with growing pauses for 30 s, whatever ARI answers; raises no AriError.
+        Looks for it with growing pauses for 30 s, whatever ARI responds; raises no AriError.
         """
         looking = Deferred.fromCoroutine(self._hang_up_when_there(channel_id))
         try:
@@ -176,7 +171,7 @@ class AriClient(AriBridges):
         except DeferredTimeout:
             return False
         self._log.info(
-            "ARI {credential}: channel {channel_id}, given up before, came up and was hung up",
+            "ARI {credential}: the abandoned channel {channel_id} came up and was hung up",
             credential=self.credential.name, channel_id=channel_id,
         )  # fmt: skip
         return True
@@ -193,120 +188,108 @@ class AriClient(AriBridges):
     # Channels
 
     async def channel(self, channel_id: str, *, timeout_s: float | None = None) -> AriChannel | None:
-        """One channel as it is now; None if there is none of that id."""
+        """A channel's present state; None if it does not exist."""
         try:
-            answer = await self._http.ask("GET", _channel_path(channel_id), timeout_s=timeout_s)
+            response = await self._http.request("GET", _channel_path(channel_id), timeout_s=timeout_s)
         except AriNotFound:
             return None
-        return self._made(channel_from, answer)
+        return self._http.parse(channel_from, response)
 
     async def channels(self) -> list[AriChannel]:
-        """All channels that there are."""
-        answer = await self._http.ask("GET", "channels")
-        return self._made(lambda entries: [channel_from(entry) for entry in entries], answer)
+        response = await self._http.request("GET", "channels")
+        return self._http.parse(lambda entries: [channel_from(entry) for entry in entries], response)
 
     async def hang_up(self, channel_id: str, reason: str = "normal") -> bool:
-        """Hang up a channel, wherever it is. Gives whether there was one.
+        """Hang up a channel, wherever it is; False: it does not exist.
 
-        :param reason: ARI's word for the cause, such as normal, busy, congestion, no_answer, timeout, rejected.
+        :param reason: ARI's name of the cause, such as normal, busy, congestion, no_answer, timeout, rejected.
         """
         try:
-            await self._http.ask("DELETE", _channel_path(channel_id), {"reason": reason})
+            await self._http.request("DELETE", _channel_path(channel_id), {"reason": reason})
         except AriNotFound:
             return False
         return True
 
     async def get_variable(self, channel_id: str, name: str) -> str | None:
-        """A channel's variable or function, such as ``CALLERID(num)``; None if the channel has no such variable.
+        """A channel's variable or function, such as ``CALLERID(num)``; None if it is not set.
 
-        :raises AriNotFound: there is no such channel.
+        :raises AriNotFound: the channel does not exist.
         """
         try:
-            answer = await self._http.ask("GET", _channel_path(channel_id, "variable"), {"variable": name})
+            response = await self._http.request("GET", _channel_path(channel_id, "variable"), {"variable": name})
         except AriNotFound as error:
             if "variable" in error.message:
                 return None
             raise
-        return self._made(lambda found: _text(found["value"]), answer)
+        return self._http.parse(lambda found: _text(found["value"]), response)
 
     async def set_variable(self, channel_id: str, name: str, value: str) -> None:
-        """Set a variable of a channel that is in a Stasis application.
+        """Set a variable of a channel in a Stasis application.
 
-        :raises AriConflict: it is in the dialplan.
+        :raises AriConflict: the channel is in the dialplan.
         """
-        # In the body: Asterisk takes no request line of more than 4 KiB.
-        await self._http.ask("POST", _channel_path(channel_id, "variable"), body={"variable": name, "value": value})
+        # In the body: Asterisk accepts request lines up to 4 KiB only.
+        await self._http.request("POST", _channel_path(channel_id, "variable"), body={"variable": name, "value": value})
 
     async def continue_in_dialplan(
         self, channel_id: str, context: str = "", extension: str = "s", priority: int = 1
     ) -> None:
-        """Let a channel leave its Stasis application and go on in the dialplan.
+        """Send a channel from its Stasis application to the dialplan.
 
-        :param context: without one, the dialplan's line after ``Stasis()``.
-        :raises AriConflict: it is in no Stasis application.
+        :param context: without one, the channel goes to the dialplan's line after ``Stasis()``.
+        :raises AriConflict: the channel is in no Stasis application.
         """
         query = {"context": context, "extension": extension, "priority": str(priority)} if context else {}
-        await self._http.ask("POST", _channel_path(channel_id, "continue"), query)
+        await self._http.request("POST", _channel_path(channel_id, "continue"), query)
 
     async def redirect(self, channel_id: str, endpoint: str) -> None:
-        """Tell the far end of a channel that is in a Stasis application to call elsewhere (SIP: REFER, or 302).
+        """Tell the far end of a channel in a Stasis application to call elsewhere (SIP: REFER, or 302).
 
-        :raises AriRejected: it is of another technology than the endpoint.
-        :raises AriConflict: it is in no Stasis application.
+        :raises AriRejected: the endpoint has another technology.
+        :raises AriConflict: the channel is in no Stasis application.
         """
-        await self._http.ask("POST", _channel_path(channel_id, "redirect"), {"endpoint": endpoint})
+        await self._http.request("POST", _channel_path(channel_id, "redirect"), {"endpoint": endpoint})
 
     # The Asterisk itself
 
     async def modules(self) -> dict[str, str]:
         """Each module's status, such as Running, by its name without ``.so``."""
-        return self._made(modules_from, await self._http.ask("GET", "asterisk/modules"))
+        return self._http.parse(modules_from, await self._http.request("GET", "asterisk/modules"))
 
     async def info(self) -> AriInfo:
-        """Its version, its start, its clock."""
-        answer = await self._http.ask("GET", "asterisk/info")
+        response = await self._http.request("GET", "asterisk/info")
         try:
-            ping = await self._http.ask("GET", "asterisk/ping")
+            ping = await self._http.request("GET", "asterisk/ping")
         except AriNotFound:
             ping = None
-        return self._made(lambda entry: info_from(entry, ping), answer)
+        return self._http.parse(lambda entry: info_from(entry, ping), response)
 
     async def global_variable(self, name: str) -> str | None:
-        """A global variable of the dialplan; None if there is none of this name."""
+        """A global variable of the dialplan; None if it is not set."""
         try:
-            answer = await self._http.ask("GET", "asterisk/variable", {"variable": name})
+            response = await self._http.request("GET", "asterisk/variable", {"variable": name})
         except AriNotFound:
             return None
-        return self._made(lambda found: _text(found["value"]), answer) or None
+        return self._http.parse(lambda found: _text(found["value"]), response) or None
 
     async def filter_events(self, app: str, types: Iterable[str]) -> None:
-        """Have an application be sent events of these types alone.
+        """Let Asterisk send an application these event types only.
 
         :raises AriNotFound: no client is connected under this name.
         """
         allowed = [{"type": name} for name in types]
-        await self._http.ask("PUT", f"{_application_path(app)}/eventFilter", body={"allowed": allowed})
+        await self._http.request("PUT", f"{_application_path(app)}/eventFilter", body={"allowed": allowed})
 
     async def subscribe_to_channels(self, app: str) -> None:
-        """Have an application be sent the events of all channels, not only of those that are in it.
+        """Let Asterisk send an application the events of all channels, not only of its own.
 
-        This, and not ``subscribeAll`` when connecting, which subscribes to the states of devices, too: as such an
-        application's connection ends, Asterisk may lock itself up, and no client ever gets the application again
+        ``subscribeAll`` when connecting would subscribe to device states, too: when such an application's connection
+        ends, Asterisk may deadlock, and no client ever gets the application again
         (``res/res_stasis_device_state.c``: ``unsubscribe_device_state()``; Asterisk's issue 2170).
 
         :raises AriNotFound: no client is connected under this name.
         """
-        await self._http.ask("POST", f"{_application_path(app)}/subscription", {"eventSource": "channel:"})
-
-    def _made(self, make: Callable[[Any], Made], answer: Any) -> Made:
-        """The value that an answer stands for.
-
-        :raises AriMalformed: it is none.
-        """
-        try:
-            return make(answer)
-        except (LookupError, TypeError, ValueError, AttributeError):
-            raise AriMalformed(self.credential.name, "JSON of another form than expected", status=200) from None
+        await self._http.request("POST", f"{_application_path(app)}/subscription", {"eventSource": "channel:"})
 
 
 def _application_path(app: str) -> str:

@@ -1,4 +1,4 @@
-"""What is needed to speak to an Asterisk's ARI: one entry of the vault, provider type Asterisk."""
+"""The credential of an Asterisk's ARI: one entry of the vault, with provider type Asterisk."""
 
 from __future__ import annotations
 
@@ -16,46 +16,47 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TECHNOLOGY = re.compile(r"[A-Za-z][A-Za-z0-9]{0,15}")
 _PART = re.compile(r"[A-Za-z0-9_+*#.:@-]{1,128}")
 _NUMBER = re.compile(r"[A-Za-z0-9_+*#.-]{1,128}")
-"""What is dialled over a trunk: nothing that could name another one."""
+"""A number to dial over a trunk: it cannot name another trunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AriCredential:
-    """An Asterisk's ARI and the trunk that calls leave by. The password is in no repr.
+    """An Asterisk's ARI, and the trunk of outbound calls. No repr shows the password.
 
-    :raises SettingsError: a value that can't be used; the text is one sentence and holds no secret.
+    :raises SettingsError: a value is not valid; the text is one sentence and holds no secret.
     """
 
     name: str
-    """What the credential is called in the vault."""
     ari_url: str
-    """Such as ``http://127.0.0.1:8088``; ``/ari`` is added."""
+    """Such as ``http://127.0.0.1:8088``, with or without ``/ari``."""
     ari_user: str
     ari_password: str = field(repr=False)
     endpoint_technology: str = "PJSIP"
     trunk: str = ""
-    """The endpoint, peer or trunk that calls leave by; without one, what is dialled is an endpoint itself."""
+    """The endpoint, peer or trunk of outbound calls; without one, calls are dialled to an endpoint directly."""
 
     def __post_init__(self) -> None:
-        # Also as it travels in a header.
+        # Also in the form of the Authorization header.
         token = b64encode(f"{self.ari_user}:{self.ari_password}".encode("utf-8", "replace")).decode("ascii")
         keep_out_of_logs(self.ari_password, token)
         if not _NAME.fullmatch(self.name):
-            raise SettingsError(f"a credential's name is up to 64 letters, digits, '_', '.' and '-', not {self.name!r}")
+            raise SettingsError(
+                f"a credential's name must be up to 64 letters, digits, '_', '.' and '-', not {self.name!r}"
+            )
         if not _is_ari_url(self.ari_url):
             raise SettingsError(
                 f"credential {self.name}: ari_url must be http(s)://host:port, without a password in it"
             )
         if not self.ari_user or not self.ari_password:
-            raise SettingsError(f"credential {self.name}: ari_user and ari_password are needed")
+            raise SettingsError(f"credential {self.name}: ari_user and ari_password are required")
         # HTTP's basic authentication ends the user's name at the first colon (RFC 7617).
         if ":" in self.ari_user or not self.ari_user.isprintable():
             raise SettingsError(f"credential {self.name}: ari_user may not hold ':' or a control character")
         if not _TECHNOLOGY.fullmatch(self.endpoint_technology):
-            raise SettingsError(f"credential {self.name}: endpoint_technology is a word such as PJSIP")
+            raise SettingsError(f"credential {self.name}: endpoint_technology must be a name such as PJSIP")
         if self.trunk and not _PART.fullmatch(self.trunk):
             raise SettingsError(
-                f"credential {self.name}: the trunk {self.trunk!r} holds a character that has no place there"
+                f"credential {self.name}: the trunk {self.trunk!r} holds a character that is not allowed"
             )
 
     def endpoint(self, to: str) -> str:
@@ -63,10 +64,10 @@ class AriCredential:
 
         (``PJSIP/trunk/number``, as on Rapida's page, fails on a real Asterisk: "invalid URI".)
 
-        :raises ValueError: the number holds a character that has no place in a dial string.
+        :raises ValueError: the number holds a character that a dial string does not allow.
         """
         if not (_NUMBER if self.trunk else _PART).fullmatch(to):
-            raise ValueError(f"{to!r} can't be dialled: it holds a character that has no place in a dial string")
+            raise ValueError(f"cannot dial {to!r}: it holds a character that is not allowed in a dial string")
         if not self.trunk:
             return f"{self.endpoint_technology}/{to}"
         if self.endpoint_technology.upper() == "PJSIP":
@@ -75,7 +76,7 @@ class AriCredential:
 
 
 def _is_ari_url(text: str) -> bool:
-    """Whether this is the address of a server, and nothing more."""
+    """Whether the text is a server's address without a query, fragment or password."""
     try:
         url = urlsplit(text)
         known = url.scheme in ("http", "https") and url.hostname and url.port != 0

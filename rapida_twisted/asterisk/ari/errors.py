@@ -1,6 +1,6 @@
-"""What can go wrong with an Asterisk's REST interface (ARI): one class for each thing that a caller may do about it.
+"""Errors of an Asterisk's REST interface (ARI): one class for each way to handle them.
 
-Each error names the credential, never what is secret in it, and quotes Asterisk's own message where there was one.
+Each error names the credential, without its password, and quotes Asterisk's own message if there is one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = [
 
 
 class AriError(RapidaError):
-    """The base of all: Asterisk did not do what was asked of it.
+    """The base class: Asterisk did not carry out a request.
 
-    :param credential: the name of the credential that was used.
-    :param message: Asterisk's own message, or what went wrong on the way, in one sentence.
-    :param status: the HTTP status; 0 when there was no answer.
+    :param credential: the credential's name.
+    :param message: Asterisk's message, or the problem on the way, in one sentence.
+    :param status: the HTTP status; 0 without a response.
     """
 
     retryable: bool = False
-    """Whether the same request may succeed a little later."""
+    """Whether the same request may succeed later."""
     what = "ARI failed"
 
     def __init__(self, credential: str, message: str, *, status: int = 0) -> None:
@@ -38,10 +38,10 @@ class AriError(RapidaError):
 
 
 class AriUnreachable(AriError):
-    """No answer: refused, an unknown host, too slow, a broken connection, no good certificate; or not yet booted.
+    """No response: refused, unknown host, timeout, broken connection, invalid certificate; or Asterisk is booting.
 
-    :param placed: of an originate: False, the request never arrived and no call was placed; None, nobody knows (then
-        never dial again, but :meth:`~rapida_twisted.asterisk.ari.client.AriClient.abandon` the channel).
+    :param placed: for an originate: False, the request never arrived and no call was placed; None, unknown (then never
+        dial again, but :meth:`~rapida_twisted.asterisk.ari.client.AriClient.abandon` the channel).
     """
 
     retryable = True
@@ -53,7 +53,7 @@ class AriUnreachable(AriError):
 
 
 class AriUnauthorized(AriError):
-    """401 or 403: the user or the password is wrong, or this user may not do that."""
+    """401 or 403: the user or the password is wrong, or the user lacks the permission."""
 
     what = "ARI refused the user or the password"
 
@@ -65,18 +65,18 @@ class AriNotFound(AriError):
 
 
 class AriConflict(AriError):
-    """409 and 412: the channel is not where it must be for this (not in Stasis, not up), or its id is taken."""
+    """409 and 412: the channel is in the wrong state (not in Stasis, not up), or its id is in use."""
 
-    what = "ARI can't do that with this channel"
+    what = "the channel is in the wrong state for ARI's request"
 
 
 class AriRejected(AriError):
-    """Any other refusal, as 400, 422 and 500 "Allocation failed": no such endpoint or trunk, a bad parameter."""
+    """Any other refusal, such as 400, 422 and 500 "Allocation failed": unknown endpoint or trunk, bad parameter."""
 
     what = "ARI refused"
 
 
 class AriMalformed(AriError):
-    """The answer is not ARI's: no JSON, not of the right form, or endless. Perhaps the URL leads to something else."""
+    """The response is not ARI's: no JSON, of the wrong form, or too long. The URL may be another server's."""
 
-    what = "this is not ARI's answer"
+    what = "this is not a response of ARI"

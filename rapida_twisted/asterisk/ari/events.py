@@ -1,4 +1,4 @@
-"""An Asterisk's events (ARI over WebSocket): told one by one as they come, over a connection that is made again."""
+"""Receives an Asterisk's events (ARI over WebSocket), over a connection that is renewed when it breaks."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ __all__ = ["AriEvents", "retry_pause_s"]
 SUBPROTOCOL = "ari"
 MAX_MESSAGE_BYTES = 1_048_576
 PING_S = 10.0
-"""A peer that is gone is noticed within a ping's interval and its timeout, 20 s together."""
+"""A dead peer is noticed within a ping's interval and its timeout, 20 s together."""
 HANDSHAKE_S = 10.0
 CONNECT_S = 10.0
 CLOSE_S = 2.0
 retry_pause_s = backoff(0.5, 30.0)
 REPLACED_ATTEMPTS = 5
-"""As many failed attempts the loss of our place counts for."""
+"""The loss of the application to another client counts as this many failed attempts."""
 
 
 class AriEvents(Service):
-    """Listens to an Asterisk's events while it runs: those of its application, and of what that has subscribed to.
+    """Receives the events of a Stasis application, and of everything that the application has subscribed to.
 
-    :param app: the name of the Stasis application. It exists in Asterisk while this is connected, and whoever connects
-        under the same name later takes its place: let each server have its own.
-    :param on_event: called with each event, a dict with a text as its ``type``, in the order in which they came.
-    :param on_connected: called each time that events begin to come; with True when there was a gap before, in which
-        events were lost: then ask for the channels' states.
-    :param tls_options: how an ``https`` Asterisk is verified; by default against the public authorities, by its name.
-    :param endpoint: connect there and not where the URL leads.
+    :param app: the name of the Stasis application. It exists in Asterisk while this is connected. A later client with
+        the same name takes the application away, so each server needs a name of its own.
+    :param on_event: called with each event in order, a dict whose ``type`` is text.
+    :param on_connected: called each time that events start; True: after a gap in which events were lost, so look up the
+        channels' states.
+    :param tls_options: verifies an ``https`` Asterisk; by default its name, against the public authorities.
+    :param endpoint: connect there instead of the URL's address.
     :param pause: the pause (s) after a number of failed attempts, counted from 0.
     """
 
@@ -74,9 +74,8 @@ class AriEvents(Service):
         self.credential = credential
         self.app = app
         self.connected = False
-        """Whether events come now."""
         self.problem = ""
-        """Why not, in one sentence; empty while connected and before the first attempt has ended."""
+        """Why it is not connected, in one sentence; empty before the end of the first attempt."""
         self.malformed_count = 0
         self._on_event = on_event
         self._on_connected = on_connected
@@ -102,12 +101,12 @@ class AriEvents(Service):
         self._client.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Close the connection, politely for 2 s at most; fires when it is closed and nothing comes any more."""
+        """Close the connection, with a WebSocket close up to 2 s; fires when it is closed and no more event comes."""
         super().stopService()
         self._stopping = True
         protocol, overdue = self._protocol, None
         if protocol is not None:
-            protocol.take_leave()
+            protocol.close_politely()
             overdue = self._reactor.callLater(CLOSE_S, protocol.abort)
 
         def tidy(result: Any) -> Deferred[None]:
@@ -115,24 +114,23 @@ class AriEvents(Service):
                 overdue.cancel()
             if isinstance(result, Failure):
                 self._log.failure("ARI events of {credential}: stopping", result, credential=self.credential.name)
-            # ClientService fires while it is still at it, and could not be started or stopped from there.
+            # ClientService fires before it has finished, and must not be started or stopped from there.
             return deferLater(self._reactor, 0)
 
         return maybeDeferred(self._client.stopService).addBoth(tidy)
 
     def _next_pause(self, attempt: int) -> float:
-        # ClientService begins to count anew with each TCP connection: pauses would never grow while handshakes fail.
+        # ClientService resets its count with each TCP connection: pauses would never grow while handshakes fail.
         self._failed_attempts += 1
         return self._pause(self._failed_attempts - 1)
 
     def _connect_failed(self, failure: Failure) -> None:
         if not self._stopping:
-            self._tell_problem(str(failure.value) or type(failure.value).__name__)
+            self._log_problem(str(failure.value) or type(failure.value).__name__)
 
-    # What the protocol tells
+    # From the protocol
 
-    def begun(self, protocol: _EventsProtocol) -> None:
-        """A connection is there; its handshake begins."""
+    def handshake_started(self, protocol: _EventsProtocol) -> None:
         self._protocol = protocol
 
     def opened(self) -> None:
@@ -143,13 +141,12 @@ class AriEvents(Service):
         self._guarded(self._on_connected, again)
 
     def closed(self, why: str) -> None:
-        """The connection is over, or its handshake failed."""
+        """The connection is closed, or its handshake failed."""
         self._protocol, self.connected = None, False
         if not self._stopping:
-            self._tell_problem(why)
+            self._log_problem(why)
 
     def received(self, payload: bytes) -> None:
-        """A message came."""
         if self._stopping:
             return
         try:
@@ -161,7 +158,7 @@ class AriEvents(Service):
             self.malformed_count += 1
             if self.malformed_count == 1:
                 self._log.warn(
-                    "ARI events of {credential}: what came is no event, and was skipped: {beginning}",
+                    "ARI events of {credential}: skipped a message that is no event: {beginning}",
                     credential=self.credential.name, beginning=repr(payload[:100]),
                 )  # fmt: skip
             return
@@ -170,15 +167,15 @@ class AriEvents(Service):
             self._replaced()
 
     def _replaced(self) -> None:
-        """Asterisk leaves the connection open, but no event ever comes on it again."""
+        """Another client took the application. Asterisk leaves this connection open, but sends no events on it."""
         self.connected = False
-        # Two that take the place from each other shall not do it every second.
+        # Two clients must not take the application from each other every second.
         self._failed_attempts = REPLACED_ATTEMPTS
         if self._protocol is not None:
-            self._protocol.take_leave(f"another client connected as {self.app}, and took the place of this one")
+            self._protocol.close_politely(f"another client connected as {self.app}, and gets the events now")
 
-    def _tell_problem(self, why: str) -> None:
-        """Once each, or an Asterisk that is down for a night fills the log."""
+    def _log_problem(self, why: str) -> None:
+        """Log each problem once: an Asterisk may be down for a night."""
         if why != self.problem:
             self._log.warn("ARI events of {credential}: {why}; trying again", credential=self.credential.name, why=why)
         self.problem = why
@@ -201,7 +198,7 @@ class _EventsProtocol(WebSocketClientProtocol):
         self._why = ""
 
     def connectionMade(self) -> None:
-        self._events.begun(self)
+        self._events.handshake_started(self)
         super().connectionMade()
 
     def onOpen(self) -> None:
@@ -218,23 +215,22 @@ class _EventsProtocol(WebSocketClientProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        # Autobahn forgets this one, and would fire it at a closed connection.
+        # Autobahn does not cancel this timer, which would fire on a closed connection.
         overdue = getattr(self, "closeHandshakeTimeoutCall", None)
         if overdue is not None:
             overdue.cancel()
         self._events.closed(self._why or "the connection was closed")
 
-    def take_leave(self, why: str = "") -> None:
-        """End the connection; if there is a WebSocket yet, say so on it.
+    def close_politely(self, why: str = "") -> None:
+        """Close an open WebSocket.
 
-        :param why: what is told of it as a problem.
+        :param why: the problem to report.
         """
         self._why = why
         if self.state == self.STATE_OPEN:
             self.sendClose(1000)
 
     def abort(self) -> None:
-        """Drop the connection at once."""
         if self.transport is not None:
             self.transport.abortConnection()
 
@@ -271,18 +267,18 @@ class _EventsFactory(WebSocketClientFactory):
 
 @implementer(IStreamClientEndpoint)
 class _WatchedEndpoint:
-    """Tells why a connection could not be made: ClientService keeps that for itself."""
+    """Reports why a connection failed, which ClientService does not."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, failed: Callable[[Failure], None]) -> None:
         self._endpoint = endpoint
         self._failed = failed
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        def tell(failure: Failure) -> Failure:
+        def report(failure: Failure) -> Failure:
             self._failed(failure)
             return failure
 
-        return self._endpoint.connect(protocolFactory).addErrback(tell)
+        return self._endpoint.connect(protocolFactory).addErrback(report)
 
 
 def _url_of(credential: AriCredential, app: str) -> str:

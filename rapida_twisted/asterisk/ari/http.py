@@ -1,11 +1,11 @@
-"""One request to an Asterisk's REST interface: bounded in time and size, its failures typed."""
+"""Sends one request to an Asterisk's REST interface, limited in time and size, with typed errors."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from OpenSSL.SSL import Error as TlsError
 from service_identity import VerificationError
@@ -30,8 +30,10 @@ from rapida_twisted.net.untrusted_text import printable
 
 __all__ = ["AriHttp", "ari_base", "authorization"]
 
-MAX_ANSWER_BYTES = 1_048_576
+MAX_RESPONSE_BYTES = 1_048_576
 MAX_MESSAGE_LETTERS = 300
+
+T = TypeVar("T")
 
 _KINDS: dict[int, type[AriError]] = {
     401: AriUnauthorized,
@@ -41,26 +43,24 @@ _KINDS: dict[int, type[AriError]] = {
     412: AriConflict,
 }
 _GATEWAY_LOST = (502, 504)
-"""A proxy's answers when it got none from Asterisk: the request may have been carried out."""
+"""A proxy's statuses when Asterisk did not respond to it: Asterisk may have carried out the request."""
 
 
 def ari_base(credential: AriCredential) -> str:
-    """The credential's URL with ``/ari`` at its end, written there or not."""
+    """The credential's URL, which ends with ``/ari``."""
     return credential.ari_url.rstrip("/").removesuffix("/ari") + "/ari"
 
 
 def authorization(credential: AriCredential) -> str:
-    """The value of the Authorization header: credentials in a URL would be in access logs."""
+    """The Authorization header: a URL with a password would appear in access logs."""
     return "Basic " + b64encode(f"{credential.ari_user}:{credential.ari_password}".encode()).decode("ascii")
 
 
 class AriHttp:
-    """Asks one Asterisk.
+    """Sends requests to one Asterisk.
 
-    :param treq_client: a :class:`treq.client.HTTPClient`. Its agent decides how TLS is verified: Twisted's default
-        verifies, and a private CA goes into the agent's context factory.
-    :param reactor: provides IReactorTime.
-    :param timeout_s: how long an answer may take, to its last byte.
+    :param treq_client: a :class:`treq.client.HTTPClient`, whose agent verifies TLS.
+    :param timeout_s: the time limit of a response, to its last byte.
     """
 
     def __init__(self, credential: AriCredential, *, treq_client: Any, reactor: Any, timeout_s: float) -> None:
@@ -73,7 +73,7 @@ class AriHttp:
     def __repr__(self) -> str:
         return f"<AriHttp {self.credential.name} {self._base}>"
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -81,16 +81,15 @@ class AriHttp:
         body: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Any:
-        """Give the answer's JSON; None if it is empty.
+        """Return the response's JSON; None if it is empty.
 
-        :param path: below ``/ari/``, its parts quoted.
-        :raises AriError: see there.
+        :param path: below ``/ari/``, its segments quoted.
         """
         limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        asking = Deferred.fromCoroutine(self._exchange(method, path, dict(query or {}), body))
-        # Nothing is chained to what is raised here: the causes hold whole requests, and headers with them.
+        requesting = Deferred.fromCoroutine(self._exchange(method, path, dict(query or {}), body))
+        # Raise without a cause: causes hold whole requests, headers included.
         try:
-            status, answer = await asking.addTimeout(limit_s, self._reactor)
+            status, content = await requesting.addTimeout(limit_s, self._reactor)
         except (AriError, CancelledError):
             raise
         except DeferredTimeout:
@@ -101,14 +100,24 @@ class AriHttp:
             problem = tls_problem(error)
             message = f"it {problem}" if problem else self._clean(error_text(error))
             raise AriUnreachable(self.credential.name, message, placed=placed) from None
-        return self._read(status, answer)
+        return self._read(status, content)
+
+    def parse(self, convert: Callable[[Any], T], content: Any) -> T:
+        """Convert a response's JSON.
+
+        :raises AriMalformed: the conversion failed.
+        """
+        try:
+            return convert(content)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise AriMalformed(self.credential.name, "the JSON is not of the expected form", status=200) from None
 
     async def _exchange(
         self, method: str, path: str, query: dict[str, str], body: Mapping[str, Any] | None
     ) -> tuple[int, bytes]:
         options: dict[str, Any] = {} if body is None else {"json": dict(body)}
         try:
-            # A redirect would carry the password to somebody else.
+            # Following a redirect would send the password to another server.
             response = await self._treq.request(
                 method,
                 f"{self._base}/{path}",
@@ -125,9 +134,11 @@ class AriHttp:
             raise
 
     async def _body(self, response: IResponse) -> bytes:
-        body = await read_body(response, MAX_ANSWER_BYTES)
-        if len(body) > MAX_ANSWER_BYTES:
-            raise AriMalformed(self.credential.name, f"more than {MAX_ANSWER_BYTES:,} bytes long", status=response.code)
+        body = await read_body(response, MAX_RESPONSE_BYTES)
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise AriMalformed(
+                self.credential.name, f"more than {MAX_RESPONSE_BYTES:,} bytes long", status=response.code
+            )
         return body
 
     def _read(self, status: int, body: bytes) -> Any:
@@ -151,7 +162,7 @@ class AriHttp:
         return _KINDS.get(status, AriRejected)(name, message, status=status)
 
     def _clean(self, text: str) -> str:
-        """A stranger's text, fit for a log: short, printable, and without the secret should it be echoed there."""
+        """Text from outside, fit for a log: short, printable, and without the password that it may echo."""
         token = authorization(self.credential).removeprefix("Basic ")
         for secret in (token, self.credential.ari_password):
             text = text.replace(secret, "***")
@@ -159,19 +170,19 @@ class AriHttp:
 
 
 def _message(body: bytes) -> str:
-    """ARI says it as ``message``; as ``error`` when an allocation failed."""
+    """ARI's message: in ``message``, or in ``error`` when an allocation failed."""
     try:
-        answer = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return ""
-    if not isinstance(answer, dict):
+    if not isinstance(content, dict):
         return ""
-    message = answer.get("message") or answer.get("error") or ""
+    message = content.get("message") or content.get("error") or ""
     return message if isinstance(message, str) else ""
 
 
 def _never_sent(cause: BaseException) -> bool:
-    """Whether this can only have happened before the request was sent."""
+    """Whether the error can only occur before the request is sent."""
     if isinstance(cause, ConnectError | DNSLookupError | VerificationError):
         return True
     return isinstance(cause, TlsError) and "certificate verify failed" in str(cause)

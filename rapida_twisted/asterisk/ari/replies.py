@@ -1,4 +1,4 @@
-"""What ARI's answers hold, as values. Pure."""
+"""Converts ARI's responses to values. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AriChannel", "AriInfo", "ari_time", "channel_from", "info_from", "mo
 
 @dataclass(frozen=True, kw_only=True)
 class AriChannel:
-    """A channel as Asterisk told of it, in an answer or an event."""
+    """A channel in a response or an event."""
 
     id: str
     name: str
@@ -28,59 +28,59 @@ class AriChannel:
     extension: str = ""
     priority: int = 0
     application: str = ""
-    """What the channel runs now, such as ``AudioSocket``."""
+    """The dialplan application that the channel runs now, such as ``AudioSocket``."""
     application_data: str = ""
-    """Its arguments, as the dialplan writes them."""
+    """The application's arguments, as the dialplan writes them."""
     created: datetime | None = None
     variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Those that Asterisk shows by itself (``channelvars`` in ari.conf)."""
+    """The variables that ``channelvars`` in ari.conf lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AriInfo:
-    """An Asterisk's version and times; a time that it does not tell is None."""
+    """An Asterisk's version and times; None for a time that it does not report."""
 
     version: str
     system_time: datetime | None = None
-    """Its clock when it answered; good to some milliseconds and the way of the answer."""
+    """Asterisk's clock when it responded, exact to milliseconds plus the response's way."""
     started: datetime | None = None
 
 
 def channel_from(entry: Any) -> AriChannel:
     """A channel from its JSON.
 
-    :raises LookupError, TypeError, AttributeError: that is no channel.
+    :raises LookupError, TypeError, AttributeError: it is no channel.
     """
     identity, name, state = entry["id"], entry["name"], entry["state"]
     if not (isinstance(identity, str) and isinstance(name, str) and isinstance(state, str)):
-        raise TypeError("a channel's id, name and state are text")
+        raise TypeError("a channel's id, name and state must be text")
     place = entry.get("dialplan") or {}
     return AriChannel(
         id=identity,
         name=name,
         state=state,
-        caller=_word((entry.get("caller") or {}).get("number")),
-        connected=_word((entry.get("connected") or {}).get("number")),
-        context=_word(place.get("context")),
-        extension=_word(place.get("exten")),
+        caller=_text((entry.get("caller") or {}).get("number")),
+        connected=_text((entry.get("connected") or {}).get("number")),
+        context=_text(place.get("context")),
+        extension=_text(place.get("exten")),
         priority=place["priority"] if isinstance(place.get("priority"), int) else 0,
-        application=_word(place.get("app_name")),
-        application_data=_word(place.get("app_data")),
+        application=_text(place.get("app_name")),
+        application_data=_text(place.get("app_data")),
         created=ari_time(entry.get("creationtime")),
-        variables=MappingProxyType({key: _word(value) for key, value in (entry.get("channelvars") or {}).items()}),
+        variables=MappingProxyType({key: _text(value) for key, value in (entry.get("channelvars") or {}).items()}),
     )
 
 
 def modules_from(entries: Any) -> dict[str, str]:
     """Each module's status by its name without ``.so``, from ``/asterisk/modules``."""
-    return {entry["name"].removesuffix(".so"): _word(entry.get("status")) for entry in entries}
+    return {entry["name"].removesuffix(".so"): _text(entry.get("status")) for entry in entries}
 
 
 def info_from(entry: Any, ping: Any = None) -> AriInfo:
-    """From the answers of ``/asterisk/info`` and ``/asterisk/ping`` (None where that does not exist)."""
+    """From the responses of ``/asterisk/info`` and ``/asterisk/ping`` (None if it does not exist)."""
     version = entry["system"]["version"]
     if not isinstance(version, str):
-        raise TypeError("a version is text")
+        raise TypeError("a version must be text")
     return AriInfo(
         version=version,
         system_time=ari_time((ping or {}).get("timestamp")),
@@ -89,12 +89,12 @@ def info_from(entry: Any, ping: Any = None) -> AriInfo:
 
 
 def ari_time(text: Any) -> datetime | None:
-    """A time as ARI writes it (``2025-01-31T12:00:00.000+0000``); None if it is none."""
+    """A time in ARI's format (``2025-01-31T12:00:00.000+0000``); None for anything else."""
     try:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""

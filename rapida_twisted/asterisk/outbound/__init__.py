@@ -1,1 +1,1 @@
-"""outbound"""
+"""Outbound calls: trunks, limits, progress."""

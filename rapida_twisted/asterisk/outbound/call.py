@@ -1,4 +1,4 @@
-"""One outbound call, as it is followed: how far it is, and how long it may take."""
+"""Tracks one outbound call: its status and its deadline."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from rapida_twisted.asterisk.ari.client import channel_id_of
-from rapida_twisted.asterisk.outbound.progress import ChannelNews, end_of
-from rapida_twisted.context import CallContext, CallProgress, CallStatus
+from rapida_twisted.asterisk.outbound.progress import ChannelUpdate, end_of
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, EndReason
 
-__all__ = ["OutgoingCall"]
+__all__ = ["TrackedCall"]
 
 
-class OutgoingCall:
-    """A call from its registration to the end of its channel.
+class TrackedCall:
+    """An outbound call from its registration to the end of its channel.
 
-    :param context: as registered.
-    :param note: called with each news, to be kept.
-    :param on_answered: called once, when somebody answered.
+    :param record: stores each change of the call's progress.
+    :param on_answered: called once, when the call is answered.
     :param on_over: called once, when the call is over.
-    :param reactor: provides IReactorTime.
     :param now: wall-clock time in UNIX seconds.
     """
 
@@ -32,9 +30,9 @@ class OutgoingCall:
         self,
         context: CallContext,
         *,
-        note: Callable[[str, CallProgress], None],
-        on_answered: Callable[[OutgoingCall], None],
-        on_over: Callable[[OutgoingCall], None],
+        record: Callable[[str, CallProgress], None],
+        on_answered: Callable[[TrackedCall], None],
+        on_over: Callable[[TrackedCall], None],
         reactor: Any,
         now: Callable[[], float],
     ) -> None:
@@ -44,13 +42,13 @@ class OutgoingCall:
         self.answered_at = context.answered_at
         self.status = context.call_status or CallStatus.NEW
         self.placed = False
-        """Whether Asterisk took it, so that its channel can be asked for."""
+        """Whether Asterisk took the call, so that its channel can be looked up."""
         self.admitted = False
-        """Whether its turn has come, so that it takes a place."""
+        """Whether the limiter admitted the call, so that it occupies a place."""
         self.cancelled = False
-        """Whether it was taken back before anybody had answered."""
+        """Whether it was cancelled before its answer."""
         self._dial_status = context.dial_status
-        self._note = note
+        self._record = record
         self._on_answered = on_answered
         self._on_over = on_over
         self._reactor = reactor
@@ -58,75 +56,73 @@ class OutgoingCall:
         self._deadline: IDelayedCall | None = None
 
     def __repr__(self) -> str:
-        return f"<OutgoingCall {self.context_id} {self.status.value}>"
+        return f"<TrackedCall {self.context_id} {self.status.value}>"
 
     @property
     def over(self) -> bool:
-        """Whether nothing more comes."""
         return self.status.over
 
     @property
     def answered(self) -> bool:
-        """Whether somebody answered, be it over or not."""
+        """Whether it was answered, over or not."""
         return self.answered_at is not None
 
-    def reached(self, status: CallStatus, dial_status: str = "") -> None:
-        """It is so far, or was; what is late or comes twice changes nothing."""
-        if status is self.status:
+    def progressed(self, status: CallStatus, dial_status: str = "") -> None:
+        """The call has this status, or had it: a late or repeated report changes nothing."""
+        is_next = status.comes_after(self.status)
+        if is_next or status is self.status:
             self._dial_status = dial_status or self._dial_status
-        if not status.comes_after(self.status):
+        if not is_next:
             return
-        self._dial_status = dial_status or self._dial_status
         self.status = status
-        self._note(self.context_id, CallProgress(status=status, at=self._now(), dial_status=self._dial_status))
+        self._record(self.context_id, CallProgress(status=status, at=self._now(), dial_status=self._dial_status))
         if status is CallStatus.ANSWERED:
             self.answered_at = self._now()
             self._log.info("call {id}: answered", id=self.context_id)
             self._on_answered(self)
 
-    def told(self, news: ChannelNews) -> None:
-        """An event told something of its channel."""
-        if news.destroyed:
-            self.gone(news.cause, news.cause_text)
-        elif news.status is not None:
-            self.reached(news.status, news.dial_status)
+    def update(self, update: ChannelUpdate) -> None:
+        """Apply an event of its channel."""
+        if update.destroyed:
+            self.channel_ended(update.cause, update.cause_text)
+        elif update.status is not None:
+            self.progressed(update.status, update.dial_status)
         else:
-            self._dial_status = news.dial_status or self._dial_status
+            self._dial_status = update.dial_status or self._dial_status
 
-    def gone(self, cause: int | None = None, cause_text: str = "") -> None:
-        """Its channel is no more."""
-        end = end_of(
-            reached=self.status,
-            cancelled=self.cancelled,
-            dial_status=self._dial_status,
-            cause=cause,
-            cause_text=cause_text,
-            at=self._now(),
+    def channel_ended(self, cause: int | None = None, cause_text: str = "") -> None:
+        status, reason = end_of(
+            status=self.status, cancelled=self.cancelled, dial_status=self._dial_status, cause=cause
         )
-        self.end(end)
+        self.end(status, reason, cause_text, cause=cause, dial_status=self._dial_status)
 
-    def end(self, progress: CallProgress) -> None:
-        """It is over; once."""
+    def end(
+        self, status: CallStatus, reason: EndReason, why: str, *, cause: int | None = None, dial_status: str = ""
+    ) -> None:
+        """End the call; only the first call of this method counts.
+
+        :param why: Asterisk's text for the cause, or the reason here.
+        :param cause: Asterisk's cause.
+        """
         if self.over:
             return
-        self.status = progress.status
+        self.status = status
         self.set_deadline(0)
+        causes = " ".join(str(part) for part in (cause, why) if part not in (None, ""))
         self._log.info(
-            "call {id}: {status}{reason}{cause}",
-            id=self.context_id, status=progress.status.value,
-            reason=f", {progress.reason.value}" if progress.reason and progress.status is CallStatus.FAILED else "",
-            cause=_cause(progress),
+            "call {id}: {status}{reason}{cause}", id=self.context_id, status=status.value,
+            reason=f", {reason.value}" if status is CallStatus.FAILED else "", cause=f" ({causes})" if causes else "",
         )  # fmt: skip
-        self._note(self.context_id, progress)
+        self._record(
+            self.context_id,
+            CallProgress(
+                status=status, at=self._now(), dial_status=dial_status, cause=cause, cause_text=why, reason=reason
+            ),
+        )
         self._on_over(self)
 
     def set_deadline(self, seconds: float, call: Callable[..., Any] | None = None) -> None:
-        """Have something called with this call after a time, in the place of what was to be called before."""
+        """Replace the deadline: call a function with this call later; None: no deadline."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None if call is None else self._reactor.callLater(max(0.0, seconds), call, self)
-
-
-def _cause(progress: CallProgress) -> str:
-    told = " ".join(str(part) for part in (progress.cause, progress.cause_text) if part not in (None, ""))
-    return f" ({told})" if told else ""

@@ -1,12 +1,12 @@
-"""What ARI's events say of an outbound call. Pure.
+"""Derives an outbound call's progress from ARI's events. Pure.
 
-A call that is placed through ARI is dialled by Asterisk's own ``dial.c``: its channel is the ``peer`` of ``Dial``
-events whose ``dialstatus`` is empty at the beginning, then RINGING, PROGRESS, ANSWER, or BUSY, CONGESTION, NOANSWER and
-so on (``main/stasis_channels.c``). Later ``Dial`` events may have it as their ``caller``: those are of a transfer.
+Asterisk's own ``dial.c`` dials a call that ARI places: the call's channel is the ``peer`` of ``Dial`` events whose
+``dialstatus`` is empty at first, then RINGING, PROGRESS, ANSWER, or BUSY, CONGESTION, NOANSWER and so on
+(``main/stasis_channels.c``). Later ``Dial`` events may have it as their ``caller``: those belong to a transfer.
 
-Why a call was not answered is told by the cause of its channel's end; dialling calls a 404 and a 603 NOANSWER, too, and
-says nothing when the time is over. Of a Local channel it is the other way round: there the cause may be 0. A trunk that
-does not answer at all ends with the same cause as a phone that rings in vain, but never rang.
+The cause of its channel's end shows why a call was not answered: a 404 and a 603 have the dial status NOANSWER, and a
+timeout has none. With a Local channel the dial status shows it, and the cause may be 0. A trunk that does not
+answer at all ends with the same cause as a phone that rings in vain, but never rang.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rapida_twisted.context import CallProgress, CallStatus, EndReason
+from rapida_twisted.context import CallStatus, EndReason
 
-__all__ = ["EVENTS", "ChannelNews", "end_of", "news_of", "status_of_state"]
+__all__ = ["EVENTS", "ChannelUpdate", "end_of", "status_of_state", "update_from"]
 
 EVENTS = ("Dial", "ChannelStateChange", "ChannelDestroyed")
-"""The types of the events that are looked at."""
+"""The event types that matter here."""
 
 _DIALLING = {
     "": CallStatus.INITIATED,
@@ -64,32 +64,32 @@ _BY_DIAL_STATUS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelNews:
-    """What one event says of one channel."""
+class ChannelUpdate:
+    """One event's report on one channel."""
 
     channel_id: str
     status: CallStatus | None = None
-    """How far the call is; None where the event does not tell."""
+    """The call's status; None if the event does not report it."""
     dial_status: str = ""
     destroyed: bool = False
     cause: int | None = None
     cause_text: str = ""
 
 
-def news_of(event: Mapping[str, Any]) -> ChannelNews | None:
-    """What an event says of a channel that we may have placed; None for all other events."""
+def update_from(event: Mapping[str, Any]) -> ChannelUpdate | None:
+    """An event's report on a channel that may be an outbound call's; None for all other events."""
     kind = event.get("type")
-    about = event.get("peer" if kind == "Dial" else "channel")
-    if kind not in EVENTS or not isinstance(about, dict) or not isinstance(about.get("id"), str):
+    channel = event.get("peer" if kind == "Dial" else "channel")
+    if kind not in EVENTS or not isinstance(channel, dict) or not isinstance(channel.get("id"), str):
         return None
-    channel_id = about["id"]
+    channel_id = channel["id"]
     if kind == "Dial":
         dial_status = _text(event.get("dialstatus"))
-        return ChannelNews(channel_id=channel_id, status=_DIALLING.get(dial_status), dial_status=dial_status)
+        return ChannelUpdate(channel_id=channel_id, status=_DIALLING.get(dial_status), dial_status=dial_status)
     if kind == "ChannelStateChange":
-        return ChannelNews(channel_id=channel_id, status=status_of_state(_text(about.get("state"))))
+        return ChannelUpdate(channel_id=channel_id, status=status_of_state(_text(channel.get("state"))))
     cause = event.get("cause")
-    return ChannelNews(
+    return ChannelUpdate(
         channel_id=channel_id,
         destroyed=True,
         cause=cause if isinstance(cause, int) and not isinstance(cause, bool) else None,
@@ -98,33 +98,26 @@ def news_of(event: Mapping[str, Any]) -> ChannelNews | None:
 
 
 def status_of_state(state: str) -> CallStatus:
-    """How far a call is whose channel is in this state."""
+    """The call status for a channel's state."""
     return _STATES.get(state, CallStatus.INITIATED)
 
 
-def end_of(
-    *, reached: CallStatus, cancelled: bool, dial_status: str, cause: int | None, cause_text: str, at: float
-) -> CallProgress:
-    """The end of a call whose channel is destroyed.
+def end_of(*, status: CallStatus, cancelled: bool, dial_status: str, cause: int | None) -> tuple[CallStatus, EndReason]:
+    """The last status of a call whose channel is destroyed, and the reason.
 
-    :param reached: how far it was.
-    :param cancelled: whether we took it back before anybody had answered.
-    :param dial_status: the last that dialling came to.
-    :param at: UNIX seconds.
+    :param status: the call's status before.
+    :param cancelled: whether it was cancelled before its answer.
+    :param dial_status: the last dial status.
     """
-    if reached is CallStatus.ANSWERED:
-        status, reason = CallStatus.COMPLETED, EndReason.NO_MEDIA
-    elif cancelled:
-        status, reason = CallStatus.CANCELLED, EndReason.CANCELLED
-    else:
-        status, reason = CallStatus.FAILED, _why_not_answered(reached, dial_status, cause)
-    return CallProgress(
-        status=status, at=at, dial_status=dial_status, cause=cause, cause_text=cause_text, reason=reason
-    )
+    if status is CallStatus.ANSWERED:
+        return CallStatus.COMPLETED, EndReason.NO_MEDIA
+    if cancelled:
+        return CallStatus.CANCELLED, EndReason.CANCELLED
+    return CallStatus.FAILED, _why_not_answered(status, dial_status, cause)
 
 
-def _why_not_answered(reached: CallStatus, dial_status: str, cause: int | None) -> EndReason:
-    rang = reached is CallStatus.RINGING
+def _why_not_answered(status: CallStatus, dial_status: str, cause: int | None) -> EndReason:
+    rang = status is CallStatus.RINGING
     by_cause = _BY_CAUSE.get(cause or 0)
     if by_cause is EndReason.NO_ANSWER and not rang:
         return EndReason.UNAVAILABLE

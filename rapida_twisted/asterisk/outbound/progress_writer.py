@@ -17,30 +17,28 @@ __all__ = ["ProgressWriter"]
 
 
 class ProgressWriter:
-    """Writes news down, and tells that it did.
+    """Writes progress, and reports each change.
 
     :param notify: whether each change makes a notice in the store.
-    :param noted: called after each change that is in the store.
-    :param reactor: provides IReactorTime.
+    :param written: called after each change in the store.
     """
 
     _log = Logger()
 
-    def __init__(self, store: CallStore, *, notify: bool, noted: Callable[[], None], reactor: Any) -> None:
+    def __init__(self, store: CallStore, *, notify: bool, written: Callable[[], None], reactor: Any) -> None:
         self._store = store
         self._notify = notify
-        self._noted = noted
+        self._written = written
         self._reactor = reactor
         self._waiting: dict[str, deque[CallProgress]] = {}
         self._writing: dict[str, Deferred[None]] = {}
 
     @property
     def waiting(self) -> int:
-        """News that the store has not taken yet."""
+        """The number of changes that are not in the store yet."""
         return sum(map(len, self._waiting.values()))
 
-    def note(self, context_id: str, progress: CallProgress) -> None:
-        """Keep news of a call."""
+    def record(self, context_id: str, progress: CallProgress) -> None:
         if context_id in self._waiting:
             self._waiting[context_id].append(progress)
             return
@@ -52,7 +50,7 @@ class ProgressWriter:
             writing.addBoth(lambda _: self._writing.pop(context_id, None))
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait until all is written, but no longer than that; log what is lost."""
+        """Wait until all is written, up to the timeout; the rest is lost, and logged."""
         written: Deferred[Any] = Deferred()
         DeferredList([_mirror(writing) for writing in self._writing.values()]).addCallback(written.callback)
         await written.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda *_: None)
@@ -66,7 +64,7 @@ class ProgressWriter:
                 try:
                     changed = await self._store.follow(context_id, queue[0], notify=self._notify)
                     if changed is not None:
-                        self._noted()
+                        self._written()
                 except (ContextError, StoreUnavailable) as error:
                     self._log.error(
                         "call {id}: its status {status} is lost: {error}",
@@ -77,16 +75,16 @@ class ProgressWriter:
             del self._waiting[context_id]
 
     def _broke(self, failure: Any, context_id: str) -> None:
-        self._log.failure("call {id}: its news are not in the store", failure, id=context_id)
+        self._log.failure("call {id}: its progress is not in the store", failure, id=context_id)
 
 
 def _mirror(writing: Deferred[None]) -> Deferred[None]:
-    """A Deferred that fires with another, and may be waited for by somebody else."""
+    """A Deferred that fires with another one, and can be cancelled without it."""
     mirror: Deferred[None] = Deferred()
 
-    def tell(result: Any) -> Any:
+    def fire(result: Any) -> Any:
         mirror.callback(None)
         return result
 
-    writing.addBoth(tell)
+    writing.addBoth(fire)
     return mirror

@@ -1,1 +1,1 @@
-"""stasis"""
+"""Calls in the Stasis application, without a dialplan."""

@@ -1,8 +1,8 @@
-"""Calls without a dialplan: those in our Stasis application get their media through ARI.
+"""Calls without a dialplan: ARI connects the channels in our Stasis application with their media.
 
-A channel comes in on two ways. The dialplan runs ``Stasis(<app>,<assistantId>)``: an inbound call, which is registered
-here. Or we placed the call ourselves, with the application in the place of a context, and it was answered. Then
-Asterisk is told to make a channel whose media is an AudioSocket connection to us, and both go into a bridge.
+A channel enters the application in two ways: the dialplan runs ``Stasis(<app>,<assistantId>)`` for an inbound call,
+which is registered here; or an outbound call, placed with the application instead of a context, is answered. Then
+Asterisk makes a channel whose media is an AudioSocket connection to this server, and both go into a bridge.
 """
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ __all__ = ["StasisCalls", "StasisMedia"]
 
 OUTBOUND = "outbound"
 LEAVING_S = 1.0
-"""How long a channel that was sent on may take out of the application and its bridge."""
+"""How long a channel that was sent on may take to leave the application and its bridge."""
 LOOK_AGAIN_S = 30.0
-GOODBYE_S = 2.0
+CLOSE_TIMEOUT_S = 2.0
 
 ENDS = ("ChannelHangupRequest", "StasisEnd", "ChannelDestroyed")
 
 
 class StasisCalls:
-    """Looks after the channels in one Stasis application, which nobody else may use.
+    """Serves the channels in one Stasis application, which no other client may use.
 
-    When the media ends by our side, an inbound call goes on with the dialplan's line after ``Stasis()``: the variable
-    ``RAPIDA_NEXT`` says where it was transferred to (empty: nowhere), ``RAPIDA_ERROR`` is 1 if there was no media. A
-    call that we placed is sent on, too, or hung up. When the caller's channel ends or leaves the application, the rest
-    is removed.
+    When this server ends the media, an inbound call continues with the dialplan's line after ``Stasis()``: the variable
+    ``RAPIDA_NEXT`` is the transfer's destination (empty: none), ``RAPIDA_ERROR`` is 1 if there was no media. An
+    outbound call is sent on, too, or hung up. When the caller's channel ends or leaves the application, the rest is
+    removed.
 
-    These rules of Asterisk it relies on:
+    It relies on these rules of Asterisk:
 
-    - A channel is bridged, continued and redirected only while it is in an application (``res/ari/resource_channels.c``
-      and ``resource_bridges.c``: ``find_control()``); a channel of external media is in it from its ``StasisStart`` on.
-    - Asterisk connects to our AudioSocket before it answers the request for external media
+    - ARI bridges, continues and redirects a channel only while it is in an application
+      (``res/ari/resource_channels.c`` and ``resource_bridges.c``: ``find_control()``); a channel of external media is
+      in it from its ``StasisStart`` on.
+    - Asterisk connects to our AudioSocket before it responds to the request for external media
       (``channels/chan_audiosocket.c``: ``audiosocket_request()``), and sends the UUID just after. What is said before
       its channel is in the bridge is lost (``res/res_stasis.c``: ``stasis_app_exec()`` reads frames and drops them).
       That thread may read one frame more after it has put the channel into the bridge, and keeps the channel locked
       until that frame comes. So we send silence until the bridge has the channel, and for two frames more.
     - That channel's ``StasisStart`` has the UUID as its one argument, like an assistant's id
-      (``external_media_audiosocket_tcp()``): it is told by its own id, which is ours to choose.
-    - ``redirect`` is accepted before the far end was asked, and nothing tells what it said (``res/stasis/control.c``:
-      ``app_control_redirect()``); of SIP it needs res_pjsip_refer, and the dial string is sent as it is.
+      (``external_media_audiosocket_tcp()``): the channel's own id, which this server chooses, distinguishes it.
+    - ``redirect`` succeeds before the far end responds, and nothing reports the response (``res/stasis/control.c``:
+      ``app_control_redirect()``); for SIP it needs res_pjsip_refer, and sends the dial string unchanged.
     - ``continue`` without a context goes to the next priority (``ast_ari_channels_continue_in_dialplan()``).
-    - A bridge of ARI stays when its channels are gone, a channel of external media when its bridge is: we remove them.
-    - An application that nobody is connected to keeps its channels, and takes no new ones: then ``Stasis()`` fails, and
-      the dialplan goes on with ``STASISSTATUS=FAILED`` (``apps/app_stasis.c``).
-    - ``/applications/{app}`` does not tell the channels of an application that has subscribed to all of them
-      (``res/stasis/app.c``: ``app_subscribe_channel()``); what each channel runs does.
+    - A bridge of ARI outlives its channels, and a channel of external media outlives its bridge: we remove them.
+    - An application without a connected client keeps its channels, and takes no new ones: then ``Stasis()`` fails, and
+      the dialplan continues with ``STASISSTATUS=FAILED`` (``apps/app_stasis.c``).
+    - ``/applications/{app}`` does not list the channels of an application that has subscribed to all channels
+      (``res/stasis/app.c``: ``app_subscribe_channel()``); each channel's dialplan application shows it.
 
     :param app: the application's name.
-    :param store: tells where a call was transferred to.
-    :param media: where Asterisk reaches our AudioSocket.
-    :param register: registers an inbound call: given the assistant's id and the channel, gives its context.
+    :param store: holds the destinations of transfers.
+    :param register: registers an inbound call of an assistant's id and a channel.
     :param bridges: gets each call before its media connects, and when the bridge has the media.
     :param reactor: provides IReactorTime.
     """
@@ -90,16 +90,16 @@ class StasisCalls:
             ari=ari, app=app, store=store, media=media, register=register, bridges=bridges, reactor=reactor
         )
         self._callers: dict[str, StasisCall] = {}
-        """By the id of the caller's channel, while that is in the application."""
+        """By the caller's channel id, while the channel is in the application."""
         self._media: dict[str, StasisCall] = {}
-        """By the id of the media's channel, until nothing of the call is left."""
+        """By the media's channel id, until nothing of the call is left."""
         self._tasks: set[Deferred[Any]] = set()
         self._orphans = OrphanChannels(
             self._kit, calls=self._known, take=self._take, take_over=self._take_over, resume=self._resume
         )
         self._looking: Deferred[Any] = succeed(None)
         self._early: set[str] = set()
-        """Channels of media that came while we looked for calls to take over."""
+        """Media channels that entered during the search for calls to take over."""
         self._looks_again: IDelayedCall | None = None
         self._closed = False
 
@@ -108,7 +108,7 @@ class StasisCalls:
 
     @property
     def count(self) -> int:
-        """How many calls there are, those included that are being cleaned up."""
+        """The number of calls, including those under clean-up."""
         return len(self._known())
 
     def _known(self) -> list[StasisCall]:
@@ -117,7 +117,7 @@ class StasisCalls:
     # Events
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """An event of this Asterisk; called with each, in their order. Those that are not ours are ignored."""
+        """Handle an event of this Asterisk; foreign ones are ignored."""
         channel, kind = event.get("channel"), event.get("type")
         if self._closed or not isinstance(channel, dict) or not isinstance(channel.get("id"), str):
             return
@@ -127,24 +127,24 @@ class StasisCalls:
             self._ended(channel["id"])
 
     def connected(self, again: bool) -> None:
-        """Events begin to come: look for what an earlier process left, and what happened while nobody told us."""
+        """Events start: search for orphans of an earlier process, and for changes during the gap."""
         self._look()
 
     def _started(self, entry: Mapping[str, Any], args: Any) -> None:
         try:
             channel = channel_from(entry)
         except (LookupError, TypeError, AttributeError):
-            self._log.warn("Stasis application {app}: an event without a channel was skipped", app=self._kit.app)
+            self._log.warn("Stasis application {app}: skipped an event without a channel", app=self._kit.app)
             return
         if not channel.id.startswith(MEDIA_PREFIX):
-            self._take(channel, [word for word in args or [] if isinstance(word, str)])
+            self._take(channel, [arg for arg in args or [] if isinstance(arg, str)])
         elif channel.id in self._media:
             self._media[channel.id].media_came()
         elif not self._looking.called:
-            # It may be of a call that is being taken over.
+            # It may belong to a call that is about to be taken over.
             self._early.add(channel.id)
         else:
-            # It came so late that its call is over.
+            # Its call is over.
             self._spawn(self._kit.ari.hang_up(channel.id))
 
     def _ended(self, channel_id: str) -> None:
@@ -157,7 +157,7 @@ class StasisCalls:
     # Calls
 
     def _take(self, channel: AriChannel, args: Sequence[str]) -> None:
-        """A caller's channel came in; once, however often that is told."""
+        """A caller's channel entered; repeated reports change nothing."""
         if channel.id in self._callers or self._closed:
             return
         if len(args) == 1 and args[0]:
@@ -166,7 +166,7 @@ class StasisCalls:
             call = StasisCall(self._kit, channel, context_id=args[1], inbound=False, registered=self._registered)
         else:
             self._log.warn(
-                "channel {channel} came into Stasis application {app} with {args}, which means nothing here: write"
+                "channel {channel} entered the Stasis application {app} with unknown arguments {args}: write"
                 " Stasis({app},ASSISTANT_ID) in the dialplan",
                 channel=channel.name, app=self._kit.app, args=list(args),
             )  # fmt: skip
@@ -176,7 +176,7 @@ class StasisCalls:
         self._spawn(self._serve(call))
 
     def _take_over(self, call: StasisCall) -> None:
-        """Look after a call that another process has set up, or begun to."""
+        """Serve a call that another process has set up, completely or partly."""
         if call.channel.id not in self._callers and not self._closed:
             if call.media_id in self._early:
                 call.media_came()
@@ -184,7 +184,7 @@ class StasisCalls:
             self._spawn(self._serve(call))
 
     def _resume(self, call: StasisCall) -> None:
-        """Send on a caller who gets no media here."""
+        """Send a caller on without media."""
         if call.channel.id not in self._callers and not self._closed:
             self._callers[call.channel.id] = call
             self._spawn(self._finish(call, failed=True))
@@ -193,7 +193,7 @@ class StasisCalls:
         self._media[call.media_id] = call
 
     async def _serve(self, call: StasisCall) -> None:
-        """A call from its caller's coming to the end of all."""
+        """Serve a call to its end."""
         connected = await call.connect()
         if connected:
             await call.until(lambda: call.over)
@@ -211,10 +211,10 @@ class StasisCalls:
         if not (moved and removed):
             self._look_again()
 
-    # What events do not tell
+    # Beside the events
 
     def _look(self) -> None:
-        # What an earlier look found may not be so any more.
+        # The results of an earlier search are outdated.
         self._looking.cancel()
         if not self._closed:
             self._looking = self._spawn(self._look_over())
@@ -226,17 +226,17 @@ class StasisCalls:
             await self._kit.ari.hang_up(channel_id)
 
     def _look_again(self) -> None:
-        """In a while; what could not be done to a call by then counts as left over."""
+        """Search for orphans later: a call that could not be sent on or removed is one by then."""
         if self._closed or (self._looks_again is not None and self._looks_again.active()):
             return
         self._looks_again = self._kit.reactor.callLater(LOOK_AGAIN_S, self._look)
 
-    # Its end
+    # The end
 
     def close(self, *, leave: bool = False) -> Deferred[Any]:
-        """Take no more channels; fires when the calls' ends are told to Asterisk, or after 2 s.
+        """Take no more channels, and end the calls; fires when that is done, or after 2 s.
 
-        :param leave: whether the calls go on: another process looks after them.
+        :param leave: leave the calls to another process instead.
         """
         self._closed = True
         if self._looks_again is not None and self._looks_again.active():
@@ -249,7 +249,7 @@ class StasisCalls:
             call.drop()
         leaving: Deferred[Any] = Deferred()
         DeferredList(list(self._tasks)).addCallback(leaving.callback)
-        leaving.addTimeout(GOODBYE_S, self._kit.reactor, onTimeoutCancel=lambda *_: None)
+        leaving.addTimeout(CLOSE_TIMEOUT_S, self._kit.reactor, onTimeoutCancel=lambda *_: None)
         return leaving.addCallback(self._cancel_tasks)
 
     def _cancel_tasks(self, _: Any) -> None:
@@ -257,7 +257,7 @@ class StasisCalls:
             task.cancel()
 
     def _spawn(self, work: Any) -> Deferred[Any]:
-        """Do something beside; what fails is logged."""
+        """Run a task in the background; a failure is logged."""
         task = Deferred.fromCoroutine(work)
         self._tasks.add(task)
         task.addErrback(self._broke)
@@ -269,7 +269,7 @@ class StasisCalls:
             self._log.warn("Stasis application {app}: {error}", app=self._kit.app, error=failure.getErrorMessage())
             self._look_again()
         elif not failure.check(CancelledError):
-            self._log.failure("Stasis application {app}: something broke", failure, app=self._kit.app)
+            self._log.failure("Stasis application {app}: a background task failed", failure, app=self._kit.app)
 
 
 def _is_uuid(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What is in our Stasis application without our knowing: from an earlier process, or from a gap in the events."""
+"""Finds channels and bridges without a call: of an earlier process, or of a gap in the events."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rapida_twisted.errors import UnknownContext
 
 __all__ = ["OrphanChannels"]
 
-NEWCOMERS_S = 2.0
-"""How long the event of a channel may be on its way that Asterisk told of just now."""
+EVENT_LAG_S = 2.0
+"""How long (s) a channel's events may lag behind Asterisk's REST responses."""
 
 
 class OrphanChannels:
-    """Looks for what nobody told us.
+    """Looks for channels and bridges without a call.
 
-    :param calls: gives the calls that we know of.
-    :param take: begins the call of a channel, as its ``StasisStart`` would have done, of these arguments.
-    :param take_over: looks after a call from now on that another process has set up.
-    :param resume: ends the call of a channel.
+    :param calls: returns the known calls.
+    :param take: starts the call of a channel, as a ``StasisStart`` with these arguments does.
+    :param take_over: serves a call that another process has set up.
+    :param resume: sends the caller of a call on.
     """
 
     _log = Logger()
@@ -46,27 +46,27 @@ class OrphanChannels:
         self._resume = resume
 
     async def look(self) -> None:
-        """Tell the calls what became of their channels; take over those of another process that are whole, or that it
-        had begun to set up; remove or end what belongs to none, callers the last.
+        """Update the known calls; take over those that another process has set up, completely or partly; remove or end
+        what belongs to no call, callers last.
 
-        :raises AriError: Asterisk can't be asked.
+        :raises AriError: a request failed.
         """
         known, media_here = self._calls(), [call for call in self._calls() if call.media_here]
         channels = await self._kit.ari.channels()
         bridges = await self._kit.ari.bridges_named(self._kit.app)
         ours = {channel.id: channel for channel in channels if _args(channel, self._kit.app) is not None}
-        self._tell(known, media_here, {channel.id for channel in channels}, set(ours))
-        await deferLater(self._kit.reactor, NEWCOMERS_S)
-        # Those that ended meanwhile were known when Asterisk was asked.
+        self._update(known, media_here, {channel.id for channel in channels}, set(ours))
+        await deferLater(self._kit.reactor, EVENT_LAG_S)
+        # A call that ended meanwhile was known when Asterisk listed its channels.
         known += self._calls()
         mine = {name for call in known for name in (call.channel.id, call.media_id, call.bridge_id)}
         callers = [each for each in ours.values() if each.id not in mine and not each.id.startswith(MEDIA_PREFIX)]
         for call in [await self._found(channel) for channel in callers]:
             if call is None:
                 continue
-            whole = call.media_id in ours and call.bridge_id in bridges
-            if whole or await self._is_pending(call.context_id):
-                self._log.info("call {id}: is in Stasis, and looked after from now on", id=call.name)
+            is_complete = call.media_id in ours and call.bridge_id in bridges
+            if is_complete or await self._is_pending(call.context_id):
+                self._log.info("call {id}: taking it over in Stasis", id=call.name)
                 mine |= {call.channel.id, call.media_id, call.bridge_id}
                 if call.media_id in ours:
                     call.media_came()
@@ -79,10 +79,10 @@ class OrphanChannels:
             if channel.id not in mine:
                 await self._end(channel)
 
-    def _tell(
+    def _update(
         self, known: list[StasisCall], media_here: list[StasisCall], there: set[str], in_application: set[str]
     ) -> None:
-        """What the events of a gap would have told."""
+        """Apply what the lost events would have reported."""
         for call in known:
             if call.channel.id not in there:
                 call.caller_left()
@@ -92,29 +92,29 @@ class OrphanChannels:
                 call.media_ended()
 
     async def _found(self, channel: AriChannel) -> StasisCall | None:
-        """The call of a caller whom nobody looks after, if it was registered."""
+        """The registered call of a caller without a known call."""
         context_id = await self._context_id(channel)
         if not context_id:
             return None
         return StasisCall(self._kit, channel, context_id=context_id, inbound=self._is_inbound(channel), taken_over=True)
 
     async def _end(self, channel: AriChannel) -> None:
-        """A caller whom nobody looks after: begin the call if it never began, else end it."""
+        """Start the call of a caller without one, or end the call if it had started."""
         inbound, context_id = self._is_inbound(channel), await self._context_id(channel)
         if context_id is None:
             return
         if inbound and not context_id:
-            self._log.info("channel {channel} came while there were no events", channel=channel.name)
+            self._log.info("channel {channel} came during a gap in the events", channel=channel.name)
             self._take(channel, _args(channel, self._kit.app) or [])
             return
-        self._log.info("call {id}: was left behind in Stasis, and is sent on", id=context_id)
+        self._log.info("call {id}: no process serves it in Stasis; sending the caller on", id=context_id)
         self._resume(StasisCall(self._kit, channel, context_id=context_id, inbound=inbound))
 
     def _is_inbound(self, channel: AriChannel) -> bool:
         return len(_args(channel, self._kit.app) or []) != 2
 
     async def _context_id(self, channel: AriChannel) -> str | None:
-        """Of a caller's call; empty if it is not registered, None if the channel is gone."""
+        """A caller's contextId; empty if the call is not registered, None if the channel is gone."""
         if not self._is_inbound(channel):
             return (_args(channel, self._kit.app) or [])[1]
         try:
@@ -130,6 +130,6 @@ class OrphanChannels:
 
 
 def _args(channel: AriChannel, app: str) -> list[str] | None:
-    """The arguments with which a channel is in an application; None if it is not in it."""
+    """The arguments of a channel's ``Stasis()`` of an application; None if it is not in the application."""
     name, *args = channel.application_data.split(",")
     return args if channel.application == "Stasis" and name == app else None

@@ -1,1 +1,1 @@
-"""vault"""
+"""The encrypted vault of ARI credentials."""

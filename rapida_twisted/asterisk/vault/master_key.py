@@ -1,10 +1,10 @@
-"""The vault's master key: what it looks like, and where it is kept.
+"""The vault's master key: its form, and its place.
 
-It is looked for in the environment (``VAULT__MASTER_KEY``), then in the file that ``VAULT__MASTER_KEY_FILE`` names,
-then in ``vault-key`` in the state directory, which is made when the first credential is put into the vault.
+It is read from the environment (``VAULT__MASTER_KEY``), else from the file that ``VAULT__MASTER_KEY_FILE`` names, else
+from ``vault-key`` in the state directory, which the vault's first credential makes.
 
-Where a key stands there may be several, with commas or white space between them: the first one encrypts, all of them
-decrypt. So a key can be changed without a moment at which the vault can't be opened.
+Each place may hold several keys, separated by commas or white space: the first one encrypts, all of them decrypt. So
+the vault can be opened at every moment of a key's change.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 
 
 def make_master_key() -> str:
-    """A new one: 32 random bytes in URL-safe base64."""
+    """32 random bytes in URL-safe base64."""
     return Fernet.generate_key().decode("ascii")
 
 
 def split_master_key(text: str, where: str = "the master key") -> tuple[str, ...]:
-    """The keys that a text holds, the one that encrypts first; none for an empty one.
+    """The keys in a text, the encrypting one first; none for an empty text.
 
-    :param where: what the text is, for the error's text, in which no key is.
-    :raises SettingsError: it holds something else.
+    :param where: names the text in an error, which holds no key.
+    :raises SettingsError: the text holds something else.
     """
-    words = [word for word in re.split(r"[\s,]+", text) if word]
-    keys = tuple(word.translate(_URL_SAFE) for word in words)
-    keep_out_of_logs(*words, *keys)
+    parts = [part for part in re.split(r"[\s,]+", text) if part]
+    keys = tuple(part.translate(_URL_SAFE) for part in parts)
+    keep_out_of_logs(*parts, *keys)
     if not all(_KEY.fullmatch(key) for key in keys):
         raise SettingsError(
-            f"{where} is no master key: one is 32 random bytes in base64, 44 characters, as"
+            f"{where} is no master key: a master key is 32 random bytes in base64, 44 characters, as"
             " 'openssl rand -base64 32' prints"
         )
     return keys
@@ -58,10 +58,9 @@ _URL_SAFE = str.maketrans("+/", "-_")
 
 @dataclass(frozen=True)
 class KeyPlace:
-    """Where the master key of a state directory's vault is. Nothing is read until it is asked for.
+    """The place of the master key of a state directory's vault. Reads nothing by itself.
 
-    :param state_dir: the state directory, in which the vault is.
-    :param environ: words such as the process's environment.
+    :param environ: such as the process's environment.
     """
 
     state_dir: Path
@@ -69,7 +68,7 @@ class KeyPlace:
 
     @property
     def path(self) -> Path | None:
-        """The file that it is in; None: it is in the environment."""
+        """The key's file; None: the environment holds the key."""
         if self.environ.get(MASTER_KEY_ENV):
             return None
         named = self.environ.get(MASTER_KEY_FILE_ENV)
@@ -77,22 +76,21 @@ class KeyPlace:
 
     @property
     def vault_path(self) -> Path:
-        """The vault that it belongs to."""
         return self.state_dir / VAULT_FILE
 
     @property
     def _is_own(self) -> bool:
-        """Whether it is the file of the state directory, which we may make."""
+        """Whether the place is the state directory's file, which this program may make."""
         return not self.environ.get(MASTER_KEY_ENV) and not self.environ.get(MASTER_KEY_FILE_ENV)
 
     def __str__(self) -> str:
         return f"${MASTER_KEY_ENV}" if self.path is None else str(self.path)
 
     def read(self) -> str:
-        """The master key, as it stands there; empty if there is none in the state directory.
+        """The place's text; empty if the state directory has no key.
 
-        :raises SettingsError: there is something else, or the named file is not there.
-        :raises StartError: the file can't be read.
+        :raises SettingsError: the text is no key, or the named file does not exist.
+        :raises StartError: the file cannot be read.
         """
         path = self.path
         if path is None:
@@ -102,18 +100,18 @@ class KeyPlace:
             if data is None and self._is_own:
                 return ""
             if data is None:
-                raise SettingsError(f"the master key file {path}, which {MASTER_KEY_FILE_ENV} names, is not there")
-            # No key has such characters, and no error may have them.
+                raise SettingsError(f"the master key file {path}, which {MASTER_KEY_FILE_ENV} names, does not exist")
+            # A strict decoder's error would hold the bytes.
             text = data.decode("ascii", "replace")
         if not split_master_key(text, str(self)):
             raise SettingsError(f"{self} holds no master key")
         return text
 
     def read_or_make(self) -> str:
-        """The master key; it is made if there is neither one in the state directory nor a vault that needs one.
+        """The master key, made if the state directory has neither a key nor a vault.
 
-        :raises SettingsError: as :meth:`read`; or there is a vault, and its key is lost.
-        :raises StartError: it can't be read or written.
+        :raises SettingsError: as :meth:`read`; or the key of an existing vault is lost.
+        :raises StartError: the file cannot be read or written.
         """
         make_state_dir(self.state_dir)
         with locked(self.vault_path):
@@ -127,19 +125,19 @@ class KeyPlace:
             return made
 
     def store(self, text: str) -> None:
-        """Keep a master key in the file, in the place of the one that is there.
+        """Replace the file's master key.
 
-        :raises SettingsError: it is in the environment, which can't be changed from here.
-        :raises StartError: the file can't be written.
+        :raises SettingsError: the key is in the environment.
+        :raises StartError: the file cannot be written.
         """
         if self.path is None:
-            raise SettingsError(f"the master key is in {MASTER_KEY_ENV}, which can't be changed from here")
+            raise SettingsError(f"the master key is in {MASTER_KEY_ENV}, which this program cannot change")
         replace_file(self.path, f"{text}\n".encode("ascii"), "the master key file")
 
 
 def missing_key(vault_path: Path) -> SettingsError:
-    """The error that a vault is there, and its key is not."""
+    """The error for a vault without its key."""
     return SettingsError(
-        f"the vault {vault_path} is there, but its master key is not: bring {VAULT_KEY_FILE} back, or set"
-        f" {MASTER_KEY_ENV} or {MASTER_KEY_FILE_ENV}; if it is lost, remove {VAULT_FILE} and set the credentials anew"
+        f"the vault {vault_path} has no master key: restore {VAULT_KEY_FILE}, or set {MASTER_KEY_ENV} or"
+        f" {MASTER_KEY_FILE_ENV}; if the key is lost, remove {VAULT_FILE} and set the credentials again"
     )

@@ -1,9 +1,8 @@
-"""The vault: what is needed to speak to each Asterisk, in one file of the state directory, encrypted.
+"""The vault: the credentials of each Asterisk, encrypted, in one file of the state directory.
 
-An entry has a plain part (which Asterisk, which user, which trunk), so that a person can see what is there, and a
-sealed one, in which are the password and once more the plain part: that somebody changed the plain part, or put one
-entry's sealed part beside another's plain part, is noticed. That a whole entry was taken out, or an older file put
-back, is not.
+An entry has a plain part (URL, user, trunk), which a person can read, and a sealed part with the password and a copy of
+the plain part. So the vault detects a changed plain part, and a sealed part of another entry. It does not detect a
+removed entry, nor an older file.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class UnknownCredential(SettingsError):
 
 @dataclass(frozen=True, kw_only=True)
 class VaultEntry:
-    """The plain part of a credential: all but its password."""
+    """The plain part of a credential: everything except its password."""
 
     name: str
     provider: str = PROVIDER
@@ -52,12 +51,12 @@ class VaultEntry:
 
 
 class Vault:
-    """The credentials of a state directory. What another process changes in the file counts from then on.
+    """The credentials of a state directory. It reads another process's changes of the file at once.
 
-    :param path: the file; it need not be there yet.
-    :param master_key: one or several, see :mod:`rapida_twisted.asterisk.vault.master_key`; empty: there is none (yet).
-    :param reload_key: gives the master key as it is now, asked when the one at hand does not open the file.
-    :raises SettingsError: the master key is none.
+    :param path: the file; it need not exist yet.
+    :param master_key: see :mod:`rapida_twisted.asterisk.vault.master_key`; empty: there is none (yet).
+    :param reload_key: reads the master key again when the present one does not open the file.
+    :raises SettingsError: the master key is not valid.
     """
 
     def __init__(self, path: Path, master_key: str, reload_key: Callable[[], str] | None = None) -> None:
@@ -70,14 +69,14 @@ class Vault:
     def __repr__(self) -> str:
         return f"<Vault {self.path}>"
 
-    # PolledReader
+    # Reading
 
     def get(self, name: str) -> AriCredential:
         """A credential, with its password.
 
         :raises UnknownCredential: there is none of this name.
-        :raises SettingsError: the master key is not the vault's, or not there.
-        :raises StartError: the file can't be read, or this entry or all of it is damaged.
+        :raises SettingsError: the master key is missing, or not the vault's.
+        :raises StartError: the file cannot be read, or the entry or the file is damaged.
         """
         entries = self._read()
         if name not in entries:
@@ -85,29 +84,17 @@ class Vault:
         return self._open(name, entries[name])
 
     def list(self) -> tuple[VaultEntry, ...]:
-        """What is in the vault, by name, without secrets. Each entry was found to be whole.
-
-        :raises SettingsError: as :meth:`get`.
-        :raises StartError: as :meth:`get`.
-        """
+        """The plain parts of all entries, sorted by name. Decrypts each entry, and raises as :meth:`get`."""
         entries = self._read()
         return tuple(_plain_part(self._open(name, entries[name])) for name in sorted(entries))
-
-    def check(self) -> None:
-        """Decrypt every entry, so that a server can refuse to start with a vault that it can't use.
-
-        :raises SettingsError: as :meth:`get`.
-        :raises StartError: as :meth:`get`.
-        """
-        self.list()
 
     # Changing
 
     def set(self, credential: AriCredential) -> bool:
-        """Keep a credential, in the place of the one of the same name; whether there was one.
+        """Add or replace a credential; returns whether it replaced one.
 
-        :raises SettingsError: the master key is not the vault's, or not there.
-        :raises StartError: the file can't be read or written, or is damaged.
+        :raises SettingsError: the master key is missing, or not the vault's.
+        :raises StartError: the file cannot be read or written, or is damaged.
         """
         with locked(self.path):
             entries = dict(self._read())
@@ -117,11 +104,11 @@ class Vault:
         return replaced
 
     def remove(self, name: str) -> None:
-        """Forget a credential. A damaged entry can be removed, too.
+        """Remove a credential, also a damaged one.
 
         :raises UnknownCredential: there is none of this name.
-        :raises SettingsError: the master key is not the vault's, or not there.
-        :raises StartError: the file can't be read or written, or is damaged.
+        :raises SettingsError: as :meth:`set`.
+        :raises StartError: as :meth:`set`.
         """
         with locked(self.path):
             entries = dict(self._read())
@@ -131,13 +118,13 @@ class Vault:
             self._write(entries)
 
     def rotate(self, new_master_key: str, store: Callable[[str], None] = lambda text: None) -> None:
-        """Encrypt every entry anew.
+        """Encrypt every entry with a new key.
 
         :param new_master_key: one key.
-        :param store: keeps a master key where it is looked for. It is called with the new one and the old ones before
-            the vault is written, and with the new one alone after that: at no moment can the vault not be opened.
-        :raises SettingsError: one of the master keys can't be used.
-        :raises StartError: the file can't be read or written, or an entry is damaged.
+        :param store: writes a master key to its place: first the new and the old keys, then, once the vault is written,
+            the new one only. So the vault can be opened at every moment.
+        :raises SettingsError: a master key is not valid.
+        :raises StartError: the file cannot be read or written, or an entry is damaged.
         """
         new_keys = split_master_key(new_master_key, "the new master key")
         if len(new_keys) != 1:
@@ -154,7 +141,6 @@ class Vault:
     # The file
 
     def _read(self) -> Mapping[str, Any]:
-        """The entries, as they stand in the file."""
         stamp = _stamp(self.path)
         if stamp is None:
             self._stamp, self._entries = None, {}
@@ -169,17 +155,17 @@ class Vault:
             return {}
         content = _json_object(data)
         if content is None or not isinstance(content.get("entries"), dict) or not isinstance(content.get("key"), str):
-            raise StartError(f"the vault {self.path} is damaged: bring a copy of it back, or remove it")
+            raise StartError(f"the vault {self.path} is damaged: restore a copy, or remove it")
         if content.get("version") != VERSION:
-            raise StartError(f"the vault {self.path} is of another version of this program")
+            raise StartError(f"another version of this program wrote the vault {self.path}")
         if not self._fits(content["key"]):
-            # Somebody may have changed the key since we read it.
+            # The key may have changed since it was read.
             self._keys = split_master_key(self._reload_key()) if self._reload_key is not None else self._keys
             if not self._keys:
                 raise missing_key(self.path)
             if not self._fits(content["key"]):
                 raise SettingsError(
-                    f"the master key does not open the vault {self.path}: it is not the one that it was written with"
+                    f"the master key does not open the vault {self.path}, which was written with another key"
                 )
         entries: dict[str, Any] = content["entries"]
         return entries
@@ -214,16 +200,17 @@ class Vault:
         return {**plain, "sealed": sealed.decode("ascii")}
 
     def _open(self, name: str, entry: Any) -> AriCredential:
-        """The credential of an entry. No error is raised while another one, that may hold a secret, is handled."""
-        credential = self._opened(name, entry)
+        """The credential of an entry."""
+        # Raised outside any except block: another error's context may hold a secret.
+        credential = self._decrypted(name, entry)
         if credential is None:
             raise StartError(
-                f"the vault {self.path} was damaged or changed by hand: credential {name!r} can't be trusted; set it"
-                " again, or remove it"
+                f"the vault {self.path} was damaged or edited: credential {name!r} is not valid; set it again, or"
+                " remove it"
             )
         return credential
 
-    def _opened(self, name: str, entry: Any) -> AriCredential | None:
+    def _decrypted(self, name: str, entry: Any) -> AriCredential | None:
         if not isinstance(entry, dict) or not isinstance(entry.get("sealed"), str):
             return None
         plain = {key: value for key, value in entry.items() if key != "sealed"}
@@ -239,11 +226,11 @@ class Vault:
 
 
 def open_vault(state_dir: Path, environ: Mapping[str, str] = os.environ) -> Vault:
-    """The vault of a state directory, with its master key from where that is kept. Neither need be there yet.
+    """The vault of a state directory, with its master key. Neither need exist yet.
 
-    :param environ: words such as the process's environment.
-    :raises SettingsError: what is there is no master key, or the named file is not there.
-    :raises StartError: the master key can't be read.
+    :param environ: such as the process's environment.
+    :raises SettingsError: the master key is not valid, or the named file does not exist.
+    :raises StartError: the master key cannot be read.
     """
     place = KeyPlace(state_dir, environ)
     return Vault(place.vault_path, place.read(), place.read)
@@ -260,7 +247,7 @@ def _plain_part(credential: AriCredential) -> VaultEntry:
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:
-    """The object that the data are in JSON; None if they are none."""
+    """The data's JSON object; None if they hold none."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
@@ -269,11 +256,11 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """What tells a file from the one that was there before; None if there is none."""
+    """A file's identity and change times; None without a file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StartError(f"the vault {path} can't be read: {error.strerror}") from None
+        raise StartError(f"cannot read the vault {path}: {error.strerror}") from None
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size

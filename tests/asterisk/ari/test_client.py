@@ -317,7 +317,7 @@ class RefusalTests(AriTestCase):
 
     async def test_endless(self) -> None:
         """More than a mebibyte is not read."""
-        self.ari.script("GET", "channels", Answer(200, json.dumps(["x" * ari_http.MAX_ANSWER_BYTES]).encode()))
+        self.ari.script("GET", "channels", Answer(200, json.dumps(["x" * ari_http.MAX_RESPONSE_BYTES]).encode()))
         error = await self.refused(AriMalformed, self.client.channels())
         self.assertIn("1,048,576 bytes", error.message)
         self.assertEqual(await self.client.channels(), [])
@@ -479,7 +479,7 @@ class LostOriginateTests(AriTestCase):
         self.ari.script("POST", "channels", LOST)
         error = await self.refused(AriUnreachable, self.originate())
         self.assertIsNone(error.placed)
-        self.assertIn("no such channel is there now", error.message)
+        self.assertIn("no such channel exists now", error.message)
         self.assertEqual(len(self.ari.requests("POST")), 1)
 
     async def test_look_up_fails_too(self) -> None:

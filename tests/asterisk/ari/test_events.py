@@ -134,7 +134,7 @@ class EventTests(EventsTestCase):
         await until(lambda: self.events)
         self.assertFalse(service.connected)
         await until(lambda: service.connected)
-        self.assertEqual(self.logs("took the place"), 1)
+        self.assertEqual(self.logs("gets the events now"), 1)
         self.assertEqual(self.pauses, [ari_events.REPLACED_ATTEMPTS])
         self.assertEqual(self.connections, [False, True])
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from rapida_twisted.asterisk.ari.client import channel_id_of
-from rapida_twisted.asterisk.outbound import reconciler as catching_up
+from rapida_twisted.asterisk.outbound import reconciler
 from rapida_twisted.asterisk.outbound.calls import OutboundCalls
 from rapida_twisted.asterisk.outbound.progress_writer import ProgressWriter
 from rapida_twisted.asterisk.outbound.trunk import Trunk, TrunkLimits
@@ -35,7 +35,7 @@ from tests.asterisk.scripted_ari import (
     until,
 )
 
-RULES = {"ari_timeout_s": 0.5, "answer_s": 30.0, "longest_s": 0.0, "wait_s": 5.0, "rate": 1000.0}
+LIMITS = {"ari_timeout_s": 0.5, "answer_s": 30.0, "longest_s": 0.0, "wait_s": 5.0, "rate": 1000.0}
 
 
 class NoStasis:
@@ -61,34 +61,34 @@ class OutboundTestCase(TestCase):
 
     async def asyncSetUp(self) -> None:
         """Start it."""
-        self.patch(catching_up, "LAST_EVENTS_S", 0.05)
+        self.patch(reconciler, "LAST_EVENTS_S", 0.05)
         self.ari = ScriptedAri()
         await self.ari.start()
         self.addCleanup(self.ari.stop)
         self.store = MemoryStore()
         self.vault = Vault(Path(self.mktemp()), make_master_key())
         self.vault.set(self.ari.credential(name="office"))
-        self.lines: list[Trunk] = []
+        self.trunks: list[Trunk] = []
 
-    async def start(self, **rules: Any) -> OutboundCalls:
+    async def start(self, **limits: Any) -> OutboundCalls:
         """Whoever places calls, connected to the Asterisk."""
         client, pool = make_client(reactor)
         self.addCleanup(pool.closeCachedConnections)
 
-        def make_trunk(credential: Any, its_rules: TrunkLimits, **words: Any) -> Trunk:
-            line = Trunk(
-                credential, its_rules, treq_client=client, tls_options=lambda host: None, reactor=reactor,
-                make_stasis=lambda ari, app: NoStasis(), now=time.time, **words,
+        def make_trunk(credential: Any, trunk_limits: TrunkLimits, **more: Any) -> Trunk:
+            trunk = Trunk(
+                credential, trunk_limits, treq_client=client, tls_options=lambda host: None, reactor=reactor,
+                make_stasis=lambda ari, app: NoStasis(), now=time.time, **more,
             )  # fmt: skip
-            self.lines.append(line)
-            return line
+            self.trunks.append(trunk)
+            return trunk
 
         outbound = OutboundCalls(
             vault=self.vault,
             store=self.store,
-            notes=ProgressWriter(self.store, notify=True, noted=lambda: None, reactor=reactor),
+            writer=ProgressWriter(self.store, notify=True, written=lambda: None, reactor=reactor),
             make_trunk=make_trunk,
-            rules=TrunkLimits(**{**RULES, **rules}),
+            limits=TrunkLimits(**{**LIMITS, **limits}),
             context_ttl_s=300.0,
             max_pending=100,
             reactor=reactor,
@@ -96,17 +96,19 @@ class OutboundTestCase(TestCase):
         )
         await outbound.start()
         self.addCleanup(outbound.stop)
-        await until(lambda: self.ari.subscribers)
+        # Until the first look-up of the calls is over: it would see what the test does next.
+        await until(lambda: self.ari.requests("GET", "asterisk/info"))
+        await until(lambda: all(trunk._reconciler._running is None for trunk in self.trunks))
         return outbound
 
-    async def ready(self, **rules: Any) -> OutboundCalls:
+    async def ready(self, **limits: Any) -> OutboundCalls:
         """All of it."""
         await self.asyncSetUp()
-        return await self.start(**rules)
+        return await self.start(**limits)
 
-    def call(self, to: str = "200", **words: Any) -> OutboundCall:
+    def call(self, to: str = "200", **more: Any) -> OutboundCall:
         """A call."""
-        return OutboundCall(assistant_id="1", to=to, **words)
+        return OutboundCall(assistant_id="1", to=to, **more)
 
     async def refused(self, placing: Deferred[Any]) -> CallNotPlaced:
         """A call is not placed; its record says so, it takes no place, and no password is told."""
@@ -116,7 +118,7 @@ class OutboundTestCase(TestCase):
             context = await self.store.get(error.context_id)
             self.assertEqual((context.status, context.call_status), ("failed", "failed"))
             self.assertEqual(context.reason, "not_placed")
-        self.assertEqual([line.admission.within for line in self.lines], [0] * len(self.lines))
+        self.assertEqual([trunk.limiter.active for trunk in self.trunks], [0] * len(self.trunks))
         return error
 
     def dial(self, context: CallContext, status: str) -> dict[str, Any]:
@@ -196,7 +198,7 @@ class PlacedTests(OutboundTestCase):
         self.assertEqual((over.cause, over.cause_text, over.dial_status), (16, "Normal Clearing", "ANSWER"))
         self.assertEqual((over.status, over.reason), ("failed", "no_media"))
         self.assertEqual(await self.told(), ["initiated", "ringing", "answered", "completed"])
-        self.assertEqual((self.lines[0].admission.within, self.lines[0].calls), (0, []))
+        self.assertEqual((self.trunks[0].limiter.active, self.trunks[0].calls), (0, []))
 
     async def test_events_before_the_answer(self) -> None:
         """Asterisk may tell of a call before it answers the request for it; it may even be over by then."""
@@ -286,8 +288,8 @@ class NotPlacedTests(OutboundTestCase):
         outbound = await self.ready()
         for call, words in [
             (self.call(credential="nobody"), "no credential 'nobody'"),
-            (self.call("20,0"), "can't be dialled"),
-            (self.call("200@other"), "can't be dialled"),
+            (self.call("20,0"), "cannot dial"),
+            (self.call("200@other"), "cannot dial"),
         ]:
             error = await self.refused(outbound.place(call))
             self.assertTrue(error.refused)
@@ -318,7 +320,7 @@ class HungUpTests(OutboundTestCase):
     """Calls that we end."""
 
     async def test_while_ringing(self) -> None:
-        """A call that is taken back while it rings is cancelled, whatever cause Asterisk gives it."""
+        """A call that is hung up while it rings is cancelled, whatever Asterisk's cause."""
         outbound = await self.ready()
         context = await outbound.place(self.call())
         self.ari.tell(self.state(context, "Ringing"))
@@ -331,7 +333,7 @@ class HungUpTests(OutboundTestCase):
         self.assertFalse(outbound.hang_up(context.context_id))
 
     async def test_while_being_placed(self) -> None:
-        """One that is taken back before Asterisk has answered is hung up as soon as it is there."""
+        """A call that is hung up before Asterisk's response is hung up as soon as its channel exists."""
         outbound = await self.ready()
         self.ari.script("POST", "channels", Answer(after_s=0.2, does_after_s=0.15, body=channel("x")))
         placing = outbound.place(self.call())
@@ -391,14 +393,14 @@ class LimitTests(OutboundTestCase):
         self.assertEqual(self.ari.requests("POST", "channels")[-1].query["channelId"], second.channel_id)
 
     async def test_waited_in_vain(self) -> None:
-        """Whose turn does not come in time has failed; who is taken back meanwhile is cancelled. Nobody is called."""
+        """A queued call fails after its time limit, or is cancelled; neither is dialled."""
         outbound = await self.ready(calls=1, wait_s=0.2)
         await outbound.place(self.call("1"))
         second, third = await outbound.place(self.call("2")), await outbound.place(self.call("3"))
         self.assertTrue(outbound.hang_up(third.context_id))
         self.assertEqual((await self.becomes(third, "cancelled")).reason, "cancelled")
         failed = await self.becomes(second, "failed")
-        self.assertEqual((failed.reason, failed.cause_text), ("not_placed", "it waited 0.2 s for its turn"))
+        self.assertEqual((failed.reason, failed.cause_text), ("not_placed", "it waited 0.2 s in the trunk's queue"))
         self.assertEqual(len(self.ari.requests("POST", "channels")), 1)
 
     async def test_stopping(self) -> None:
@@ -472,5 +474,5 @@ class GapTests(OutboundTestCase):
         self.assertEqual((await self.becomes(contexts[1], "failed")).reason, "no_answer")
         self.assertEqual((await self.becomes(contexts[2], "cancelled")).reason, "cancelled")
         self.assertIn("no credential 'forgotten'", (await self.becomes(contexts[3], "failed")).cause_text)
-        self.assertEqual(self.lines[0].admission.within, 1)
+        self.assertEqual(self.trunks[0].limiter.active, 1)
         self.assertEqual(self.ari.requests("POST", "channels"), [])

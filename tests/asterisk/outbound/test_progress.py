@@ -1,4 +1,4 @@
-"""What ARI's events say of outbound calls: as a real Asterisk 22 sent them, see tests/live/test_outbound.py."""
+"""The progress of outbound calls from ARI's events, as a real Asterisk 22 sends them (tests/live/test_outbound.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.asterisk.outbound.progress import ChannelNews, end_of, news_of, status_of_state
+from rapida_twisted.asterisk.outbound.progress import ChannelUpdate, end_of, status_of_state, update_from
 from rapida_twisted.context import CallStatus, EndReason
 
 ANYTHING = st.recursive(
@@ -18,23 +18,23 @@ ANYTHING = st.recursive(
 )
 
 
-class NewsTests(SynchronousTestCase):
+class UpdateTests(SynchronousTestCase):
     """Events."""
 
-    def told(self, **event: Any) -> ChannelNews:
-        """The news of an event that has some."""
-        news = news_of(event)
-        assert news is not None
-        return news
+    def update(self, **event: Any) -> ChannelUpdate:
+        """The update of an event that holds one."""
+        update = update_from(event)
+        assert update is not None
+        return update
 
     def test_dial(self) -> None:
-        """Dialling tells of the channel that is dialled, and of no other."""
+        """A Dial event reports on the dialled channel only."""
         for dial_status, status in [
             ("", CallStatus.INITIATED), ("RINGING", CallStatus.RINGING), ("PROGRESS", CallStatus.RINGING),
             ("ANSWER", CallStatus.ANSWERED), ("BUSY", None), ("NOANSWER", None), ("WHATEVER", None),
         ]:  # fmt: skip
-            news = self.told(type="Dial", peer={"id": "p"}, caller={"id": "c"}, dialstatus=dial_status)
-            self.assertEqual((news.channel_id, news.status, news.dial_status), ("p", status, dial_status))
+            update = self.update(type="Dial", peer={"id": "p"}, caller={"id": "c"}, dialstatus=dial_status)
+            self.assertEqual((update.channel_id, update.status, update.dial_status), ("p", status, dial_status))
 
     def test_state(self) -> None:
         """A channel's states."""
@@ -44,46 +44,46 @@ class NewsTests(SynchronousTestCase):
             ("Ringing", "ringing"),
             ("Up", "answered"),
         ]:
-            news = self.told(type="ChannelStateChange", channel={"id": "c", "state": state})
-            self.assertEqual((news.channel_id, news.status), ("c", status))
+            update = self.update(type="ChannelStateChange", channel={"id": "c", "state": state})
+            self.assertEqual((update.channel_id, update.status), ("c", status))
             self.assertEqual(status_of_state(state), status)
 
     def test_destroyed(self) -> None:
         """A channel's end, with its cause; what is no cause is none."""
-        news = self.told(type="ChannelDestroyed", channel={"id": "c"}, cause=17, cause_txt="User busy")
-        self.assertEqual((news.destroyed, news.cause, news.cause_text), (True, 17, "User busy"))
+        update = self.update(type="ChannelDestroyed", channel={"id": "c"}, cause=17, cause_txt="User busy")
+        self.assertEqual((update.destroyed, update.cause, update.cause_text), (True, 17, "User busy"))
         for odd in (None, "17", True, [17]):
-            news = self.told(type="ChannelDestroyed", channel={"id": "c"}, cause=odd, cause_txt=odd)
-            self.assertEqual((news.destroyed, news.cause), (True, None))
+            update = self.update(type="ChannelDestroyed", channel={"id": "c"}, cause=odd, cause_txt=odd)
+            self.assertEqual((update.destroyed, update.cause), (True, None))
 
     def test_others(self) -> None:
-        """All other events say nothing."""
+        """Other events hold no update."""
         for event in [
             {}, {"type": "Dial"}, {"type": "ChannelStateChange", "channel": None},
             {"type": "ChannelHangupRequest", "channel": {"id": "c"}}, {"type": "Dial", "peer": {"id": 1}},
         ]:  # fmt: skip
-            self.assertIs(news_of(event), None)
+            self.assertIs(update_from(event), None)
 
     @given(st.dictionaries(st.sampled_from(["type", "channel", "peer", "dialstatus", "cause", "cause_txt"]), ANYTHING),
            st.sampled_from(["Dial", "ChannelStateChange", "ChannelDestroyed"]))  # fmt: skip
     def test_garbage(self, event: dict[str, Any], kind: str) -> None:
         """Nothing that calls itself an event raises."""
         for known in (event, {**event, "type": kind}):
-            news = news_of(known)
-            self.assertTrue(news is None or isinstance(news.channel_id, str))
+            update = update_from(known)
+            self.assertTrue(update is None or isinstance(update.channel_id, str))
 
 
 class EndTests(SynchronousTestCase):
     """Why a call ended."""
 
-    def reason(self, reached: CallStatus, dial_status: str, cause: int | None) -> EndReason | None:
+    def reason(self, reached: CallStatus, dial_status: str, cause: int | None) -> EndReason:
         """Why a call failed."""
-        end = end_of(reached=reached, cancelled=False, dial_status=dial_status, cause=cause, cause_text="words", at=7.0)
-        self.assertEqual((end.status, end.cause, end.cause_text, end.at), (CallStatus.FAILED, cause, "words", 7.0))
-        return end.reason
+        status, reason = end_of(status=reached, cancelled=False, dial_status=dial_status, cause=cause)
+        self.assertEqual(status, CallStatus.FAILED)
+        return reason
 
     def test_trunk(self) -> None:
-        """As a SIP trunk ends: the cause tells more than dialling, which calls 404 and 603 NOANSWER."""
+        """The end of a SIP trunk's call: the cause is more exact than the dial status, NOANSWER for 404 and 603."""
         for reached, dial_status, cause, reason in [
             ("initiated", "BUSY", 17, "busy"),
             ("initiated", "NOANSWER", 1, "unavailable"),
@@ -99,7 +99,7 @@ class EndTests(SynchronousTestCase):
             )
 
     def test_local(self) -> None:
-        """As a Local channel ends, without a cause; and one whose end nobody saw."""
+        """The end of a Local channel, which has no cause; and an end that no event reported."""
         for reached, dial_status, cause, reason in [
             ("initiated", "BUSY", 0, "busy"),
             ("initiated", "CONGESTION", 0, "congestion"),
@@ -112,13 +112,13 @@ class EndTests(SynchronousTestCase):
                 self.reason(CallStatus(reached), dial_status, cause), reason, (reached, dial_status, cause)
             )
 
-    def test_answered_or_taken_back(self) -> None:
-        """An answered call is completed whatever its cause; one that was taken back is cancelled."""
+    def test_answered_or_cancelled(self) -> None:
+        """An answered call is completed whatever its cause; a cancelled one is cancelled."""
         for reached, cancelled, status, reason in [
             (CallStatus.ANSWERED, False, "completed", "no_media"),
             (CallStatus.ANSWERED, True, "completed", "no_media"),
             (CallStatus.RINGING, True, "cancelled", "cancelled"),
             (CallStatus.INITIATED, True, "cancelled", "cancelled"),
         ]:
-            end = end_of(reached=reached, cancelled=cancelled, dial_status="", cause=19, cause_text="", at=1.0)
-            self.assertEqual((end.status, end.reason), (status, reason))
+            end = end_of(status=reached, cancelled=cancelled, dial_status="", cause=19)
+            self.assertEqual(end, (status, reason))
