@@ -51,11 +51,9 @@ class ProgressWriter:
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until all is written, up to the timeout; the rest is lost, and logged."""
-        written: Deferred[Any] = Deferred()
-        DeferredList([_mirror(writing) for writing in self._writing.values()]).addCallback(written.callback)
-        await written.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda *_: None)
-        for writing in list(self._writing.values()):
-            writing.cancel()
+        # The timeout cancels what is still being written.
+        writing = DeferredList(list(self._writing.values()))
+        await writing.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda *_: None)
 
     async def _write(self, context_id: str) -> None:
         queue = self._waiting[context_id]
@@ -76,15 +74,3 @@ class ProgressWriter:
 
     def _broke(self, failure: Any, context_id: str) -> None:
         self._log.failure("call {id}: its progress is not in the store", failure, id=context_id)
-
-
-def _mirror(writing: Deferred[None]) -> Deferred[None]:
-    """A Deferred that fires with another one, and can be cancelled without it."""
-    mirror: Deferred[None] = Deferred()
-
-    def fire(result: Any) -> Any:
-        mirror.callback(None)
-        return result
-
-    writing.addBoth(fire)
-    return mirror
