@@ -116,9 +116,9 @@ def _stream(chance: random.Random) -> bytes:
 
 
 @fault(
-    "a million inputs through the codecs of AudioSocket and chan_websocket, half of them bent ones of a generator, half"
-    " found by atheris, which looks for ways through the code that were not taken yet",
-    "each is understood or refused, however it is cut into pieces; nothing else is raised",
+    "a million inputs for the codecs of AudioSocket and chan_websocket: half of them mutated by a generator, half from"
+    " atheris, which looks for new paths through the code",
+    "the codec parses or refuses each, however it is cut into pieces; it raises nothing else",
 )
 def any_input(scene: Scene) -> None:
     """See above."""
@@ -130,7 +130,7 @@ def any_input(scene: Scene) -> None:
         except Exception as error:
             scene.wrong.append(f"{data!r}: {type(error).__name__}: {error}"[:300])
             break
-    scene.found.append(f"{half:,} of the generator")
+    scene.found.append(f"{half:,} from the generator")
     if half < 100_000:
         return
     words = [sys.executable, str(REPOSITORY / "benchmarks" / "fuzz"), f"-runs={half}", "-max_len=4096", "-seed=3"]

@@ -22,8 +22,8 @@ def _connect(port: int) -> socket.socket:
 
 
 @fault(
-    "a thousand connections that say nothing",
-    "each is closed when its 5 s to say which call it is are over; calls go on",
+    "a thousand connections that send nothing",
+    "the server closes each after the 5 s for its UUID; calls go on",
 )
 def half_open(scene: Scene) -> None:
     """See above."""
@@ -70,7 +70,7 @@ def _bad_peers(scene: Scene, server: Server, behave: Callable[[socket.socket, th
     scene.found.append(f"99 of 100 frames at most {late_s * 1000:.1f} ms late")
 
 
-@fault("peers that send, and never read", "their memory is bounded; calls go on")
+@fault("peers that send and never read", "their memory is bounded; calls go on")
 def peer_does_not_read(scene: Scene) -> None:
     """See above."""
 
@@ -115,7 +115,7 @@ def peer_too_fast(scene: Scene) -> None:
 
 @fault(
     "garbage on every port for a minute",
-    "the server goes on, its memory stays, its log is bounded; calls go on",
+    "the server goes on; its memory and its log stay bounded; calls go on",
 )
 def garbage(scene: Scene) -> None:
     """See above."""

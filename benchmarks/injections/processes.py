@@ -19,7 +19,7 @@ FAKETIME = [f"/usr/lib/{kind}-linux-gnu/faketime/libfaketime.so.1" for kind in (
 
 @fault(
     "SIGKILL of one of two workers",
-    "the other's calls go on; its own are marked as failed (``server_lost``); it is started again",
+    "the other's calls go on; its own become ``server_lost``; the supervisor restarts it",
 )
 def worker_killed(scene: Scene) -> None:
     """See above."""
@@ -34,16 +34,16 @@ def worker_killed(scene: Scene) -> None:
     scene.expect(0 < len(lost) < len(callers), f"{len(lost)} of {len(callers)} calls were the worker's")
     scene.found.append(f"{len(lost)} calls lost")
     wait_until("it is started again", lambda: server.log().count("worker 1 is ready") == 2, 15)
-    scene.found.append(f"a worker again after {time.monotonic() - killed_at:.1f} s")
+    scene.found.append(f"restarted after {time.monotonic() - killed_at:.1f} s")
     scene.expect_ends(server, lost, "server_lost", 40)
-    scene.found.append(f"the lost ones marked after {time.monotonic() - killed_at:.1f} s")
+    scene.found.append(f"the lost ones ``server_lost`` after {time.monotonic() - killed_at:.1f} s")
     scene.expect_untouched(kept)
     scene.expect_new_call(server)
 
 
 @fault(
     "SIGKILL of one of two servers that share a Redis, for good",
-    "the other's calls go on; those lost are marked as failed within 35 s",
+    "the other's calls go on; the lost ones become ``server_lost`` within 35 s",
     short=False,
 )
 def node_killed(scene: Scene) -> None:
@@ -58,7 +58,7 @@ def node_killed(scene: Scene) -> None:
     scene.expect_new_call(one)
     scene.expect_ends(one, lost, "server_lost", 40)
     took_s = time.monotonic() - killed_at
-    scene.found.append(f"{len(lost)} calls marked after {took_s:.1f} s")
+    scene.found.append(f"{len(lost)} calls ``server_lost`` after {took_s:.1f} s")
     scene.expect(took_s < 36, "the lost calls were marked late")
     (caller,) = scene.callers.call(one.audiosocket_port, [waiting])
     wait_until("a call registered at the dead one comes up", lambda: caller.heard > 5, 5)
@@ -74,7 +74,7 @@ def _redis(scene: Scene) -> RedisServer:
 
 @fault(
     "the wall clock steps by an hour, forward and back (libfaketime)",
-    "calls go on and end with sane figures; no live call expires or is taken for lost",
+    "calls go on and end with plausible figures; no live call expires or becomes ``server_lost``",
     short=False,
 )
 def clock_steps(scene: Scene) -> None:
@@ -108,7 +108,7 @@ def clock_steps(scene: Scene) -> None:
 
 @fault(
     "no file descriptor left",
-    "calls go on; the log is not flooded; calls come up as soon as there are descriptors again",
+    "calls go on; the log stays small; new calls come up as soon as there are descriptors again",
 )
 def descriptors_exhausted(scene: Scene) -> None:
     """See above."""
@@ -130,7 +130,7 @@ def descriptors_exhausted(scene: Scene) -> None:
     scene.expect_untouched(callers)
     for connection in knocking:
         connection.close()
-    scene.found.append(f"{len(knocking)} knocked, {(log_bytes(server) - log_before) / 1000:.0f} kB of log")
+    scene.found.append(f"{len(knocking)} connections tried, {(log_bytes(server) - log_before) / 1000:.0f} kB of log")
     scene.expect(log_bytes(server) - log_before < 200_000, "the log was flooded")
     wait_until("it is reached again", lambda: _reaches(server), 10)
     scene.expect_new_call(server)

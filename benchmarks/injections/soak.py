@@ -58,9 +58,10 @@ def soak(scene: Scene) -> None:
     last = [look for look in looks if look[0] > scene.scale.minutes / 3]
     slope = statistics.linear_regression(*zip(*last, strict=True)).slope
     scene.found.append(f"{scene.scale.minutes:g} minutes, {registered:,} calls registered")
-    scene.found.append(f"memory {last[0][1] / 1000:.1f} MB, then {last[-1][1] / 1000:.1f} MB: {slope:+.1f} KB a minute")
+    growth = f"{last[0][1] / 1000:.1f} MB, then {last[-1][1] / 1000:.1f} MB: {slope:+.1f} KB per minute"
+    scene.found.append(f"memory {growth}")
     if scene.scale.minutes > 5:
-        scene.expect(slope < FLAT_KB_A_MIN, f"the memory grows by {slope:.0f} KB a minute")
+        scene.expect(slope < FLAT_KB_A_MIN, f"the memory grows by {slope:.0f} KB per minute")
     else:
         scene.expect(last[-1][1] - last[0][1] < SHORT_FLAT_KB, "the memory grows")
     late = [caller for caller in ends if caller.over and not caller.hung_up]

@@ -17,7 +17,7 @@ DISK_MB = 16
 
 @fault(
     "Redis does not answer for 30 s (SIGSTOP), then goes on",
-    "calls go on; registrations are refused with 503 and an empty body; ends are kept and told later",
+    "calls go on; registrations get 503 and an empty body; the spool keeps the ends and delivers them later",
     short=False,
 )
 def redis_held_up(scene: Scene) -> None:
@@ -26,7 +26,7 @@ def redis_held_up(scene: Scene) -> None:
 
 
 @fault(
-    "Redis is killed, and started again after 30 s",
+    "SIGKILL of Redis, and a restart after 30 s",
     "the same",
     short=False,
 )
@@ -52,7 +52,7 @@ def _away(scene: Scene, take_away, bring_back) -> None:  # type: ignore[no-untyp
     wait_until("registrations are taken again", lambda: _status(server)[0] == 200, 20)
     scene.found.append(f"away for {back_at - gone_at:.0f} s, registers again {time.monotonic() - back_at:.1f} s later")
     took_s = scene.expect_ends(server, ends, "caller_hangup", 30)
-    scene.found.append(f"{len(ends)} ends told {took_s:.1f} s after that")
+    scene.found.append(f"{len(ends)} ends delivered {took_s:.1f} s after that")
     scene.expect_untouched(stay)
     scene.expect_new_call(server)
 
@@ -80,7 +80,7 @@ def _status(server: Server) -> tuple[int, bytes]:
 
 @fault(
     "the disk of the store and of the spool is full (a tmpfs of 16 MB), then has room again",
-    "calls go on; registrations are refused with 503 and an empty body; ends are told when there is room",
+    "calls go on; registrations get 503 and an empty body; the spool delivers the ends when there is room",
 )
 def disk_full(scene: Scene) -> None:
     """See above."""
@@ -106,7 +106,7 @@ def disk_full(scene: Scene) -> None:
     wait_until("registrations are taken again", lambda: _status(server)[0] == 200, 20)
     scene.found.append(f"registers again {time.monotonic() - room_at:.1f} s after there was room")
     took_s = scene.expect_ends(server, ends, "caller_hangup", 30)
-    scene.found.append(f"{len(ends)} ends told {took_s:.1f} s later")
+    scene.found.append(f"{len(ends)} ends delivered {took_s:.1f} s later")
     scene.expect_untouched(stay)
     scene.expect_new_call(server)
 
