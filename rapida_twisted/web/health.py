@@ -11,9 +11,10 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from rapida_twisted.credentials.api_keys import ApiKeys, Scope, key_of
+from rapida_twisted.credentials.api_keys import ApiKeys, Scope
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces.typed import CallStore
+from rapida_twisted.web.request_key import key_of
 from rapida_twisted.web.resource import AsyncResource
 from rapida_twisted.web.responses import Response, json_response, text_response
 

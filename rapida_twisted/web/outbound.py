@@ -16,7 +16,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.web.server import Request
 
 from rapida_twisted.context import CallStatus
-from rapida_twisted.credentials.api_keys import ApiKeys, Scope, is_key_name
+from rapida_twisted.credentials.api_keys import ApiKeys, Scope
 from rapida_twisted.interfaces import IOutbound, IRegistrar, OutboundCall
 from rapida_twisted.net.untrusted_text import shortened
 from rapida_twisted.web.parameters import (
@@ -27,6 +27,7 @@ from rapida_twisted.web.parameters import (
     check_assistant,
     checked_text,
 )
+from rapida_twisted.web.request_key import is_key_name
 from rapida_twisted.web.resource import Branch, KeyedResource, granted
 from rapida_twisted.web.responses import Refusal, Response, error_response, json_response
 

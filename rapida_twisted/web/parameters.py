@@ -9,8 +9,8 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.server import Request
 
 from rapida_twisted.context import CallParameters
-from rapida_twisted.credentials.api_keys import holds_key, is_key_name
 from rapida_twisted.interfaces import IRegistrar
+from rapida_twisted.web.request_key import holds_key, is_key_name
 from rapida_twisted.web.responses import Refusal
 
 __all__ = ["check_assistant", "checked_text", "parse_parameters"]

@@ -17,8 +17,9 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from rapida_twisted.credentials.api_keys import KEY_NAME, ApiKeys, Scope
+from rapida_twisted.credentials.api_keys import ApiKeys, Scope
 from rapida_twisted.web.outbound import PLACE_TIMEOUT_S, UNTIL_HEADER
+from rapida_twisted.web.request_key import KEY_NAME
 from rapida_twisted.web.resource import Branch, KeyedResource
 from rapida_twisted.web.responses import ERROR_HEADER, RETRY_AFTER_S, Refusal, Response, error_response
 

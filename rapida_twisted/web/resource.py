@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from rapida_twisted.credentials.api_keys import ApiKeys, Grant, Scope, key_of
+from rapida_twisted.credentials.api_keys import ApiKeys, Grant, Scope
+from rapida_twisted.web.request_key import key_of
 from rapida_twisted.web.responses import Refusal, Response, describe, error_response, refusal_of, send, wants_json
 
 __all__ = ["AsyncResource", "Branch", "KeyedResource", "NotFound", "granted"]

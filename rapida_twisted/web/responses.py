@@ -16,7 +16,6 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request
 
-from rapida_twisted.credentials.api_keys import mask_key
 from rapida_twisted.errors import (
     CallNotPlaced,
     Draining,
@@ -28,6 +27,7 @@ from rapida_twisted.errors import (
     UpstreamFailed,
 )
 from rapida_twisted.net.untrusted_text import escaped, shortened
+from rapida_twisted.web.request_key import mask_key
 
 __all__ = [
     "ERROR_HEADER",

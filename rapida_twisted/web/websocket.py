@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from autobahn.twisted.resource import WebSocketResource
 
-from rapida_twisted.credentials.api_keys import KEY_NAME, ApiKeys, Scope
+from rapida_twisted.credentials.api_keys import ApiKeys, Scope
+from rapida_twisted.web.request_key import KEY_NAME
 
 __all__ = ["Handshake", "handshake_gate", "websocket_page"]
 
