@@ -78,6 +78,7 @@ ROOMS = {
         {"main"},
     ),
     "web": (
+        {"request_key"},
         {"responses", "websocket"},
         {"parameters", "resource"},
         {"calls", "clock", "health", "metrics", "next_hop", "outbound", "registration"},
