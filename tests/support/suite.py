@@ -183,6 +183,7 @@ def checks() -> list[Part]:
         Part("ruff", [_program("ruff"), "check", "."]),
         Part("mypy", [_program("mypy")]),
         Part("docs", [_program("sphinx-build"), "-W", "-q", "-b", "html", "docs", html]),
+        Part("news", [str(REPOSITORY / "script/news-check")]),
         Part("package", [str(REPOSITORY / "script/package-check")]),
     ]
 

@@ -1,0 +1,1 @@
+"""What every call store must do, by concern; ``tests/store/store_tests.py`` joins it into one class."""
