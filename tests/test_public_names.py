@@ -11,7 +11,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import rapida_twisted
 
-HEAVY = ("numpy", "soundfile", "samplerate", "treq", "OpenSSL", "cryptography", "autobahn", "prometheus_client")
+HEAVY = (
+    "numpy",
+    "soundfile",
+    "samplerate",
+    "treq",
+    "OpenSSL",
+    "cryptography",
+    "autobahn",
+    "prometheus_client",
+    "twisted.web",
+    "asyncio",
+)
 
 IMPORT_ALONE = "import rapida_twisted\n"
 LIST_PLUGINS = """

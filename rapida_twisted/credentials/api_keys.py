@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 
-from rapida_twisted.credentials.key_ring import ALL_SCOPES, KeyRing, Scope
+from rapida_twisted.credentials.grant import FULL_GRANT, Grant, Scope
+from rapida_twisted.credentials.key_ring import KeyRing
 from rapida_twisted.credentials.masking import keep_out_of_logs
 
 __all__ = ["FULL_GRANT", "ApiKeys", "Grant", "Scope"]
-
-
-@dataclass(frozen=True)
-class Grant:
-    """What a key allows."""
-
-    key_name: str
-    """The key's name in the key file; empty for the server's own key and those of the environment."""
-    scopes: frozenset[Scope]
-    max_calls: int = 0
-    """Maximum calls of this key that wait or are up; 0: no limit."""
-
-
-FULL_GRANT = Grant("", ALL_SCOPES)
 
 
 class ApiKeys:

@@ -16,10 +16,10 @@ import re
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from rapida_twisted.credentials.grant import ALL_SCOPES, Scope
 from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError, StartError
 
@@ -32,20 +32,6 @@ LARGEST_MAX_CALLS = 999_999_999
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"rpd-([0-9a-f]{12})-([A-Za-z0-9_-]{32})")
 _WHAT = "the key file"
-
-
-class Scope(StrEnum):
-    """What a key may be used for."""
-
-    REGISTER = "register"
-    """Register calls, connect their media, ask where they go next: what a dialplan does."""
-    READ = "read"
-    """See calls, the clock, metrics, and the details of readiness."""
-    CONTROL = "control"
-    """Place calls, hang calls up, reset figures."""
-
-
-ALL_SCOPES = frozenset(Scope)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zope.interface import Interface
 
 from rapida_twisted.context import CallContext, CallParameters
-from rapida_twisted.credentials.api_keys import FULL_GRANT, Grant
+from rapida_twisted.credentials.grant import FULL_GRANT, Grant
 
 __all__ = ["IRegistrar"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import DeferredLock
 
 from rapida_twisted.context import CallContext
-from rapida_twisted.credentials.api_keys import Grant
+from rapida_twisted.credentials.grant import Grant
 from rapida_twisted.errors import TooManyCalls
 from rapida_twisted.interfaces.typed import CallStore
 

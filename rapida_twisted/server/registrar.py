@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallParameters
-from rapida_twisted.credentials.api_keys import FULL_GRANT, Grant
+from rapida_twisted.credentials.grant import FULL_GRANT, Grant
 from rapida_twisted.errors import Draining, UnknownAssistant
 from rapida_twisted.interfaces import IRegistrar
 from rapida_twisted.interfaces.typed import CallStore

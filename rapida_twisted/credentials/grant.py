@@ -1,0 +1,36 @@
+"""What an API key allows. Imports nothing heavy, since the interfaces import it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["ALL_SCOPES", "FULL_GRANT", "Grant", "Scope"]
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    REGISTER = "register"
+    """Register calls, connect their media, ask where they go next: what a dialplan does."""
+    READ = "read"
+    """See calls, the clock, metrics, and the details of readiness."""
+    CONTROL = "control"
+    """Place calls, hang calls up, reset figures."""
+
+
+ALL_SCOPES = frozenset(Scope)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a key allows."""
+
+    key_name: str
+    """The key's name in the key file; empty for the server's own key and those of the environment."""
+    scopes: frozenset[Scope]
+    max_calls: int = 0
+    """Maximum calls of this key that wait or are up; 0: no limit."""
+
+
+FULL_GRANT = Grant("", ALL_SCOPES)
