@@ -128,7 +128,10 @@ def plain_signature(
 
 
 def _plain(text: str | None) -> str | None:
-    return None if text is None else re.sub(r"<InterfaceClass ([\w.]+)>", r"\1", text)
+    if text is None:
+        return None
+    unquoted = re.sub(r": '([^']+)'(?=[ =,)])", r": \1", text)  # autodoc quotes what it cannot evaluate
+    return re.sub(r"<InterfaceClass ([\w.]+)>", r"\1", unquoted).replace("<factory>", "...")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
