@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from rapida_twisted.audio.formats import SLIN, ULAW
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull
-from rapida_twisted.interfaces import IAssistant, ICall, IMediaChannel, IMediaSink, PlayOutcome
+from rapida_twisted.interfaces import IAssistant, ICall, ICallPlumbing, IMediaChannel, IMediaSink, PlayOutcome
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from tests.media.call_case import SILENCE, SLIN16, CallTestCase, level
@@ -25,7 +25,7 @@ class InterfaceTests(SynchronousTestCase):
     def test_provided(self) -> None:
         """The call, the base class of assistants and the fakes provide their interfaces."""
         call = CallOnFakes(start=False).call
-        verifyObject(ICall, call)
+        verifyObject(ICallPlumbing, call)
         verifyObject(IMediaSink, call)
         verifyObject(IAssistant, Assistant())
         verifyObject(IMediaChannel, FakeChannel())

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.interfaces import IMediaChannel, IMediaSink, IReception
+from rapida_twisted.interfaces import ICallStarter, IMediaChannel, IMediaSink, IReception
 from tests.media.fakes import KeptLog
 
 NEVER = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
@@ -72,25 +72,16 @@ class EchoSink(FakeSink):
         self.channel.send_audio(payload)
 
 
-@implementer(IReception)
-class FakeReception:
-    """Every call is registered; a test may take over what claiming one gives."""
+@implementer(ICallStarter)
+class FakeStarter:
+    """Starts calls that record their events."""
 
     def __init__(self, make_sink: Callable[[CallContext, IMediaChannel], FakeSink] = FakeSink) -> None:
-        self.claims: list[tuple[str, str, str]] = []
         self.abandoned: list[tuple[CallContext, EndReason, str]] = []
         self.sinks: list[FakeSink] = []
-        self.answer: Callable[[CallContext], Deferred[CallContext]] = succeed
-        """What a claim gives."""
         self.on_start: Callable[[IMediaChannel], None] = lambda channel: None
         """Called when a call starts, before it has its sink."""
         self._make_sink = make_sink
-
-    def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
-        """Keep it, and answer."""
-        self.claims.append((context_id, transport, peer))
-        context = CallContext(context_id=context_id, assistant_id="123", created_at=0.0, expires_at=300.0)
-        return self.answer(context.claimed(transport=transport, peer=peer, now=1.0))
 
     def start(self, context: CallContext, channel: IMediaChannel) -> IMediaSink:
         """Start a call that records its events."""
@@ -107,6 +98,23 @@ class FakeReception:
         """The one call that was started."""
         (sink,) = self.sinks
         return sink
+
+
+@implementer(IReception)
+class FakeReception(FakeStarter):
+    """Every call is registered; a test may take over what claiming one gives."""
+
+    def __init__(self, make_sink: Callable[[CallContext, IMediaChannel], FakeSink] = FakeSink) -> None:
+        super().__init__(make_sink)
+        self.claims: list[tuple[str, str, str]] = []
+        self.answer: Callable[[CallContext], Deferred[CallContext]] = succeed
+        """What a claim gives."""
+
+    def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
+        """Keep it, and answer."""
+        self.claims.append((context_id, transport, peer))
+        context = CallContext(context_id=context_id, assistant_id="123", created_at=0.0, expires_at=300.0)
+        return self.answer(context.claimed(transport=transport, peer=peer, now=1.0))
 
 
 def warnings_of(log: KeptLog) -> list[str]:

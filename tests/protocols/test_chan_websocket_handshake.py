@@ -29,7 +29,7 @@ from rapida_twisted.protocols.chan_websocket_app import (
 )
 from tests.media.fakes import KeptLog
 from tests.protocols.chan_websocket_cases import JSON_START, NORMAL, START, MediaTestCase
-from tests.protocols.fakes import FakeReception, warnings_of
+from tests.protocols.fakes import FakeStarter, warnings_of
 from tests.protocols.websockets import (
     CALL,
     PATH,
@@ -306,8 +306,8 @@ class ClientTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = on_clock(self)
         self.log = KeptLog(self)
-        self.reception = FakeReception(PausedSink)
-        self.factory = MediaClientFactory("ws://asterisk:8088/media/abc", self.reception, self.clock, claimed())
+        self.starter = FakeStarter(PausedSink)
+        self.factory = MediaClientFactory("ws://asterisk:8088/media/abc", self.starter, self.clock, claimed())
         self.protocol = self.factory.buildProtocol(None)
         self.transport = connect(self.protocol, self.factory)
 
@@ -326,8 +326,8 @@ class ClientTests(SynchronousTestCase):
         """From MEDIA_START on it is a call like any other; what is sent is masked."""
         self.agree()
         self.protocol.dataReceived(raw_ws_frame(TEXT, START.encode()) + raw_ws_frame(BINARY, b"ab"))
-        sink = self.reception.sink
-        self.assertEqual((sink.heard, sink.context.context_id, self.reception.claims), (b"ab", CALL, []))
+        sink = self.starter.sink
+        self.assertEqual((sink.heard, sink.context.context_id, self.starter.claims), (b"ab", CALL, []))
         self.protocol.send_audio(b"a" * 160)
         self.protocol.flush()
         data = self.transport.taken()
@@ -342,7 +342,7 @@ class ClientTests(SynchronousTestCase):
         """Without MEDIA_START the call is abandoned."""
         self.agree()
         self.clock.advance(START_TIMEOUT_S)
-        ((_, end, detail),) = self.reception.abandoned
+        ((_, end, detail),) = self.starter.abandoned
         self.assertEqual((end, detail), (EndReason.PROTOCOL_ERROR, "no MEDIA_START came"))
         self.clock.advance(10)
         self.assertTrue(self.transport.settle())
@@ -352,7 +352,7 @@ class ClientTests(SynchronousTestCase):
         """Asterisk knows no such channel, or never answers: the call is abandoned."""
         self.protocol.dataReceived(b"HTTP/1.1 404 Not Found\r\n\r\n")
         self.assertTrue(self.transport.settle())
-        ((_, end, detail),) = self.reception.abandoned
+        ((_, end, detail),) = self.starter.abandoned
         self.assertEqual(end, EndReason.CONNECTION_LOST)
         self.assertIn("404", detail)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -361,7 +361,7 @@ class ClientTests(SynchronousTestCase):
         """An Asterisk that does not answer is given up after 5 s."""
         self.clock.advance(START_TIMEOUT_S)
         self.assertTrue(self.transport.settle())
-        self.assertEqual(len(self.reception.abandoned), 1)
+        self.assertEqual(len(self.starter.abandoned), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
