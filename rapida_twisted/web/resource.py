@@ -69,7 +69,6 @@ class AsyncResource(Resource):
         return refusal_of(error)
 
     def refused(self, refusal: Refusal, request: Request) -> Response:
-        """The response for a refusal."""
         return error_response(refusal, as_json=wants_json(request))
 
     def broken(self, request: Request) -> Response:
@@ -122,7 +121,6 @@ class KeyedResource(AsyncResource):
 
 
 def granted(request: Request) -> Grant:
-    """The grant of a checked request's key."""
     grant: Grant = request.grant  # type: ignore[attr-defined]
     return grant
 

@@ -336,7 +336,7 @@ class EventTests(AriTestCase):
         first = await self.listen(pause=lambda attempt: pauses.append(attempt) or 1000)
         second = await self.listen()
         await self.until(lambda: first.problem)
-        self.assertIn("took the place", first.problem)
+        self.assertIn("gets the events now", first.problem)
         self.assertEqual(pauses, [REPLACED_ATTEMPTS])
         await self.call("short")
         await self.until(self.ended)

@@ -171,7 +171,7 @@ class StasisTests(StasisTestCase):
         server = self.start("echo", PUBLIC_ASSISTANT_HOST="127.0.0.2")
         self.call("100@rapida-inbound-stasis", "listener")
         self.asterisk.wait_for_log(r'Playback\("[^"]+", "an-error-has-occurred"\)', self.mark)
-        self.assertIn("in Stasis gets no media", server.log())
+        self.assertIn("no media for channel", server.log())
         self.assertEqual(self.only_call(server)["status"], "pending")
 
     def test_outbound(self) -> None:

@@ -19,7 +19,6 @@ class AriBridges:
     _http: AriHttp
 
     async def answer(self, channel_id: str) -> None:
-        """Answer a channel in a Stasis application."""
         await self._http.request("POST", f"channels/{quote(channel_id, safe='')}/answer")
 
     async def external_audiosocket(self, app: str, *, channel_id: str, host: str, port: int, data: str) -> AriChannel:
@@ -68,7 +67,6 @@ class AriBridges:
         return True
 
     async def bridges_named(self, name: str) -> list[str]:
-        """The ids of the bridges with this name."""
         response = await self._http.request("GET", "bridges")
         entries: list[Any] = response if isinstance(response, list) else []
         return [

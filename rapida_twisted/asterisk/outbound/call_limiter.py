@@ -36,7 +36,6 @@ class CallLimiter:
 
     @property
     def waiting(self) -> int:
-        """The number of waiting calls."""
         return len(self._waiting)
 
     def acquire(self) -> Deferred[None]:

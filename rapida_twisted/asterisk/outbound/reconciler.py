@@ -49,7 +49,6 @@ class Reconciler:
         self._loop.clock = reactor
 
     def start(self) -> None:
-        """Reconcile periodically."""
         self._loop.start(EVERY_S, now=False)
 
     def stop(self) -> None:

@@ -104,7 +104,6 @@ class StasisCall:
 
     @property
     def name(self) -> str:
-        """The call's name in the log."""
         return self.context_id or f"on channel {self.channel.id}, not registered"
 
     @property
@@ -132,13 +131,11 @@ class StasisCall:
         self._notify()
 
     def drop(self) -> None:
-        """End the call."""
         self.dropped = True
         self._notify()
 
     @property
     def over(self) -> bool:
-        """Whether the call ends."""
         return self.left or self.media_over or self.dropped
 
     def _notify(self) -> None:

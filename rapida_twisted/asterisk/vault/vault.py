@@ -237,13 +237,9 @@ def open_vault(state_dir: Path, environ: Mapping[str, str] = os.environ) -> Vaul
 
 
 def _plain_part(credential: AriCredential) -> VaultEntry:
-    return VaultEntry(
-        name=credential.name,
-        ari_url=credential.ari_url,
-        ari_user=credential.ari_user,
-        endpoint_technology=credential.endpoint_technology,
-        trunk=credential.trunk,
-    )
+    values = asdict(credential)
+    del values["ari_password"]
+    return VaultEntry(**values)
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:

@@ -44,23 +44,20 @@ def add_commands(commands: Any) -> None:
 
 def _calls(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     response = _request(arguments, environ, "", status=arguments.status, limit=str(arguments.limit))
-    records = response.content.get("calls") if isinstance(response.content, dict) else None
-    if response.status != 200 or not isinstance(records, list):
+    if not isinstance(records := response.content.get("calls"), list):
         raise refusal(response)
     print(json.dumps(response.content) if arguments.json else calls_text(records))
     return 0
 
 
 def _call(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    response = _request(arguments, environ, f"/{arguments.context_id}")
-    if response.status != 200 or not isinstance(response.content, dict):
-        raise refusal(response)
-    print(json.dumps(response.content) if arguments.json else call_text(response.content))
+    record = _request(arguments, environ, f"/{arguments.context_id}").content
+    print(json.dumps(record) if arguments.json else call_text(record))
     return 0
 
 
 def _hang_up(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    response = _request(arguments, environ, f"/{arguments.context_id}", "DELETE")
+    response = request(arguments.http, f"/v1/calls/{arguments.context_id}", key_for(arguments, environ), "DELETE")
     if response.status != 202:
         raise refusal(response)
     print(f"{arguments.context_id}: the server is hanging up")
@@ -79,14 +76,15 @@ def _ready(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     raise ServerRefused(f"the server takes no calls now: {reason}")
 
 
-def _request(
-    arguments: argparse.Namespace, environ: Mapping[str, str], path: str, method: str = "GET", **query: str
-) -> Response:
-    return request(arguments.http, f"/v1/calls{path}", key_for(arguments, environ), method, **query)
+def _request(arguments: argparse.Namespace, environ: Mapping[str, str], path: str, **query: str) -> Response:
+    """The response with a JSON object."""
+    response = request(arguments.http, f"/v1/calls{path}", key_for(arguments, environ), **query)
+    if response.status != 200 or not isinstance(response.content, dict):
+        raise refusal(response)
+    return response
 
 
 def calls_text(records: list[Any]) -> str:
-    """The calls as a table."""
     rows = [_row(record) for record in records if isinstance(record, dict)]
     return table(_HEAD, rows) if rows else "no calls"
 

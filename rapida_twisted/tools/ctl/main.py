@@ -34,7 +34,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The console script."""
     arguments = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
     code = 1
     try:

@@ -171,7 +171,6 @@ class Level:
 
     @property
     def db(self) -> float | None:
-        """The level of all audio."""
         return _db(self._energy, self._samples)
 
 

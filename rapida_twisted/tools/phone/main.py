@@ -144,13 +144,11 @@ async def _run(reactor: Any, options: PhoneOptions) -> None:
         return printed
 
     reactor.addSystemEventTrigger("before", "shutdown", shutting_down)
-    status_line = StatusLine(sys.stderr, phone.calls, time.monotonic, reactor) if sys.stderr.isatty() else None
+    status_line = StatusLine(sys.stderr, phone.calls, time.monotonic, reactor)
     try:
-        if status_line is not None:
-            status_line.start()
+        status_line.start()
         reports = await phone.run()
-        if status_line is not None:
-            status_line.stop()
+        status_line.stop()
         _print_summary(reports, phone.sending_late_ms, options.as_json)
     finally:
         printed.callback(None)
@@ -168,6 +166,5 @@ def _print_summary(reports: list[CallReport], sending_late_ms: Spread | None, as
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The console script."""
     options = parse_options(sys.argv[1:] if argv is None else argv)
     react(lambda reactor: Deferred.fromCoroutine(_run(reactor, options)))

@@ -79,7 +79,6 @@ class ToneSound:
 
 
 def silence(packet_ms: int) -> Sound:
-    """Silent frames."""
     return RecordedSound(b"", SLIN.bytes_for(packet_ms), None)
 
 

@@ -16,7 +16,7 @@ ERASE = "\r\x1b[K"
 
 
 class StatusLine:
-    """Shows the state of the calls in one line of a terminal.
+    """Shows the state of the calls in one line, if the output is a terminal.
 
     :param calls: the calls placed so far; the list may grow.
     """
@@ -30,8 +30,9 @@ class StatusLine:
         self._updating.clock = reactor
 
     def start(self) -> None:
-        # A terminal that closes ends the display, not the calls.
-        self._updating.start(EVERY_S).addErrback(lambda failure: None)
+        if self._terminal.isatty():
+            # A terminal that closes ends the display, not the calls.
+            self._updating.start(EVERY_S).addErrback(lambda failure: None)
 
     def stop(self) -> None:
         if self._updating.running:
