@@ -9,14 +9,14 @@ __all__ = ["ALL_SCOPES", "FULL_GRANT", "Grant", "Scope"]
 
 
 class Scope(StrEnum):
-    """What a key may be used for."""
+    """What a key allows."""
 
     REGISTER = "register"
-    """Register calls, connect their media, ask where they go next: what a dialplan does."""
+    """Register calls, connect their media, ask for their next hop: for dialplans."""
     READ = "read"
-    """See calls, the clock, metrics, and the details of readiness."""
+    """Read calls, the clock, metrics, and the details of readiness."""
     CONTROL = "control"
-    """Place calls, hang calls up, reset figures."""
+    """Place calls, hang up calls, reset figures."""
 
 
 ALL_SCOPES = frozenset(Scope)

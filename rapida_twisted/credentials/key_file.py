@@ -1,4 +1,4 @@
-"""The API key that the server makes for itself at its first start, and keeps in its state directory."""
+"""The API key that the server makes at its first start and keeps in the state directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY_FILE = "api-key"
 
 
 def make_state_dir(path: Path) -> None:
-    """Make the state directory, readable for its owner alone, if it is not there.
+    """Make the state directory, mode 0700, if it does not exist.
 
     :raises StartError: it can't be made or written to.
     """
@@ -27,9 +27,9 @@ def make_state_dir(path: Path) -> None:
 
 
 def load_or_make_key(state_dir: Path) -> tuple[str, bool]:
-    """The state directory's API key, and whether it was made just now.
+    """The API key in the state directory, and whether this call made it.
 
-    :raises StartError: it can't be read or written, or holds nothing.
+    :raises StartError: the file can't be read or written, or is empty.
     """
     path = state_dir / KEY_FILE
     try:
@@ -43,7 +43,7 @@ def load_or_make_key(state_dir: Path) -> tuple[str, bool]:
 
 
 def _write_once(path: Path, text: str) -> bool:
-    """Make a file, whole or not at all; False if it is there by now: another process that starts was quicker."""
+    """Make a file atomically; False if another process made it first."""
     draft = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
@@ -59,7 +59,6 @@ def _write_once(path: Path, text: str) -> bool:
 
 
 def _read_key(path: Path) -> str:
-    """The key in the file, which must be there."""
     try:
         key = path.read_text("ascii").strip()
     except FileNotFoundError:

@@ -1,10 +1,10 @@
 """The key file: API keys with names and scopes, kept as salted hashes.
 
-A key is ``rpd-<id>-<secret>``: the id finds its entry in the file, the secret (192 random bits) proves it. Nobody can
-guess such a secret, however fast guesses may be. So one round of a salted hash (HMAC-SHA256) keeps it as well as a slow
-one would, and costs some microseconds at each request. (NIST SP 800-63B says the same of secrets of 112 bits or more.)
+A key is ``rpd-<id>-<secret>``: the id finds its entry in the file, the secret (192 random bits) proves it. Such a
+secret cannot be guessed, so one round of a salted hash (HMAC-SHA256) protects it as well as a slow hash, and costs
+a few microseconds per request (NIST SP 800-63B says so of secrets of 112 bits or more).
 
-The file is replaced as a whole by each change, and each process that uses it reads it again as soon as it was.
+Each change replaces the file, and each process reads it again after a change.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WHAT = "the key file"
 
 @dataclass(frozen=True, kw_only=True)
 class KeyEntry:
-    """One key, as the file has it: the key itself is not in it."""
+    """One key of the file, without the key itself."""
 
     id: str
     name: str
@@ -46,14 +46,14 @@ class KeyEntry:
     made_at: float
     """When it was made (UNIX s)."""
     max_calls: int = 0
-    """Calls that may be waiting or up at once which it registered; 0: as many as there is room for."""
+    """Maximum calls registered with it that wait or are up; 0: no limit."""
 
 
 class KeyRing:
-    """The keys of a key file. A file that is not there holds none.
+    """The keys of a key file. A missing file has none.
 
     :param path: the file.
-    :param problem: told, once for each change, why a file that was changed can't be used; the keys of before stay.
+    :param problem: called once for each change that made the file unusable; the previous keys stay valid.
     """
 
     def __init__(self, path: Path, problem: Callable[[str], None] = lambda text: None) -> None:
@@ -74,28 +74,28 @@ class KeyRing:
         self._entries = {entry.id: entry for entry in _read(self.path)}
 
     def find(self, candidate: str) -> KeyEntry | None:
-        """The entry of a key; None for one that is not in the file. What is in the file now counts."""
+        """The entry of a key, or None if it is not in the file as it is now."""
         parts = _KEY.fullmatch(candidate)
         if parts is None:
             return None
         self._refresh()
-        # That an id is there or not may show in the time this takes: an id is no secret.
+        # The time this takes may reveal whether an id exists: an id is no secret.
         entry = self._entries.get(parts[1])
         if entry is None or not hmac.compare_digest(_digest(entry.salt, parts[2]), entry.digest):
             return None
         return entry
 
     def entries(self) -> list[KeyEntry]:
-        """All keys, in the order in which they were made.
+        """All keys, the oldest first.
 
         :raises StartError: the file can't be read, or is damaged.
         """
         return _read(self.path)
 
     def make(self, name: str, scopes: Collection[Scope], *, now: float, max_calls: int = 0) -> str:
-        """Make a key, and give it: this once, since the file has only its hash.
+        """Make a key and return it. It cannot be read again: the file has only its hash.
 
-        :raises SettingsError: there is a key of this name, or the words can't be used.
+        :raises SettingsError: a key has this name, or an argument is invalid.
         :raises StartError: the file can't be read or written.
         """
         _check(name, scopes, max_calls)
@@ -119,9 +119,9 @@ class KeyRing:
         return f"rpd-{key_id}-{secret}"
 
     def revoke(self, name: str) -> None:
-        """Forget a key: it is refused from then on.
+        """Remove a key.
 
-        :raises SettingsError: there is none of this name.
+        :raises SettingsError: no key has this name.
         :raises StartError: the file can't be read or written.
         """
         with locked(self.path):
@@ -132,7 +132,7 @@ class KeyRing:
             self._write(left)
 
     def _refresh(self) -> None:
-        """Read the file again if it was changed: a look at its times costs 2 us, and so can be had at each request."""
+        """Read the file again if it changed. A ``stat()`` costs 2 us, little enough for each request."""
         try:
             signature = self._signature()
             if signature == self._seen:
@@ -140,14 +140,14 @@ class KeyRing:
             self._seen = signature
             self._entries = {entry.id: entry for entry in _read(self.path)}
         except StartError as error:
-            # Rather the keys of before than none: a slip in the file shall not turn every call away.
+            # The previous keys stay: an error in the file must not refuse every call.
             self._problem(f"{error}; the keys that it held before are used on")
 
     def _signature(self) -> tuple[int, ...]:
         try:
             found = os.stat(self.path)
         except OSError as error:
-            # One that can't be looked at is read, which tells why.
+            # Reading it reports the error.
             return (error.errno or 0,)
         return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
@@ -157,14 +157,14 @@ class KeyRing:
 
 
 def keys_path(named: str, state_dir: Path) -> Path:
-    """Where the key file is: as the setting ``KEYS_FILE`` says, else in the state directory."""
+    """The path of the key file: ``KEYS_FILE``, or in the state directory."""
     return Path(named).expanduser() if named else state_dir / KEYS_FILE
 
 
 def parse_scopes(word: str) -> frozenset[Scope]:
-    """Scopes with commas between them.
+    """Parse scopes separated by commas.
 
-    :raises ValueError: one is none, or there is none.
+    :raises ValueError: a scope is unknown, or there is none.
     """
     words = [part.strip() for part in word.split(",") if part.strip()]
     known = [scope.value for scope in Scope]
@@ -200,7 +200,7 @@ def _read(path: Path) -> list[KeyEntry]:
     except (ValueError, KeyError, TypeError, AttributeError):
         distinct = False
     if not distinct:
-        # Not while the error above is handled, which holds what was read.
+        # Outside the except block: that error holds what was read.
         raise StartError(f"{_WHAT} {path} is damaged: put a copy in its place, or remove it and make the keys anew")
     return entries
 

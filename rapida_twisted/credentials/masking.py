@@ -1,7 +1,7 @@
-"""Secrets, kept out of whatever is logged: each registers itself here when it becomes known.
+"""Masks secrets in log lines. Each secret is registered here when the process learns it.
 
-A secret is found as it is, in the forms that Python and JSON quote it in, and percent-encoded in whatever way. What
-looks like an API key, an Authorization header or a password in a URL is masked even where nobody registered it.
+A secret is found verbatim, as Python and JSON quote it, and percent-encoded. API keys, Authorization headers and
+passwords in URLs are masked even if they are not registered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["MASK", "SHORTEST", "Secrets", "keep_out_of_logs", "masked"]
 
 MASK = "***"
 SHORTEST = 4
-"""What is shorter stands in too many words: masking it would only show where it is."""
+"""Shorter secrets are not masked: they occur in ordinary words."""
 
 _X = r"(?:x|%78)(?:[-_]|%2d|%5f)api(?:[-_]|%2d|%5f)key"
 _QUOTES = r"(?:\\?[\"'\[(]|\bb(?=[\"']))*"
@@ -28,7 +28,7 @@ _IN_URL = re.compile(r"(://[^\s/?#:@\"']*:)[^\s/?#\"']+(?=@)")
 
 
 class Secrets:
-    """Those that are known. The program has one of these: :func:`keep_out_of_logs` and :func:`masked` are its."""
+    """The known secrets. The program has one instance; :func:`keep_out_of_logs` and :func:`masked` are its methods."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -40,16 +40,13 @@ class Secrets:
         return f"<Secrets: {len(self._known)}>"
 
     def keep(self, *secrets: str) -> None:
-        """Mask these from now on, wherever they would be logged. Those that are too short to be one are not taken.
-
-        May be called from any thread, and again with the same.
-        """
+        """Mask these secrets from now on. Thread-safe; secrets that are too short are ignored."""
         with self._lock:
             new = {secret for secret in secrets if len(secret) >= SHORTEST} - self._known
             if not new:
                 return
             self._known |= new
-            # The longest first: one may begin with another.
+            # Longest first: one secret may begin with another.
             forms = {form for secret in self._known for form in _forms(secret)}
             self._literal = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
             longest_first = sorted(self._known, key=len, reverse=True)
@@ -67,14 +64,14 @@ class Secrets:
 
 
 def _forms(secret: str) -> set[str]:
-    """A secret as it is, and as it stands in quotes."""
+    """A secret verbatim and as it appears in quotes."""
     encoded = secret.encode("utf-8", "surrogatepass")
     in_json = (json.dumps(secret, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
     return {secret, repr(secret)[1:-1], repr(encoded)[2:-1], *in_json}
 
 
 def _encoded_form(secret: str) -> str:
-    """A pattern for the secret with any of its characters percent-encoded, and perhaps encoded twice."""
+    """A pattern for the secret with any of its characters percent-encoded, once or twice."""
     return "".join(_character(character) for character in secret)
 
 

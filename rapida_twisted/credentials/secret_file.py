@@ -1,4 +1,4 @@
-"""Small secret files: written whole or not at all, for their owner alone, by one writer at a time."""
+"""Small secret files: replaced atomically, readable by their owner only, written under a lock."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LOCK_POLL_S = 0.02
 
 
 def read_file(path: Path, what: str) -> bytes | None:
-    """What a file holds; None if there is no such file.
+    """The file's content, or None if it does not exist.
 
-    :param what: what it is, for the error's text.
-    :raises StartError: it can't be read, or is too large to be what it should be.
+    :param what: names the file in errors.
+    :raises StartError: it can't be read or is too large.
     """
     try:
         with open(path, "rb") as file:
@@ -38,7 +38,7 @@ def read_file(path: Path, what: str) -> bytes | None:
 
 
 def replace_file(path: Path, data: bytes, what: str) -> None:
-    """Put a file in the place of the one that may be there. After a crash there is the old one or the new one, whole.
+    """Replace a file atomically: after a crash there is either the old or the new one.
 
     :raises StartError: it can't be written; the old one is unchanged.
     """
@@ -57,11 +57,11 @@ def replace_file(path: Path, data: bytes, what: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Be the only one who changes a file, among all who do so in here. Readers need no lock.
+    """Hold the writers' lock of a file. Readers need none.
 
-    The lock is on a file beside it, since the file itself is replaced by each change.
+    The lock is on a second file, since each change replaces the first.
 
-    :raises StartError: the lock can't be had; another writer is waited for, for a while.
+    :raises StartError: another writer holds the lock for 10 s.
     """
     beside = path.with_name(path.name + ".lock")
     try:
@@ -89,7 +89,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _temporary(path: Path, data: bytes) -> str:
-    """A file beside it that holds the data, 0600, safely on the disk."""
+    """A file with the data in the same directory, mode 0600, synced to the disk."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -104,7 +104,7 @@ def _temporary(path: Path, data: bytes) -> str:
 
 
 def _give_to_owner(descriptor: int, directory: Path) -> None:
-    """What root makes belongs to the directory's owner: else the server, which is not root, could not read it."""
+    """Root gives the file to the directory's owner: the server does not run as root."""
     if os.geteuid() == 0:
         owner = os.stat(directory)
         os.fchown(descriptor, owner.st_uid, owner.st_gid)

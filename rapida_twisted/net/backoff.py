@@ -1,4 +1,4 @@
-"""Pauses between attempts: they double up to a limit, and are jittered lest many clients come back at once."""
+"""Pauses between attempts double up to a limit. Jitter keeps many clients from reconnecting at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading an HTTP answer's body, of which a peer may send any amount."""
+"""Reads an HTTP answer's body with a limit of its size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["read_body"]
 
 
 def read_body(response: IResponse, limit_bytes: int) -> Deferred[bytes]:
-    """Read the body of an answer that was asked for with ``unbuffered=True``.
+    """Read the body of a response that was requested with ``unbuffered=True``.
 
     :return: fires with the body. One that is longer than the limit is cut off after ``limit_bytes + 1`` bytes, and its
         connection is closed, as it is when this is cancelled. Fails if the connection is lost before the body's end.

@@ -1,4 +1,4 @@
-"""What all that this program asks of other HTTP servers has in common: its connections, and whom it trusts.
+"""The HTTP client for all requests to other servers: connection pool, TLS verification, time limits.
 
 Certificates are always verified: there is no switch.
 """
@@ -27,12 +27,12 @@ __all__ = ["Client", "NothingSent", "make_client"]
 
 CONNECT_TIMEOUT_S = 5.0
 IDLE_S = 10.0
-"""Less than Asterisk's ``session_keep_alive`` (15 s): a POST on a connection that closes just then would be lost, and
-nothing sends it again, since nobody knows whether it was carried out."""
+"""Less than Asterisk's ``session_keep_alive`` (15 s): a POST on a connection that the server just closes would be lost,
+and cannot be repeated, since Asterisk may have executed it."""
 
 
 class NothingSent(Exception):
-    """A request ended before anything of it was sent, for what is in ``reasons``. It may be made again."""
+    """A request failed before anything was sent, because of ``reasons``. It may be repeated."""
 
     def __init__(self, reason: Failure) -> None:
         super().__init__(type(reason.value).__name__)
@@ -42,15 +42,12 @@ class NothingSent(Exception):
 def make_client(
     reactor: Any, ca_file: str = "", retries: bool = True, idle_s: float = IDLE_S
 ) -> tuple[Client, HTTPConnectionPool]:
-    """A client of HTTP servers, which keeps no cookies, and its connections.
+    """An HTTP client without cookies, and its connection pool, which the caller closes.
 
-    These are to be closed at the end, by ``closeCachedConnections()``.
-
-    :param ca_file: the authorities to trust in the place of the public ones.
-    :param retries: whether a GET that got no answer on a kept connection is sent again. Not where a GET does
-        something: the server may have done it.
-    :param idle_s: how long a connection that nobody needs is kept (s).
-    :raises ValueError: there are none in that file; the text is one sentence.
+    :param ca_file: CAs to trust instead of the public ones.
+    :param retries: whether to repeat a GET that got no answer on a kept connection. Not if a GET has an effect.
+    :param idle_s: how long an unused connection is kept (s).
+    :raises ValueError: the file has no CA; the text is one sentence.
     """
     pool = make_connection_pool(reactor, _Protocol)
     pool.cachedConnectionTimeout = idle_s  # type: ignore[assignment]
@@ -60,7 +57,7 @@ def make_client(
 
 
 class Client(HTTPClient):
-    """What :func:`make_client` makes."""
+    """A treq client; see :func:`make_client`."""
 
     def __init__(self, reactor: Any, policy: BrowserLikePolicyForHTTPS, pool: Any) -> None:
         agent = Agent(reactor, policy, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)
@@ -73,11 +70,11 @@ class Client(HTTPClient):
         return closing
 
     def bounded(self, step_s: float) -> Client:
-        """The same client, on the same connections, whose requests are bounded step by step.
+        """The same client and pool, with a time limit for each step of a request.
 
-        They fail with :class:`NothingSent` if they are not connected, TLS included, within so many seconds, or at all;
-        with :class:`twisted.internet.defer.TimeoutError` if the answer's head is not there so many seconds later. The
-        answer's body is the caller's affair.
+        A request fails with :class:`NothingSent` if there is no connection, TLS included, within ``step_s``; with
+        :class:`twisted.internet.defer.TimeoutError` if the answer's head takes longer than ``step_s`` after that. The
+        caller limits the body.
         """
         reactor, policy, pool = self._made_of
         return Client(reactor, policy, _BoundedPool(pool, step_s, reactor))
@@ -85,14 +82,14 @@ class Client(HTTPClient):
 
 @implementer(IHandshakeListener)
 class _Protocol(HTTP11ClientProtocol):
-    """Tells when it can be written to. Twisted takes a connection over TLS for made before its handshake begins, so
-    that a request would be in its buffers when that fails, or takes too long."""
+    """Reports when the TLS handshake is over. Twisted reports a connection before it, and would buffer a request while
+    the handshake fails or hangs."""
 
     _waiting: Deferred[_Protocol] | None = None
     _is_ready = False
 
     def ready(self) -> Deferred[_Protocol]:
-        """Fires when it is; fails if it is lost before. To be asked for once, when connected."""
+        """Fires when data can be sent; fails if the connection is lost before. Called once, when connected."""
         transport: Any = self.transport
         self._waiting = Deferred(lambda _: transport.abortConnection())
         if self._is_ready:
@@ -118,7 +115,7 @@ class _Protocol(HTTP11ClientProtocol):
 
 @implementer(IStreamClientEndpoint)
 class _ReadyEndpoint:
-    """An endpoint that has connected when the TLS handshake is over, too."""
+    """An endpoint whose connections have completed their TLS handshake."""
 
     def __init__(self, endpoint: Any) -> None:
         self._endpoint = endpoint
@@ -129,7 +126,7 @@ class _ReadyEndpoint:
 
 
 class _BoundedPool:
-    """A pool, as far as an Agent knows it, for :meth:`Client.bounded`."""
+    """The part of a pool that an Agent uses, for :meth:`Client.bounded`."""
 
     def __init__(self, pool: Any, step_s: float, reactor: Any) -> None:
         self.persistent = pool.persistent
@@ -138,7 +135,6 @@ class _BoundedPool:
         self._reactor = reactor
 
     def getConnection(self, key: Any, endpoint: Any) -> Deferred[_BoundedConnection]:  # noqa: N802
-        """Connect, or take a connection that was kept."""
         connecting = self._pool.getConnection(key, _ReadyEndpoint(endpoint))
         return _within(self._step_s, self._reactor, connecting).addCallbacks(
             lambda connection: _BoundedConnection(connection, self._step_s, self._reactor), _nothing_sent
@@ -146,7 +142,7 @@ class _BoundedPool:
 
 
 class _BoundedConnection:
-    """A connection, as far as an Agent knows it."""
+    """The part of a connection that an Agent uses."""
 
     def __init__(self, connection: Any, step_s: float, reactor: Any) -> None:
         self._connection = connection
@@ -154,7 +150,6 @@ class _BoundedConnection:
         self._reactor = reactor
 
     def request(self, request: Any) -> Deferred[IResponse]:
-        """Send a request, and wait for the answer's head."""
         answering = _within(self._step_s, self._reactor, self._connection.request(request))
         return answering.addErrback(
             lambda failure: _nothing_sent(failure) if failure.check(RequestNotSent) else failure
@@ -162,7 +157,7 @@ class _BoundedConnection:
 
 
 def _within(seconds: float, reactor: Any, waiting: Deferred[Any]) -> Deferred[Any]:
-    """Twisted's addTimeout(), for what tells in ways of its own that it was cancelled."""
+    """Twisted's ``addTimeout()``, for Deferreds that report a cancellation by other errors."""
 
     def expired(_: Any, __: float) -> None:
         raise DeferredTimeout

@@ -1,4 +1,4 @@
-"""Whom this program trusts, as a TLS client. Certificates are always verified: there is no switch."""
+"""Which certificates a TLS client trusts. They are always verified: there is no switch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 
 
 def read_ca(path: Path) -> Any:
-    """A file with one or several certificates of CAs (PEM), as a trust root of Twisted's.
+    """The trust root of a file with CA certificates (PEM).
 
-    :raises ValueError: there is none in it; the text is one sentence.
+    :raises ValueError: the file has none; the text is one sentence.
     """
     try:
         certificates = [Certificate.loadPEM(found) for found in _CERTIFICATE.findall(path.read_bytes())]
@@ -31,8 +31,8 @@ def read_ca(path: Path) -> Any:
 
 
 def tls_options(host: str, ca_file: str = "") -> Any:
-    """How a server of that name is verified: against the CAs in the file, else against the public ones.
+    """Verifies a server by its name, against the CAs in the file or the public ones.
 
-    :raises ValueError: there are none in that file; the text is one sentence.
+    :raises ValueError: the file has no CA; the text is one sentence.
     """
     return optionsForClientTLS(host, read_ca(Path(ca_file))) if ca_file else optionsForClientTLS(host)

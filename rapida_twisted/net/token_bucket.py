@@ -1,4 +1,4 @@
-"""A limit of a rate. Pure: it has no clock of its own."""
+"""Limits a rate. Pure: the caller gives the time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ __all__ = ["TokenBucket"]
 
 
 class TokenBucket:
-    """Allows so many a second, and after a pause as many at once as one second has.
+    """Token bucket: ``rate`` events per second, a burst of one second's worth.
 
-    :param rate: how many a second.
-    :param now_s: the time, of any clock that is asked later, too.
+    :param now_s: the time of the clock that :meth:`take` is called with.
     """
 
     __slots__ = ("_rate", "_seen_s", "_tokens")
@@ -20,7 +19,7 @@ class TokenBucket:
         self._seen_s = now_s
 
     def take(self, now_s: float) -> bool:
-        """Whether one more is allowed now; then it is taken."""
+        """True if another event is allowed now; counts it."""
         passed_s = max(0.0, now_s - self._seen_s)
         self._seen_s = now_s
         self._tokens = min(max(1.0, self._rate), self._tokens + passed_s * self._rate)

@@ -1,4 +1,4 @@
-"""Text from strangers, made fit for a log line, a terminal, a header or an error."""
+"""Cleans text from strangers for log lines, terminals, headers and errors."""
 
 from __future__ import annotations
 

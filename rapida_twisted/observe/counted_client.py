@@ -1,4 +1,4 @@
-"""HTTP clients whose requests are counted by what came of them."""
+"""Counts HTTP requests by outcome."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ __all__ = ["CountedClient"]
 
 
 class CountedClient:
-    """A treq client, as far as we use it.
+    """A treq client that reports the outcome of each request.
 
-    :param client: asks.
-    :param tell: told of each request: a status's class, as ``2xx``, ``no_connection`` or ``no_answer``.
+    :param tell: called with the class of the status, such as ``2xx``, or ``no_connection`` or ``no_answer``.
     :param never_sent: whether an error means that nothing was sent.
     """
 
@@ -33,11 +32,9 @@ class CountedClient:
         return getattr(self._client, name)
 
     def request(self, *words: Any, **named: Any) -> Deferred[Any]:
-        """Ask, by a method of HTTP's."""
         return self._counted(self._client.request, words, named)
 
     def post(self, *words: Any, **named: Any) -> Deferred[Any]:
-        """Ask, by POST."""
         return self._counted(self._client.post, words, named)
 
     def _counted(self, ask: Callable[..., Any], words: Any, named: Any) -> Deferred[Any]:

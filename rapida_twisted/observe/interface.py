@@ -1,7 +1,7 @@
-"""What is counted, and by whom: the house tells these methods what happens, and need not know what becomes of it.
+"""What is counted: the program calls these methods, whether or not Prometheus' library is installed.
 
-Nothing here is told for each frame. Frames are counted where they are, and what came of it is told at a call's end and
-every few seconds.
+No method is called for each frame. Calls count their frames; the sampler reports them every few seconds and at a call's
+end.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ OTHERS = "*"
 
 
 class CallFigures(NamedTuple):
-    """What one call has counted since it is up. Frames are of 20 ms, whatever the packets are."""
+    """What one call has counted so far. A frame is 20 ms, whatever the packets are."""
 
     frames_in: float = 0.0
-    """Heard from the caller."""
+    """Received from the caller."""
     frames_out: int = 0
-    """Said to the caller."""
+    """Sent to the caller."""
     silent_frames: int = 0
-    """Silence that was sent to keep the line alive."""
+    """Silence sent to keep the connection alive."""
     underruns: int = 0
-    """Frames that had to be filled up, since what is said was not ready."""
+    """Frames completed with silence because the assistant's audio came too late."""
     dropped_s: float = 0.0
-    """Live audio that was too old when its turn came (s)."""
+    """Live audio dropped because it was too old (s)."""
 
     def since(self, before: CallFigures) -> CallFigures:
-        """What came to these figures since then."""
+        """The difference to earlier figures."""
         return CallFigures(
             frames_in=max(0.0, self.frames_in - before.frames_in),
             frames_out=self.frames_out - before.frames_out,
@@ -43,21 +43,21 @@ class CallFigures(NamedTuple):
 
 
 class WatchedCall(Protocol):
-    """A call, as far as it is watched."""
+    """A call, as the metrics see it."""
 
     context: CallContext
 
     @property
     def figures(self) -> CallFigures:
-        """What it has counted."""
+        """What it has counted so far."""
 
     @property
     def queued_ms(self) -> float:
-        """What waits to be heard."""
+        """Audio that waits to be played (ms)."""
 
 
 class CallWatch:
-    """Who is told of calls by the reception; this one does nothing with it."""
+    """Receives the reception's events; this base class ignores them."""
 
     def call_refused(self, transport: str, error: Exception) -> None:
         """A media connection was not let in."""
@@ -77,32 +77,31 @@ class CallWatch:
 
 @dataclass
 class Instant:
-    """What is true of this process just now: it is told every second."""
+    """The state of this process, sampled every second."""
 
     draining: bool = False
     calls_coming: int = 0
     ends_unwritten: int = 0
     audiosocket_waiting: int = 0
     tick_load: float = 0.0
-    """Share of the time that the media clock needs, 0 to 1."""
+    """Share of its time that the media clock is busy, 0 to 1."""
     lateness_p99_s: float = 0.0
     lateness_max_s: float = 0.0
     breakers: Mapping[str, str] = field(default_factory=dict)
-    """The state of each upstream's breaker, by the rule of the assistants that it belongs to."""
+    """The state of each upstream's circuit breaker, by the assistants' rule."""
 
 
 class Metrics:
-    """Counts nothing: what is there without Prometheus' library, and what others derive from.
+    """The base class, which counts nothing: for a server without Prometheus' library.
 
-    Transports, reasons and outcomes are words of which there are few. Ids that were dialled are put under the rule
-    that answers them, by :meth:`rule_of`.
+    Labels have few values: a dialled id is replaced by the rule that answers it, see :meth:`rule_of`.
     """
 
     def __init__(self) -> None:
         self._rules: frozenset[str] = frozenset()
 
     def set_rules(self, assistant_ids: Iterable[str]) -> None:
-        """The ids that the assistants' rules name: no others are ever shown."""
+        """Set the ids that the assistants' rules name: no other id becomes a label."""
         self._rules = frozenset(assistant_ids)
 
     def rule_of(self, assistant_id: str) -> str:
@@ -112,7 +111,7 @@ class Metrics:
     # Calls
 
     def call_refused(self, transport: str, why: str) -> None:
-        """A media connection was not let in; ``why`` in a word."""
+        """A media connection was refused."""
 
     def call_up(self, context: CallContext, setup_s: float) -> None:
         """A call's media is up, so long after its registration."""
@@ -127,54 +126,54 @@ class Metrics:
         """Barge-in: what waited to be heard was dropped, and how long that took."""
 
     def frames(self, transport: str, more: CallFigures) -> None:
-        """What a call has counted since it was last told."""
+        """Add what a call has counted since the last report."""
 
     def queued(self, all_s: float, most_s: float) -> None:
-        """What waits to be heard: in all calls together, and in the one with the most (s)."""
+        """Set the audio (s) that waits to be played: of all calls together, and of the call with the most."""
 
     def frames_missing(self, transport: str, count: int) -> None:
-        """So many frames of a call's caller never came."""
+        """Add frames that a caller should have sent and did not."""
 
     # The clock
 
     def frames_late(self, over: str, count: int) -> None:
-        """So many more frames left later than ``over`` after they were due."""
+        """Add frames that left at least ``over`` after they were due."""
 
     def frames_skipped(self, count: int) -> None:
-        """So many frames were never sent, because the process was held up."""
+        """Add frames that were never sent because the process was stopped."""
 
     # Others
 
     def contexts(self, outcome: str, count: int = 1) -> None:
-        """Calls were ``registered``, or ``expired`` without media."""
+        """Add calls that were ``registered``, or ``expired`` without media."""
 
     def stored(self, operation: str, outcome: str, seconds: float) -> None:
-        """The call store was asked for something: ``ok``, ``refused``, ``unavailable`` or ``failed``."""
+        """An operation of the call store was ``ok``, ``refused``, ``unavailable`` or ``failed``."""
 
     def ari(self, credential: str, outcome: str) -> None:
-        """An Asterisk was asked for something: a status as ``2xx``, or why there was none."""
+        """A request to an Asterisk: the class of the status, such as ``2xx``, or why there was no answer."""
 
     def upstream(self, assistant_id: str, step: str, outcome: str) -> None:
-        """A server that calls are carried on to was asked to ``register`` or ``connect`` one."""
+        """A bridged call's server was asked to ``register`` or ``connect`` it."""
 
     def webhook(self, outcome: str) -> None:
-        """The status webhook was asked."""
+        """A request to the status webhook."""
 
     def refused(self, what: str, count: int) -> None:
-        """So many more times was something refused to strangers, by the names of the limits."""
+        """Add refusals by a limit."""
 
     def instant(self, now: Instant) -> None:
-        """What is true just now."""
+        """Set the state of this process."""
 
     def process(self) -> None:
-        """Look at the process: its memory, its CPU time, its files."""
+        """Sample the process: memory, CPU time, files."""
 
 
 class MetricsPageMaker(Metrics):
-    """One that can be read."""
+    """Metrics that can be read."""
 
     content_type = "text/plain"
 
     async def page(self) -> bytes:
-        """All figures, as Prometheus wants them."""
+        """All figures in Prometheus' text format."""
         raise NotImplementedError

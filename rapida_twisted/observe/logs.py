@@ -1,6 +1,6 @@
-"""The log's lines: as text or as JSON, without secrets, and each line of a call with its contextId.
+"""Formats log lines as text or JSON, masks secrets, and adds a call's contextId.
 
-What is logged goes through here as the last thing before it is written, so that no caller has to think of secrets.
+This is the last step before a line is written, so no caller has to mask secrets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rapida_twisted.credentials.masking import masked
 __all__ = ["MaskingObserver", "context_id_of", "formatter_of", "json_line", "text_line"]
 
 LONGEST_FIELD = 2000
-"""Letters of a field; the message and a traceback are not cut."""
+"""Characters of a field; the message and a traceback are not cut."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _OURS = frozenset(("time", "level", "namespace", "message", "contextId", "traceback"))
@@ -31,12 +31,12 @@ Formatter = Callable[[LogEvent], "str | None"]
 
 
 def formatter_of(log_format: str) -> Formatter:
-    """What makes a line, with its newline, of an event: ``text`` or ``json``."""
+    """The function that formats an event as a line: ``text`` or ``json``."""
     return json_line if log_format == "json" else text_line
 
 
 def text_line(event: LogEvent) -> str | None:
-    """As Twisted writes it; None where there is nothing to say."""
+    """A line as Twisted writes it; None for an empty event."""
     text = masked(eventAsText(event, includeTimestamp=False, includeSystem=False).rstrip("\n"))
     if not text:
         return None
@@ -44,13 +44,13 @@ def text_line(event: LogEvent) -> str | None:
     if context_id and context_id not in text:
         first, newline, rest = text.partition("\n")
         text = f"{first} (call {context_id}){newline}{rest}"
-    # A line that begins with a tab goes on with the one before it.
+    # A line that begins with a tab continues the previous one.
     text = text.replace("\n", "\n\t")
     return f"{formatTime(event.get('log_time'))} [{_system(event)}] {text}\n"
 
 
 def json_line(event: LogEvent) -> str | None:
-    """One JSON object; None where there is nothing to say."""
+    """A line with one JSON object; None for an empty event."""
     message = _message(event)
     traceback = _traceback(event)
     if not message and not traceback:
@@ -76,7 +76,7 @@ def json_line(event: LogEvent) -> str | None:
 
 
 def context_id_of(event: LogEvent) -> str:
-    """The call that a line is of: its field ``id`` or ``context_id``, else the one contextId that its fields name."""
+    """The contextId of an event: its field ``id`` or ``context_id``, else the only contextId in its fields."""
     for name in ("id", "context_id"):
         value = event.get(name)
         if isinstance(value, str) and _UUID.fullmatch(value):
@@ -92,16 +92,15 @@ def context_id_of(event: LogEvent) -> str:
 
 @implementer(ILogObserver)
 class MaskingObserver:
-    """Gives another observer what was logged, as a text without secrets: for observers that are not ours.
+    """Passes events without secrets to an observer of the user's.
 
-    Of the event's own fields only those are left that are plain.
+    The event keeps only its plain fields.
     """
 
     def __init__(self, observer: Callable[[LogEvent], object]) -> None:
         self._observer = observer
 
     def __call__(self, event: LogEvent) -> None:
-        """Something was logged."""
         text = _message(event)
         traceback = _traceback(event)
         kept: LogEvent = {
@@ -115,7 +114,6 @@ class MaskingObserver:
 
 
 def _system(event: LogEvent) -> str:
-    """Where it comes from, as Twisted writes it."""
     system = event.get("log_system")
     if system is not None:
         return str(system)

@@ -1,4 +1,4 @@
-"""Where the metrics come from, and the directory in which several processes of one machine share them."""
+"""Opens the metrics, and manages the directory in which the processes of a machine share them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rapida_twisted.observe.interface import Metrics
 __all__ = ["SHARED_DIR", "forget_process", "open_metrics", "prepare_shared"]
 
 SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment's name for the directory, which Prometheus' library gave it."""
+"""The environment variable that names it for Prometheus' library."""
 
 _LIVE = "gauge_live*"
 
 
 def open_metrics(reactor: Any) -> Metrics:
-    """Prometheus' metrics, if its library is installed; else such as count nothing.
+    """Prometheus' metrics if its library is installed, else metrics that count nothing.
 
     :param reactor: provides IReactorTime.
-    :raises SettingsError: figures are to be shared in a directory that is not there.
+    :raises SettingsError: the directory for shared figures does not exist.
     """
     shared = os.environ.get(SHARED_DIR, "")
     if shared and not Path(shared).is_dir():
         raise SettingsError(f"{SHARED_DIR}: there is no directory {shared}")
     try:
-        # Not before it is needed: at its import the library decides whether figures are shared with other processes.
+        # Imported late: the library decides at its import whether figures are shared.
         from rapida_twisted.observe.prometheus import PrometheusMetrics
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
@@ -37,12 +37,12 @@ def open_metrics(reactor: Any) -> Metrics:
 
 
 def prepare_shared(path: Path) -> dict[str, str]:
-    """Make the directory in which the processes to come share their figures, and empty it: for their parent.
+    """Make and empty the directory in which worker processes share their figures. Called by the supervisor.
 
-    It should be in memory (``/run``, ``/dev/shm``), and not where recordings or calls are kept: the files are mapped,
-    and whoever writes to one on a full disk is killed (SIGBUS).
+    It should be in memory (``/run``, ``/dev/shm``): the files are mapped, and a process that writes to one on a full
+    disk is killed (SIGBUS).
 
-    :return: what the environment of each of them must have, from its start on.
+    :return: what the environment of each worker must have from its start.
     :raises OSError: it can't be made or emptied.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,9 +52,9 @@ def prepare_shared(path: Path) -> dict[str, str]:
 
 
 def forget_process(path: Path, pid: int) -> None:
-    """A process has ended: what was true of it is true no more, such as its calls. What it has counted stays.
+    """Remove the gauges of a process that has ended, such as its calls; its counters stay.
 
-    What :func:`prometheus_client.multiprocess.mark_process_dead` does, for a parent that need not import it.
+    The same as :func:`prometheus_client.multiprocess.mark_process_dead`, without that import.
 
     :raises OSError: a file can't be removed.
     """

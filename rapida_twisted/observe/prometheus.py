@@ -1,8 +1,8 @@
-"""The figures, kept by Prometheus' own client library (the extra ``metrics``).
+"""Names and types of the metrics, kept by Prometheus' client library (the extra ``metrics``).
 
-With ``PROMETHEUS_MULTIPROC_DIR`` in the environment, at the time when this module is imported, the figures are in files
-there, and each process of the machine answers for all of them. Only figures of this library's kinds can be shared in
-this way, so nothing is collected at the time of a scrape: what is true now is written down every second.
+If ``PROMETHEUS_MULTIPROC_DIR`` is set when this module is imported, the figures are in files there, and each process of
+the machine serves the figures of all. The library cannot share collectors, so gauges are set every second and not at a
+scrape.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ STORE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 STORE_OUTCOMES = ("ok", "refused", "unavailable", "failed")
 BREAKER_STATES = ("closed", "half-open", "open")
 SLICE_S = 0.001
-"""After so long in making the page the reactor has its turn: calls must not wait for it."""
+"""How long (s) making the page may keep the reactor from the calls."""
 SAMPLES_A_PART = 100
 KEEP_PAGE_S = 1.0
 
 
 class PrometheusMetrics(MetricsPageMaker):
-    """All figures of this process; of all processes, where they share a directory.
+    """All figures of this process, or of all processes that share a directory.
 
     :param reactor: provides IReactorTime.
     """
@@ -81,24 +81,28 @@ class PrometheusMetrics(MetricsPageMaker):
             "rapida_calls_ended_total", "Calls that were up and are over.", "transport", "assistant", "reason"
         )
         self._abandoned = self._counter(
-            "rapida_calls_abandoned_total", "Calls that were over before they were up.", "transport", "reason"
+            "rapida_calls_abandoned_total", "Calls that ended before they were up.", "transport", "reason"
         )
         self._refused_media = self._counter(
-            "rapida_media_refused_total", "Media connections that were not let in.", "transport", "reason"
+            "rapida_media_refused_total", "Refused media connections.", "transport", "reason"
         )
         self._contexts = self._counter(
-            "rapida_contexts_total", "Calls that were registered, and those that expired without media.", "outcome"
+            "rapida_contexts_total", "Registered calls, and calls that expired without media.", "outcome"
         )
         self._setup_s = self._histogram(
-            "rapida_call_setup_seconds", "From a call's registration to its media.", SETUP_S, "transport", "direction"
+            "rapida_call_setup_seconds",
+            "From a call's registration to its media.",
+            SETUP_S,
+            "transport",
+            "direction",
         )
-        self._call_s = self._histogram("rapida_call_duration_seconds", "How long calls were up.", CALL_S, "transport")
-        self._coming = self._gauge("rapida_calls_coming", "Calls that are claimed, or being claimed, and not up yet.")
-        self._unwritten = self._gauge("rapida_ends_unwritten", "Ends of calls that the store has not taken yet.")
+        self._call_s = self._histogram("rapida_call_duration_seconds", "Duration of calls.", CALL_S, "transport")
+        self._coming = self._gauge("rapida_calls_coming", "Calls whose media connected and that are not up yet.")
+        self._unwritten = self._gauge("rapida_ends_unwritten", "Ends of calls neither in the store nor in the spool.")
         self._silent = self._gauge(
-            "rapida_audiosocket_waiting", "AudioSocket connections that have not said which call they are."
+            "rapida_audiosocket_waiting", "AudioSocket connections that have not sent their UUID."
         )
-        self._draining = self._gauge("rapida_draining", "Processes that are about to stop.")
+        self._draining = self._gauge("rapida_draining", "Processes that drain before they stop.")
         info = self._gauge("rapida_build_info", "Always 1; the version is in the label.", "version", mode="livemax")
         info.labels(__version__).set(1)
 
@@ -106,54 +110,61 @@ class PrometheusMetrics(MetricsPageMaker):
         def counter(name: str, text: str, *labels: str) -> Counter:
             return self._counter(f"rapida_{name}_total", text, *labels)
 
-        self._frames_in = counter("frames_received", "20 ms of audio heard from callers.", "transport")
-        self._frames_out = counter("frames_sent", "20 ms of audio said to callers.", "transport")
-        self._silence = counter("frames_silence", "20 ms of silence sent to keep lines alive.", "transport")
-        self._missing = counter("frames_missing", "20 ms of callers' audio that never came.", "transport")
+        self._frames_in = counter("frames_received", "20 ms frames received from callers.", "transport")
+        self._frames_out = counter("frames_sent", "20 ms frames sent to callers.", "transport")
+        self._silence = counter("frames_silence", "20 ms frames of silence, sent as keep-alive.", "transport")
+        self._missing = counter("frames_missing", "20 ms frames missing from callers' audio.", "transport")
         self._underruns = counter(
-            "frames_underrun", "Frames filled up with silence, since what is said was not ready.", "transport"
+            "frames_underrun", "Frames completed with silence because the assistant's audio came too late.", "transport"
         )
-        self._late = counter("frames_late", "Frames that left so long, or longer, after they were due.", "over")
-        self._skipped = counter("frames_skipped", "Frames never sent, because the process was held up.")
-        self._dropped_s = counter(
-            "audio_dropped_seconds", "Live audio that was too old when its turn came.", "transport"
-        )
-        self._queued_s = self._gauge("rapida_playout_queued_seconds", "What waits to be heard, in all calls together.")
+        self._late = counter("frames_late", "Frames that left at least this long after they were due.", "over")
+        self._skipped = counter("frames_skipped", "Frames never sent because the process was stopped.")
+        self._dropped_s = counter("audio_dropped_seconds", "Live audio dropped because it was too old.", "transport")
+        self._queued_s = self._gauge("rapida_playout_queued_seconds", "Audio that waits to be played in all calls.")
         self._queued_most_s = self._gauge(
-            "rapida_playout_queued_most_seconds", "What waits to be heard in the call with the most.", mode="livemax"
+            "rapida_playout_queued_most_seconds",
+            "Audio that waits in the call with the most.",
+            mode="livemax",
         )
         self._flush_s = self._histogram(
-            "rapida_barge_in_seconds", "From a flush to where nothing more of it can leave.", FLUSH_S, "transport"
+            "rapida_barge_in_seconds",
+            "From a flush until no flushed audio can leave.",
+            FLUSH_S,
+            "transport",
         )
-        self._cut_s = self._histogram("rapida_barge_in_cut_seconds", "What a flush dropped.", CUT_S, "transport")
-        self._load = self._gauge("rapida_tick_load_ratio", "Share of its time that the clock needs.", mode="livemax")
+        self._cut_s = self._histogram("rapida_barge_in_cut_seconds", "Audio that a flush dropped.", CUT_S, "transport")
+        self._load = self._gauge(
+            "rapida_tick_load_ratio", "Share of time that the media clock is busy.", mode="livemax"
+        )
         self._p99_s = self._gauge(
-            "rapida_tick_lateness_p99_seconds", "How late 99 of 100 frames were at most, of late.", mode="livemax"
+            "rapida_tick_lateness_p99_seconds",
+            "99th percentile of frame lateness, last 15 s.",
+            mode="livemax",
         )
         self._max_s = self._gauge(
-            "rapida_tick_lateness_max_seconds", "How late the latest frame was, of late.", mode="livemax"
+            "rapida_tick_lateness_max_seconds", "Maximum frame lateness, last 15 s.", mode="livemax"
         )
 
     def _make_service_figures(self) -> None:
         self._stored = self._counter(
-            "rapida_store_operations_total", "What the call store was asked for.", "operation", "outcome"
+            "rapida_store_operations_total", "Operations of the call store.", "operation", "outcome"
         )
         self._operations: set[str] = set()
         self._stored_s = self._histogram(
-            "rapida_store_operation_seconds", "How long the call store took.", STORE_S, "operation"
+            "rapida_store_operation_seconds", "Duration of the call store's operations.", STORE_S, "operation"
         )
         self._ari = self._counter("rapida_ari_requests_total", "Requests to Asterisks.", "credential", "outcome")
         self._upstream = self._counter(
-            "rapida_upstream_requests_total", "What upstream servers were asked for.", "assistant", "step", "outcome"
+            "rapida_upstream_requests_total", "Requests to upstream servers.", "assistant", "step", "outcome"
         )
         self._breaker = self._gauge(
-            "rapida_upstream_breaker", "Processes whose breaker is in this state.", "assistant", "state"
+            "rapida_upstream_breaker", "Processes whose circuit breaker is in this state.", "assistant", "state"
         )
         self._webhook = self._counter("rapida_webhook_requests_total", "Requests to the status webhook.", "outcome")
-        self._limits = self._counter("rapida_limit_refusals_total", "What limits refused, by their names.", "limit")
+        self._limits = self._counter("rapida_limit_refusals_total", "Refusals by limits.", "limit")
 
     def _make_process_figures(self) -> None:
-        # The names, the texts and the figures are those of the library's own collector, which can't be shared.
+        # Names, texts and figures are those of the library's own collector, which can't be shared.
         self._process = ProcessCollector(registry=None)
         self._process_gauges: dict[str, Gauge] = {}
         self._cpu: Counter | None = None
@@ -161,8 +172,7 @@ class PrometheusMetrics(MetricsPageMaker):
         self.process()
 
     def _begin_at_zero(self) -> None:
-        """Show figures that will be asked for before anything was counted: the first of a kind is missed else, for
-        Prometheus sees no growth in what was not there before."""
+        """Create the series before anything is counted: Prometheus sees no growth in a series that was not there."""
         for transport in ("audiosocket", "websocket"):
             self.frames(transport, CallFigures())
             self.frames_missing(transport, 0)
@@ -270,13 +280,13 @@ class PrometheusMetrics(MetricsPageMaker):
     # The page
 
     async def page(self) -> bytes:
-        """All figures. Whoever asks while it is made, or just after, gets the same."""
+        """All figures. Requests during its making, and for 1 s after it, get the same page."""
         if time.monotonic() - self._page_made_s < KEEP_PAGE_S:
             return self._page
         waiting: Deferred[bytes] = Deferred()
         self._waiting_for_page.append(waiting)
         if len(self._waiting_for_page) == 1:
-            # Not by whoever asks first: he may go away.
+            # On its own: the first request may be cancelled.
             Deferred.fromCoroutine(self._make()).addBoth(self._made)
         return await waiting
 
@@ -285,7 +295,7 @@ class PrometheusMetrics(MetricsPageMaker):
             self._page, self._page_made_s = result, time.monotonic()
         waiters, self._waiting_for_page = self._waiting_for_page, []
         for waiting in waiters:
-            # One that was cancelled takes it, too, and drops it.
+            # A cancelled one accepts and drops it.
             waiting.callback(result)
 
     async def _make(self) -> bytes:
@@ -299,20 +309,20 @@ class PrometheusMetrics(MetricsPageMaker):
         return b"".join(parts)
 
     def _parts(self) -> Iterator[bytes]:
-        """The page in parts that are made quickly."""
+        """The page in parts, each made quickly."""
         for family in self._families():
             samples = family.samples
             for begin in range(0, max(1, len(samples)), SAMPLES_A_PART):
                 family.samples = samples[begin : begin + SAMPLES_A_PART]
                 part = generate_latest(_One(family))
-                # Its help and its type stand above a family once.
+                # Help and type appear once above a family.
                 yield part if begin == 0 else part.split(b"\n", 2)[2]
 
     def _families(self) -> Iterator[Metric]:
         if not self._shared:
             yield from self._own.collect()
             return
-        # One kind after the other: all at once would take too long.
+        # One kind after another: all at once would block too long.
         kinds: dict[str, list[str]] = {}
         for file in sorted(Path(self._shared).glob("*.db")):
             kinds.setdefault(file.name.rpartition("_")[0], []).append(str(file))
@@ -321,7 +331,7 @@ class PrometheusMetrics(MetricsPageMaker):
 
 
 class _One(Collector):
-    """One family of figures, as the library wants it for its page."""
+    """A registry of one family, for ``generate_latest()``."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family

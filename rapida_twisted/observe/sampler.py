@@ -1,6 +1,6 @@
-"""The task that carries figures from where they are counted to the metrics, every second.
+"""Copies figures from where they are counted to the metrics, every second.
 
-Calls are looked at every 5 s, a hundred at a time with the reactor's turn between, and once more at their end.
+Calls are sampled every 5 s, in slices of 100 with a reactor turn between, and at their end.
 """
 
 from __future__ import annotations
@@ -23,30 +23,29 @@ __all__ = ["SampledClock", "Sampler"]
 
 EVERY_S = 1.0
 CALLS_EVERY = 5
-"""Of so many turns one looks at the calls, the process and the clock's lateness."""
+"""Calls, process and lateness are sampled every N turns."""
 CALLS_A_SLICE = 100
 LATE_S = (0.005, 0.020, 0.100)
 WINDOW = 3
-"""The lateness is that of so many looks at it: 10 to 15 s."""
+"""Lateness is that of the last N samples: 10 to 15 s."""
 FRAME_S = 0.02
 ENDS_OF_CALL = 10
-"""Frames that may be missing at both ends of a call: its connection takes a while to come and to go."""
+"""Missing frames that are ignored at the ends of a call, while its connection comes up and goes."""
 
 
 class SampledClock(Protocol):
-    """The media clock, as far as it is watched."""
+    """The media clock, as the metrics see it."""
 
     lateness: Any
     forgiven: int
 
 
 class Sampler(CallWatch):
-    """Tells the metrics what the clock, the calls and the process have counted.
+    """Samples the clock, the calls and the process for the metrics.
 
-    :param clock: the media clock.
-    :param calls: gives the calls that are up.
-    :param look: what is true now, but for the clock's figures.
-    :param refused: how often the limits refused something so far, by their names.
+    :param calls: the calls that are up.
+    :param look: the state of the process, without the clock's figures.
+    :param refused: refusals so far, by limit.
     :param reactor: provides IReactorTime.
     :param now: a monotonic time (s).
     """
@@ -88,11 +87,11 @@ class Sampler(CallWatch):
         self._p99_s = self._max_s = 0.0
 
     def start(self) -> None:
-        """Begin; called once."""
+        """Start sampling. Called once."""
         self._loop.start(EVERY_S, now=True).addErrback(self._broke)
 
     def stop(self) -> None:
-        """Look at everything a last time, and stop."""
+        """Sample a last time, and stop."""
         if self._loop.running:
             self._loop.stop()
             self._tell_late()
@@ -105,30 +104,25 @@ class Sampler(CallWatch):
         self._cooperator.stop()
 
     def _broke(self, failure: Failure) -> None:
-        self._log.failure("the figures for /metrics are not kept any more", failure)
+        self._log.failure("the figures of /metrics are no longer updated", failure)
 
     # Calls
 
     def call_refused(self, transport: str, error: Exception) -> None:
-        """A media connection was not let in."""
         self._metrics.call_refused(transport, _word(error))
 
     def call_abandoned(self, context: CallContext, reason: EndReason) -> None:
-        """A call was over before it was up."""
         self._metrics.call_abandoned(context.transport, reason)
 
     def call_flushed(self, call: WatchedCall, took_s: float, cut_s: float) -> None:
-        """What waited to be heard was dropped."""
         self._metrics.flushed(call.context.transport, took_s, cut_s)
 
     def call_up(self, call: WatchedCall, setup_s: float) -> None:
-        """A call's media is up."""
         self._told[call] = CallFigures()
         self._up_at_s[call] = self._now()
         self._metrics.call_up(call.context, setup_s)
 
     def call_over(self, call: WatchedCall, reason: EndReason) -> None:
-        """A call is over; nothing happens if it was not up."""
         if call not in self._told:
             return
         figures = call.figures
@@ -150,7 +144,7 @@ class Sampler(CallWatch):
         all_ms = most_ms = 0.0
         while some := list(islice(calls, CALLS_A_SLICE)):
             for call in some:
-                # It may have ended since the last slice.
+                # It may have ended between two slices.
                 if call in self._told:
                     self._tell(call, call.figures)
                     queued_ms = call.queued_ms
@@ -174,7 +168,7 @@ class Sampler(CallWatch):
 
     def _look_at_calls(self) -> None:
         if self._looking is not None:
-            # The former look is not through yet: this process has other worries.
+            # An overloaded process has not finished the previous sample.
             return
         self._looking = self._cooperator.cooperate(self._all_calls())
         looked: Deferred[Any] = self._looking.whenDone()
@@ -186,11 +180,11 @@ class Sampler(CallWatch):
         self._looking = None
 
     def _load(self) -> float:
-        """Share of the time since the last turn that the clock has needed, where it tells."""
+        """Share of the time since the last turn that the clock was busy."""
         now_s, busy_s = self._now(), float(getattr(self._clock, "busy_s", 0.0))
         passed_s, busy_for_s = now_s - self._turn_before_s, busy_s - self._busy_before_s
         self._turn_before_s, self._busy_before_s = now_s, busy_s
-        # Somebody may have had the clock count anew.
+        # The clock's figures may have been reset.
         return min(1.0, max(0.0, busy_for_s) / passed_s) if passed_s > 0 else 0.0
 
     def _tell_late(self) -> None:
@@ -203,7 +197,7 @@ class Sampler(CallWatch):
         self._forgiven_before = self._clock.forgiven
 
     def _tell_lateness(self) -> None:
-        """How late frames have left of late: the difference between two looks at what was counted from the start."""
+        """Lateness of the last 10 to 15 s: the difference of two samples of the totals."""
         lateness = self._clock.lateness
         counts = list(lateness.counts)
         if self._counts and sum(counts) < sum(self._counts[-1]):
@@ -221,7 +215,7 @@ class Sampler(CallWatch):
 
 
 def _more(count: int, before: int) -> int:
-    """How much was added to a count, which may have begun anew meanwhile."""
+    """The growth of a count that may have been reset."""
     return count - before if count >= before else count
 
 

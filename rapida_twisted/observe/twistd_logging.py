@@ -1,7 +1,6 @@
-"""twistd's log in our hands: its own places (stdout, ``--logfile``, ``--syslog``), our lines.
+"""twistd writes its log where its options say (stdout, ``--logfile``, ``--syslog``), in our format.
 
-twistd makes its log's observer by itself; ``--logger`` names a factory that it takes instead. :func:`take_over` is as
-if the command line had named ours.
+twistd makes its observer itself, unless ``--logger`` names a factory; :func:`take_over` sets that option.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _PRIORITIES = {
 }
 
 _taken: list[tuple[Any, str, str]] = []
-"""twistd's options, the log's format, and the observer's factory that the command line named."""
+"""twistd's options, the log format, and the factory that the command line named."""
 
 
 def take_over(options: Any, log_format: str) -> None:
-    """Have twistd log through us. To be called while its command line is being read.
+    """Have twistd use our observer. Called while it reads its command line.
 
     :param options: twistd's own.
     :param log_format: ``text`` or ``json``.
@@ -44,7 +43,7 @@ def take_over(options: Any, log_format: str) -> None:
 
 
 def make_observer() -> Any:
-    """Called by twistd when its log begins: an observer for where its options say."""
+    """Called by twistd when logging starts: an observer for the place that its options name."""
     ((options, log_format, theirs),) = _taken
     if theirs:
         observer = namedAny(theirs)()
@@ -56,7 +55,7 @@ def make_observer() -> Any:
 
 
 def _file(options: Any) -> Any:
-    """The file that twistd would log to."""
+    """The file that twistd itself would log to."""
     name = options.get("logfile")
     in_foreground = options.get("nodaemon") or options.get("debug")
     if name == "-" and not in_foreground:
@@ -78,14 +77,13 @@ def _rotate(file: LogFile) -> None:
 
 @implementer(ILogObserver)
 class SyslogObserver:
-    """Writes to the system's log. Its own time stands there already, and its lines are single ones."""
+    """Writes to syslog, which adds the time, one line at a time."""
 
     def __init__(self, prefix: str, format_event: Formatter) -> None:
         syslog.openlog(prefix, 0, syslog.LOG_USER)
         self._format_event = format_event
 
     def __call__(self, event: LogEvent) -> None:
-        """Something was logged."""
         line = self._format_event(event)
         if line is None:
             return

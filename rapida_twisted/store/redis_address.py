@@ -1,4 +1,4 @@
-"""Where a Redis is, and how it is entered: what ``redis://``, ``rediss://`` and ``redis+sentinel://`` say."""
+"""Parses ``redis://``, ``rediss://`` and ``redis+sentinel://`` URLs."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _SENTINEL_PORT = 26379
 
 @dataclass(frozen=True, kw_only=True)
 class RedisAddress:
-    """A Redis, or a service that sentinels know the master of. Its password is not shown."""
+    """A Redis, or a service whose master sentinels know. Its repr has no password."""
 
     hosts: tuple[tuple[str, int], ...]
     """The server; with a :attr:`service`, the sentinels."""
     service: str = ""
-    """What the sentinels call it; empty: there are none."""
+    """Its name at the sentinels; empty without sentinels."""
     tls: bool = False
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     database: int = 0
     prefix: str = DEFAULT_PREFIX
     timeout_s: float = DEFAULT_TIMEOUT_S
-    """How long each command may take."""
+    """Time limit of each command (s)."""
 
     @classmethod
     def parse(cls, url: str) -> RedisAddress:

@@ -1,4 +1,4 @@
-"""A store that forgets nothing while the store behind it is away: what must not get lost waits on the local disk."""
+"""Keeps what must reach the store on the local disk while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ TOGETHER = 100
 
 
 class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[misc]
-    """Stands before a store. The ends of calls and the news of outbound calls are taken also when the store does not
-    answer, kept in a file, and told in order when it does again, also by a later process.
+    """A proxy for a store: ends of calls and progress of outbound calls that the store cannot take are kept in a file,
+    and delivered in order when it answers again, perhaps by a later process.
 
-    :param store: the store behind it.
-    :param directory: where the files are, of all processes of this machine.
+        :param directory: of the files of all processes of this machine.
     :param reactor: provides IReactorTime and a thread pool.
-    :param told: called when something was told late.
+    :param told: called after a late delivery.
     """
 
     _log = Logger()
@@ -55,23 +54,23 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             lambda work, *words: deferToThreadPool(reactor, reactor.getThreadPool(), work, *words),
         )
         self._up: dict[str, CallContext] = {}
-        """The calls that were claimed here and are not over."""
+        """Calls that this process claimed and that are not over."""
         self._doubtful: dict[str, float] = {}
-        """Claims that failed, and may have been done nevertheless: the moments of the claims by contextId."""
+        """Claims that failed and may have been executed: their times by contextId."""
         self._telling: Deferred[None] | None = None
         self._undoing: Deferred[None] | None = None
         self._gone: list[str] = []
-        """Processes whose files were found."""
+        """Dead processes whose files were found."""
         self._closed = False
 
     @property
     def waiting(self) -> int:
-        """How much waits to be told."""
+        """Entries that wait for the store."""
         return len(self._file.entries)
 
     @property
     def unsaved(self) -> int:
-        """How much of that is not in the file either."""
+        """Entries that are in memory alone."""
         return len(self._file.unsaved)
 
     def open(self) -> Deferred[None]:
@@ -87,16 +86,16 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             self._store.close()
             raise StoreUnavailable(f"{self._file.path.parent} can't be used: {error.strerror or error}") from None
         if self.waiting:
-            self._log.info("{count} ends and news of calls wait to be told to the store", count=self.waiting)
+            self._log.info("{count} ends and status changes of calls wait for the store", count=self.waiting)
             self._tell_later()
         else:
             self._end_leases()
 
     def _end_leases(self) -> None:
-        """Of the processes that left something; when that is told, what else they had is lost."""
+        """End the leases of dead processes once their entries are delivered: their other calls are lost."""
         gone, self._gone = self._gone, []
         for owner in gone:
-            # If not, it is over by itself soon.
+            # Otherwise it expires soon.
             self._store.end_lease(owner).addErrback(lambda failure: failure.trap(StoreUnavailable))
 
     def close(self) -> Deferred[None]:
@@ -108,7 +107,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         if self._telling is not None:
             self._telling.cancel()
         if self.waiting:
-            self._log.warn("{count} ends and news of calls wait for the next start", count=self.waiting)
+            self._log.warn("{count} ends and status changes of calls wait for the next start", count=self.waiting)
         try:
             self._file.save()
         except OSError:
@@ -165,7 +164,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
     # Keeping
 
     def _say(self, entry: Mapping[str, Any], *, keep: bool, kept: Any) -> Deferred[Any]:
-        """Tell the store, or keep it if that does not answer; what waits already goes first."""
+        """Write to the store, or keep the entry if it does not answer or others wait."""
         if keep and self.waiting and self._keep(entry):
             return succeed(kept)
 
@@ -177,7 +176,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         return self._do(entry).addErrback(failed)
 
     def _keep(self, entry: Mapping[str, Any]) -> bool:
-        """Keep it, in the file if possible; False if too much waits."""
+        """Keep an entry, in the file if possible; False if too many wait."""
         try:
             self._file.append(entry)
         except SpoolFull:
@@ -188,7 +187,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             return False
         except OSError as error:
             self._log.error(
-                "call {id}: what the store has to be told is in memory alone, {path} can't be written: {error}",
+                "call {id}: its entry waits in memory alone, {path} can't be written: {error}",
                 id=entry["id"], path=self._file.path, error=str(error),
             )  # fmt: skip
         self._tell_later()
@@ -225,11 +224,11 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             while self.waiting and answered:
                 answered = await self._tell_some()
             pauses = 0 if answered else pauses + 1
-        self._log.info("all that waited was told to the store")
+        self._log.info("the store has all that waited for it")
         self._end_leases()
 
     async def _tell_some(self) -> bool:
-        """Tell the first entries, those of one call one after the other; whether the store answered."""
+        """Deliver the first entries, those of one call in order; True if the store answered."""
         calls: dict[str, list[Mapping[str, Any]]] = {}
         for entry in islice(self._file.entries, TOGETHER):
             calls.setdefault(entry["id"], []).append(entry)
@@ -258,8 +257,8 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
 
     def _broke(self, failure: Failure) -> None:
         if not self._closed:
-            self._log.failure("what waits can't be told to the store", failure)
-            # Not again at once; it is still in the file.
+            self._log.failure("cannot deliver spooled entries to the store", failure)
+            # The next start tries again with what is in the file.
             self._closed = True
 
     # Claims in doubt
@@ -267,7 +266,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
     def _undo_claims(self, _: None) -> None:
         if self._undoing is None and self._doubtful:
             self._undoing = Deferred.fromCoroutine(self._undo_one_by_one())
-            self._undoing.addErrback(lambda failure: self._log.failure("claims could not be undone", failure))
+            self._undoing.addErrback(lambda failure: self._log.failure("cannot undo claims", failure))
             self._undoing.addCallback(self._undone)
 
     def _undone(self, _: None) -> None:
@@ -287,7 +286,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         if context.status is ContextStatus.PENDING:
             return  # The claim may still be on its way.
         if context.status is ContextStatus.CLAIMED and (context.owner, context.claimed_at) == (self.owner, claimed_at):
-            self._log.info("call {id}: its media came while the store did not answer, and went", id=context_id)
+            self._log.info("call {id}: its media was refused while the store did not answer", id=context_id)
             why = "the store did not answer in time when its media came"
             await self._store.finish(
                 context_id,

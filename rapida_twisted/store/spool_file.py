@@ -1,7 +1,7 @@
-"""What waits to be told to a store, in a file: it survives the process, and another process tells it then.
+"""A file of entries that wait for the store; it survives the process.
 
-Each process has a file of its own, which it holds a lock on. So a file without one is of a process that is gone,
-however it went, and whoever finds it takes what is in it.
+Each process locks a file of its own. A file without a lock belongs to a dead process: the next process that starts
+takes its entries over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ENDING = ".jsonl"
 
 
 class SpoolFull(Exception):
-    """So much waits already that no more is taken."""
+    """Too many entries wait."""
 
 
 class SpoolFile:
@@ -42,21 +42,21 @@ class SpoolFile:
         self.path = directory / f"{owner}{_ENDING}"
         self.entries: deque[Mapping[str, Any]] = deque()
         self.unsaved: list[Mapping[str, Any]] = []
-        """Those of the entries that are in memory alone: the disk is full, say."""
+        """Entries in memory alone: the disk is full, for example."""
         self._in_thread = in_thread
         self._fd = -1
         self._syncing: Deferred[Any] | None = None
         self._sync_again = False
 
     def open(self) -> list[str]:
-        """Make the file, and take what processes that are gone had left; gives their names.
+        """Make the file and take over the entries of dead processes; returns their names.
 
         :raises OSError: the directory can't be written to.
         """
         directory = self.path.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         left = [(path, fd) for path in sorted(directory.glob(f"*{_ENDING}")) if (fd := _locked(path)) is not None]
-        # Under another name until it is locked: else somebody who starts at this moment takes it for one that was left.
+        # Renamed once it is locked: else a process that starts just now would take it over.
         new = self.path.with_suffix(".new")
         self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,10 +69,10 @@ class SpoolFile:
         return [path.name.removesuffix(_ENDING) for path, _ in left]
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Keep an entry. It is in the file when this returns, and on the disk soon after.
+        """Keep an entry. It is in the file when this returns, and synced soon after.
 
-        :raises SpoolFull: too many wait; this one is not kept.
-        :raises OSError: it could not be written, and is in memory alone until :meth:`save` succeeds.
+        :raises SpoolFull: too many entries wait; this one is not kept.
+        :raises OSError: it is in memory alone until :meth:`save` succeeds.
         """
         if len(self.entries) >= MOST_ENTRIES:
             raise SpoolFull
@@ -98,9 +98,9 @@ class SpoolFile:
             self._sync()
 
     def settled(self, entries: list[Mapping[str, Any]]) -> None:
-        """These, of the first ones, need not be told any more. The file gets shorter when nothing is left.
+        """Remove delivered entries. The file is truncated when none is left.
 
-        What was told and is found in it after a crash is told again.
+        After a crash, entries that the file still has are delivered again.
         """
         gone = {id(entry) for entry in entries}
         self.unsaved = [entry for entry in self.unsaved if id(entry) not in gone]
@@ -129,7 +129,7 @@ class SpoolFile:
         os.close(fd)
 
     def _write(self, entries: deque[Mapping[str, Any]]) -> None:
-        """Write all anew, and have it on the disk."""
+        """Rewrite the file and sync it."""
         os.ftruncate(self._fd, 0)
         with os.fdopen(os.dup(self._fd), "wb") as file:
             file.writelines(map(_line, entries))
@@ -137,25 +137,23 @@ class SpoolFile:
 
     def _read(self, data: bytes, path: Path) -> list[Mapping[str, Any]]:
         entries: list[Mapping[str, Any]] = []
-        # What stands behind the last newline was not written completely.
+        # A last line without its newline was not written completely.
         for line in data.split(b"\n")[:-1]:
             try:
                 entry = json.loads(line)
                 entries.append({**entry, "id": str(entry["id"]), "do": str(entry["do"])})
             except (ValueError, TypeError, KeyError):
-                self._log.error("{path}: a line can't be read, and is left out", path=path)
+                self._log.error("{path}: skipped an unreadable line", path=path)
         return entries
 
     def _sync(self) -> None:
-        """Have it on the disk, off the reactor; what comes meanwhile goes together."""
+        """Sync off the reactor's thread; one sync serves all entries that come meanwhile."""
         if self._syncing is not None:
             self._sync_again = True
             return
         self._sync_again = False
         self._syncing = self._in_thread(os.fdatasync, self._fd)
-        self._syncing.addErrback(
-            lambda failure: self._log.failure("{path} is not on the disk", failure, path=self.path)
-        )
+        self._syncing.addErrback(lambda failure: self._log.failure("{path} can't be synced", failure, path=self.path))
         self._syncing.addCallback(self._synced)
 
     def _synced(self, _: Any) -> None:
@@ -169,7 +167,7 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 
 def _locked(path: Path) -> int | None:
-    """The file, open and locked, if nobody else has it and it is still there."""
+    """The file, opened and locked, unless another process holds it or it is gone."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

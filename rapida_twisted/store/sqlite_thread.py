@@ -1,7 +1,7 @@
-"""One SQLite connection in one worker thread, for a reactor that must not wait for a disk.
+"""One SQLite connection in a worker thread, so that the reactor does not wait for the disk.
 
-What is asked of it while the thread is busy waits, and then goes together: all waiting writes are one transaction. So
-the cost of a commit and of two changes of thread is shared, the more the busier it gets.
+Work that arrives while the thread is busy is batched into one transaction, which shares the cost of the commit and of
+the thread switches.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rapida_twisted.errors import RapidaError, StoreUnavailable
 __all__ = ["SqliteThread", "Work"]
 
 Work = Callable[[sqlite3.Connection], Any]
-"""What is done with the connection, in the thread, within a transaction. It may raise a RapidaError (having changed
-nothing), which reaches whoever asked."""
+"""Work with the connection, in the thread and within a transaction. It may raise a RapidaError before it changes
+anything; the caller gets it."""
 
 BUSY_TIMEOUT_S = 2.0
 

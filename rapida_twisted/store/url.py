@@ -1,4 +1,4 @@
-"""From the URL of a setting to a call store."""
+"""Makes the call store that a URL names."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def _redis_store(url: str, reactor: Any, owner: str, ca_file: str) -> CallStore:
 
 
 def _is_file_path(text: str) -> bool:
-    """Whether this is an absolute path of a file. Two slashes would begin the name of a host."""
+    """True for an absolute path. Two slashes would begin a host."""
     host_named = text.startswith("//") and not text.startswith("///")
     return text.startswith("/") and not host_named and not text.endswith("/") and "\x00" not in text
 
 
 def _without_password(url: str) -> str:
-    """The URL with whatever stands before an ``@`` left out, for an error text."""
+    """The URL for an error text, without what precedes an ``@``."""
     before, at, after = url.rpartition("@")
     return f"{before.partition(':')[0]}://...@{after}" if at else url

@@ -1,4 +1,4 @@
-"""Who is told of changes: one signed POST, bounded in time and size, and what came of it."""
+"""Delivers a notice: one signed POST, limited in time and size."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rapida_twisted.net.connection_errors import causes_of, tls_problem, was_can
 __all__ = ["Answer", "Receiver", "sign"]
 
 TRY_S = 10.0
-"""How long an answer's status may take, connecting included."""
+"""Time limit (s) of an answer's status, connecting included."""
 BODY_S = 2.0
-"""How long an answer's body is read, which only lets the connection be used again."""
+"""Time limit (s) of an answer's body, which is read only to keep the connection."""
 MOST_BODY_BYTES = 65_536
 LONGEST_RETRY_AFTER_S = 300.0
 
@@ -31,7 +31,7 @@ LONGEST_RETRY_AFTER_S = 300.0
 def sign(secret: str, timestamp: int, body: bytes) -> str:
     """The value of ``X-Rapida-Signature``: ``t=<timestamp>,v1=<HMAC-SHA256 of "<timestamp>." and the body, in hex>``.
 
-    :param timestamp: when this try is made (UNIX s). Signed too, so that a stranger can't send an old request again.
+    :param timestamp: of this attempt (UNIX s). It is signed, too, against replays.
     """
     digest = hmac.digest(secret.encode(), b"%d." % timestamp + body, "sha256")
     return f"t={timestamp},v1={digest.hex()}"
@@ -39,16 +39,16 @@ def sign(secret: str, timestamp: int, body: bytes) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one try."""
+    """The outcome of one attempt."""
 
     status: int
-    """0: there was no answer."""
-    words: str
+    """0: no answer."""
+    text: str
     retry_after_s: float = 0.0
 
 
 class Receiver:
-    """Where the notices go: one POST, bounded in time and size, and what came of it."""
+    """The address that notices are POSTed to."""
 
     def __init__(self, url: str, secret: str, treq_client: Any, reactor: Any, now: Callable[[], float]) -> None:
         self.where = _where(url)
@@ -59,7 +59,7 @@ class Receiver:
         self._now = now
 
     async def post(self, body: bytes) -> Answer:
-        """Try once. Raises nothing but CancelledError."""
+        """Make one attempt. Raises only CancelledError."""
         asking = Deferred.fromCoroutine(self._request(body))
         try:
             response = await asking.addTimeout(TRY_S, self._reactor)
@@ -70,8 +70,8 @@ class Receiver:
         except Exception as error:
             return Answer(0, _sentence(error))
         await self._discard(response)
-        words = f"HTTP status {response.code}" + (" (not followed)" if 300 <= response.code < 400 else "")
-        return Answer(response.code, words, _retry_after_s(response))
+        text = f"HTTP status {response.code}" + (" (not followed)" if 300 <= response.code < 400 else "")
+        return Answer(response.code, text, _retry_after_s(response))
 
     async def _request(self, body: bytes) -> IResponse:
         headers = {
@@ -80,7 +80,7 @@ class Receiver:
             "X-Rapida-Signature": sign(self._secret, int(self._now()), body),
         }
         try:
-            # A redirect could send what is said of a call to anybody.
+            # A redirect could send call data to another server.
             response: IResponse = await self._treq.post(
                 self._url, data=body, headers=headers, allow_redirects=False, unbuffered=True
             )
@@ -92,18 +92,18 @@ class Receiver:
 
     async def _discard(self, response: IResponse) -> None:
         reading = read_body(response, MOST_BODY_BYTES).addTimeout(BODY_S, self._reactor)
-        # Nothing that becomes of it matters: the status has said all.
+        # The status alone matters: errors of the body are ignored.
         await reading.addErrback(lambda _: b"")
 
 
 def _where(url: str) -> str:
-    """A URL without what may be a secret in it."""
+    """The URL without parts that may be secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _retry_after_s(response: IResponse) -> float:
-    """The pause that a receiver wants; a date, which it may also be, is not looked at."""
+    """The pause that the receiver asks for; dates are ignored."""
     values = response.headers.getRawHeaders(b"Retry-After", [])
     if response.code not in (429, 503) or not values or not re.fullmatch(rb"[0-9]{1,9}", values[0].strip()):
         return 0.0
@@ -111,7 +111,7 @@ def _retry_after_s(response: IResponse) -> float:
 
 
 def _sentence(error: BaseException) -> str:
-    """What went wrong. Only errors that never quote the URL speak for themselves."""
+    """What went wrong. Errors that may quote the URL are named by type only."""
     causes = causes_of(error)
     if problem := tls_problem(error):
         return f"it {problem}"

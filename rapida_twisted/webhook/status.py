@@ -1,7 +1,7 @@
-"""The signed status webhook: each change of an outbound call's status, POSTed to the address in the settings.
+"""The signed status webhook: POSTs each change of an outbound call's status to the address in the settings.
 
-What is to be told is kept in the store's writer until it was taken. So a notice may come twice (its answer was lost, or
-the server was started anew), and none is left out unless it was given up, which the log says.
+The store keeps each notice until it is delivered. A notice may be delivered twice (its answer was lost, or the server
+restarted). None is left out unless it is given up, which is logged.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ RETRY_S = 1.0
 retry_pause_s = backoff(RETRY_S, 300.0)
 KEEP_TRYING_S = 86_400.0
 GRACE_S = 2.0
-"""What requests under way get when all stops."""
+"""Time (s) for requests in progress when the server stops."""
 PAGE = 100
-"""Notices read from the store at once. Only those being sent are kept: of the others, no more than their numbers."""
+"""Notices read from the store at once. Memory holds only the numbers of those that wait."""
 MOST_CALLS = 10_000
-"""Calls whose notices wait here. Those of further calls stay in the store until one of these is done."""
+"""Maximum calls whose notices are queued in memory; those of further calls stay in the store meanwhile."""
 LOOK_S = 60.0
-"""The writer is looked into so often unasked: a change may have been noted by a write that seemed to fail."""
+"""Interval (s) of looking for notices: a write that seemed to fail may have added one."""
 GONE = 410
 
 
 class StatusWebhook:
-    """Delivers the store's notices. Those of one call go one after another; calls do not wait for one another.
+    """Delivers the store's notices: those of one call in order, those of different calls independently.
 
-    :param url: where to. Only its scheme, host and path are ever logged.
-    :param secret: what each request is signed with.
+    :param url: the receiver. Only its scheme, host and path are logged.
+    :param secret: signs each request.
     :param treq_client: a :class:`treq.client.HTTPClient`. Its agent decides how TLS is verified.
     :param reactor: provides IReactorTime.
     :param now: the wall clock (UNIX s), for signatures and for the age of notices.
@@ -72,28 +72,28 @@ class StatusWebhook:
         self._now = now
         self._pause = pause
         self._running = False
-        self._lines: dict[str, _Line] = {}
-        self._ready: DeferredQueue[_Line | None] = DeferredQueue()
+        self._queues: dict[str, _CallQueue] = {}
+        self._ready: DeferredQueue[_CallQueue | None] = DeferredQueue()
         self._under_way: set[Deferred[None]] = set()
         self._seen = 0
         self._looking = self._look_again = self._full = False
         self._failed_looks = 0
         self._next_look: IDelayedCall | None = None
         self._receiver_health = _Health("the status webhook", self._receiver.where, self._log)
-        self._store_health = _Health("the writer of the status webhook", "the store", self._log)
+        self._store_health = _Health("the status webhook", "the store", self._log)
 
     def __repr__(self) -> str:
         return f"<StatusWebhook {self._receiver.where}>"
 
     def start(self) -> None:
-        """Begin, with what a former run left in the store. Called once, when the store is open."""
+        """Start, with the notices of earlier runs. Called once, when the store is open."""
         self._running = True
         for _ in range(MOST_REQUESTS):
             self._run(self._work())
         self.wake()
 
     def wake(self) -> None:
-        """Look into the writer: a change was noted. May be called at any time, and never blocks."""
+        """Look for new notices in the store. May be called at any time; never blocks."""
         if not self._running:
             return
         self._look_again = True
@@ -103,18 +103,18 @@ class StatusWebhook:
             self._run(self._look())
 
     def look_back(self) -> None:
-        """Look into the whole writer: older notices than those known have come, from a process that is gone."""
+        """Look for all notices: the store gave this process older ones, of a dead process."""
         self._seen = 0
         self.wake()
 
     def stop(self) -> Deferred[None]:
-        """Try nothing again. Requests under way get 2 s. What was not delivered stays in the store.
+        """Stop; requests in progress get 2 s. Undelivered notices stay in the store.
 
-        Fires when nothing is done any more: then the store may be closed.
+        Fires when the store may be closed.
         """
         if self._running:
             self._running = False
-            for timer in (self._next_look, *(line.retry for line in self._lines.values())):
+            for timer in (self._next_look, *(queue.retry for queue in self._queues.values())):
                 _cancel(timer)
             for _ in range(MOST_REQUESTS):
                 self._ready.put(None)
@@ -137,7 +137,7 @@ class StatusWebhook:
         if not failure.check(CancelledError):
             self._log.failure("the status webhook broke", failure)
 
-    # PolledReader the writer
+    # Reading notices
 
     async def _look(self) -> None:
         try:
@@ -156,130 +156,129 @@ class StatusWebhook:
             self._next_look = self._reactor.callLater(pause_s, self.wake)
 
     async def _read_page(self) -> None:
-        self._full = len(self._lines) >= MOST_CALLS
+        self._full = len(self._queues) >= MOST_CALLS
         if self._full:
             return
         notices = await self._store.notices(PAGE, self._seen)
         self._store_health.works("read")
         for notice in notices:
             self._seen = notice.number
-            self._line_up(notice)
+            self._enqueue(notice)
         self._look_again = self._look_again or len(notices) >= PAGE
 
-    def _line_up(self, notice: Notice) -> None:
-        line = self._lines.get(notice.context_id)
-        if line is not None:
-            if notice.number not in line.numbers:
-                line.numbers.append(notice.number)
+    def _enqueue(self, notice: Notice) -> None:
+        queue = self._queues.get(notice.context_id)
+        if queue is not None:
+            if notice.number not in queue.numbers:
+                queue.numbers.append(notice.number)
             return
-        line = self._lines[notice.context_id] = _Line(notice.context_id, deque([notice.number]))
-        self._ready.put(line)
+        queue = self._queues[notice.context_id] = _CallQueue(notice.context_id, deque([notice.number]))
+        self._ready.put(queue)
 
-    # Delivering: so many workers, so many requests
+    # Delivering: each worker has one request at a time
 
     async def _work(self) -> None:
         while self._running:
-            line = await self._ready.get()
-            if line is not None:
-                await self._serve(line)
+            queue = await self._ready.get()
+            if queue is not None:
+                await self._serve(queue)
 
-    async def _serve(self, line: _Line) -> None:
-        """Go one step with a call whose turn it is, and say when its turn is again."""
+    async def _serve(self, queue: _CallQueue) -> None:
+        """Process one notice of a call, and queue the call again if it has more."""
         try:
-            pause_s = await self._step(line)
+            pause_s = await self._step(queue)
         except Exception as error:
             self._raise_if_stopped(error)
-            self._store_failed("forget" if line.settled else "read", Failure())
-            pause_s = self._pause(line.tries)
-            line.tries += 1
+            self._store_failed("forget" if queue.settled else "read", Failure())
+            pause_s = self._pause(queue.tries)
+            queue.tries += 1
         if not self._running:
             return
         if pause_s is not None:
-            line.retry = self._reactor.callLater(pause_s, self._ready.put, line)
-        elif line.numbers:
-            self._ready.put(line)
+            queue.retry = self._reactor.callLater(pause_s, self._ready.put, queue)
+        elif queue.numbers:
+            self._ready.put(queue)
         else:
-            self._done_with(line)
+            self._done_with(queue)
 
-    def _done_with(self, line: _Line) -> None:
-        del self._lines[line.context_id]
-        if self._full and len(self._lines) < MOST_CALLS:
+    def _done_with(self, queue: _CallQueue) -> None:
+        del self._queues[queue.context_id]
+        if self._full and len(self._queues) < MOST_CALLS:
             self.wake()
 
-    async def _step(self, line: _Line) -> float | None:
-        """Try a call's first notice, and forget it when it is settled. If not: the pause before the next try (s)."""
-        number = line.numbers[0]
-        if not line.settled:
+    async def _step(self, queue: _CallQueue) -> float | None:
+        """Deliver a call's first notice and drop it from the store; else return the pause (s) before a retry."""
+        number = queue.numbers[0]
+        if not queue.settled:
             found = await self._store.notices(1, number - 1)
             self._store_health.works("read")
-            # One that is not there any more was settled by somebody else.
+            # Another process may have settled it.
             if found and found[0].number == number:
-                pause_s = await self._try(line, found[0])
+                pause_s = await self._try(queue, found[0])
                 if pause_s is not None:
                     return pause_s
-            line.settled = True
+            queue.settled = True
         await self._store.drop_notice(number)
         self._store_health.works("forget")
-        self._receiver_health.forget(line.context_id)
-        line.next()
+        self._receiver_health.forget(queue.context_id)
+        queue.next()
         return None
 
-    async def _try(self, line: _Line, notice: Notice) -> float | None:
+    async def _try(self, queue: _CallQueue, notice: Notice) -> float | None:
         if not self._running:
             return RETRY_S
         answer = await self._receiver.post(_body(notice))
         if 200 <= answer.status < 300:
-            self._receiver_health.works(line.context_id)
+            self._receiver_health.works(queue.context_id)
             return None
         if answer.status == GONE or self._now() - notice.made_at > KEEP_TRYING_S:
             self._give_up(notice, answer)
             return None
-        self._receiver_health.fails(line.context_id, answer.words)
-        line.tries += 1
-        return max(self._pause(line.tries - 1), answer.retry_after_s)
+        self._receiver_health.fails(queue.context_id, answer.text)
+        queue.tries += 1
+        return max(self._pause(queue.tries - 1), answer.retry_after_s)
 
     def _give_up(self, notice: Notice, answer: Answer) -> None:
         self._log.error(
-            "call {context_id}: its status {status} was not told to the status webhook {where}, and never will be:"
+            "call {context_id}: its status {status} is not delivered to the status webhook {where}, given up:"
             " the last answer was {answer}",
             context_id=notice.context_id, status=notice.record.get("call_status"),
-            where=self._receiver.where, answer=answer.words,
+            where=self._receiver.where, answer=answer.text,
         )  # fmt: skip
 
     def _raise_if_stopped(self, error: Exception) -> None:
-        # Whatever else was cancelled was not by us: it is a failure like others, and must not end a worker.
+        # Any other cancellation is a failure like others, and must not end a worker.
         if isinstance(error, CancelledError) and not self._running:
             raise error
 
     def _store_failed(self, what: str, failure: Failure) -> None:
         if not failure.check(StoreUnavailable):
-            self._log.failure("the status webhook: a mistake of this program", failure)
+            self._log.failure("the status webhook: unexpected error", failure)
         self._store_health.fails(what, failure.getErrorMessage())
 
 
 @dataclass(eq=False)
-class _Line:
-    """The notices of one call that wait, by their numbers: a few at most, since a status never comes twice."""
+class _CallQueue:
+    """The numbers of one call's notices: a few at most, since a status never comes twice."""
 
     context_id: str
     numbers: deque[int]
     tries: int = 0
-    """Failed ones, of the first notice."""
+    """Failed attempts at the first notice."""
     settled: bool = False
-    """Whether the first notice was delivered or given up, and has only to be forgotten."""
+    """Whether the first notice is delivered or given up, and only has to be dropped from the store."""
     retry: IDelayedCall | None = field(default=None)
 
     def next(self) -> None:
-        """The first notice is done with."""
         self.numbers.popleft()
         self.tries, self.settled = 0, False
 
 
 class _Health:
-    """Says once that something begins to fail, and once that it works again.
+    """Logs once that something fails, and once that it works again.
 
-    It works again when what had failed succeeds, and not when something else does: else a single call that a receiver
-    never takes would fill the log.
+    It works again when a part that failed succeeds: otherwise one call that the receiver always refuses would fill the
+    log.
     """
 
     def __init__(self, what: str, where: str, log: Logger) -> None:
@@ -304,7 +303,7 @@ class _Health:
         self._parts.discard(part)
 
     def forget(self, part: str) -> None:
-        """Nothing of this part is tried any more."""
+        """This part is not retried."""
         self._parts.discard(part)
 
 

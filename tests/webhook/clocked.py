@@ -25,7 +25,7 @@ URL = f"https://hooks.example/calls?token={TOKEN}&x=a%2Fb%20c"
 DAY_S = 86_400.0
 
 
-class FrameWriter:
+class NoticeStore:
     """The two methods of a store that the webhook knows, in memory; they fail as told."""
 
     def __init__(self) -> None:
@@ -135,19 +135,19 @@ class FakeTreq:
 
 
 class ClockTests(SynchronousTestCase):
-    """On a clock, with a client and an writer that do as told."""
+    """On a clock, with a client and a store that do as told."""
 
     def setUp(self) -> None:
         """A webhook that waits 1, 2, 3 ... s after failed tries, not started yet."""
         self.clock = Clock()
-        self.writer: Any = FrameWriter()
+        self.store: Any = NoticeStore()
         self.treq = FakeTreq()
         self.hook = self.make_hook()
 
     def make_hook(self, **words: Any) -> StatusWebhook:
-        """A webhook on the same writer."""
+        """A webhook on the same store."""
         return StatusWebhook(
-            self.writer, URL, SECRET, treq_client=self.treq, reactor=self.clock,
+            self.store, URL, SECRET, treq_client=self.treq, reactor=self.clock,
             now=lambda: NOW + self.clock.seconds(), **{"pause": lambda failures: failures + 1.0, **words},
         )  # fmt: skip
 

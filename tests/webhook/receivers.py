@@ -185,8 +185,8 @@ class LoopbackTestCase(TestCase):
             await deferLater(reactor, 0.005)
 
     async def until_empty(self) -> None:
-        """Wait until the writer is empty."""
+        """Wait until the store is empty."""
         until_s = time.monotonic() + 5
         while await self.store.notices(1):
-            self.assertLess(time.monotonic(), until_s, "the writer did not get empty")
+            self.assertLess(time.monotonic(), until_s, "the store did not get empty")
             await deferLater(reactor, 0.005)

@@ -20,7 +20,7 @@ from rapida_twisted.context import CallContext, record_of
 from rapida_twisted.webhook.delivery import sign
 from rapida_twisted.webhook.status import StatusWebhook
 from tests.support.blocks import named_block
-from tests.webhook.clocked import SECRET, URL, FakeTreq, FrameWriter
+from tests.webhook.clocked import SECRET, URL, FakeTreq, NoticeStore
 from tests.webhook.receivers import (
     LoopbackTestCase,
     page_code,
@@ -62,9 +62,9 @@ class PageTests(SynchronousTestCase):
     def test_notice(self) -> None:
         """The notice that the page shows has the form of ours, and fields that a record has."""
         shown = json.loads(named_block("webhook.rst", "notice"))
-        treq, writer = FakeTreq(), FrameWriter()
-        writer.note("one")
-        hook: Any = StatusWebhook(writer, URL, SECRET, treq_client=treq, reactor=Clock())  # type: ignore[arg-type]
+        treq, store = FakeTreq(), NoticeStore()
+        store.note("one")
+        hook: Any = StatusWebhook(store, URL, SECRET, treq_client=treq, reactor=Clock())  # type: ignore[arg-type]
         hook.start()
         self.assertEqual(list(shown), list(treq.tries[0].event))
         self.assertEqual(shown["id"], f"{shown['call']['context_id']}-{shown['number']}")

@@ -25,7 +25,7 @@ class RequestTests(ClockTests):
 
     def test_request(self) -> None:
         """One POST to the URL as it stands, signed over its very bytes; no redirect is followed."""
-        self.writer.note("one", "answered", made_at=NOW - 1)
+        self.store.note("one", "answered", made_at=NOW - 1)
         self.hook.start()
         (one,) = self.treq.tries
         self.assertEqual(one.url, URL)
@@ -51,7 +51,7 @@ class RequestTests(ClockTests):
 
     def test_signed_anew(self) -> None:
         """A second try has the same id and body, and the time of its own in the signature."""
-        self.writer.note("one")
+        self.store.note("one")
         self.hook.start()
         self.treq.tries[0].answer(500)
         self.clock.advance(1)
@@ -64,46 +64,46 @@ class RequestTests(ClockTests):
     def test_delivered(self) -> None:
         """Each 2xx means that it was taken: it is forgotten, once."""
         for code in (200, 201, 202, 204, 299):
-            number = self.writer.note(f"call {code}")
+            number = self.store.note(f"call {code}")
             if code == 200:
                 self.hook.start()
             else:
                 self.hook.wake()
             self.treq.tries[-1].answer(code)
-            self.assertEqual(self.writer.dropped[-1], number)
+            self.assertEqual(self.store.dropped[-1], number)
         self.clock.advance(1000)
         self.assertEqual(len(self.treq.tries), 5)
-        self.assertEqual(self.writer.kept, {})
+        self.assertEqual(self.store.kept, {})
 
     def test_body_is_discarded(self) -> None:
         """64 KiB of an answer's body are read and forgotten; then it is hung up. The status counts."""
-        number = self.writer.note("one")
+        number = self.store.note("one")
         self.hook.start()
         response = self.treq.tries[0].answer(200, has_body=True)
         response.body.dataReceived(b"x" * 65_536)
-        self.assertEqual((response.lost, self.writer.dropped), (False, []))
+        self.assertEqual((response.lost, self.store.dropped), (False, []))
         response.body.dataReceived(b"x")
-        self.assertEqual((response.lost, self.writer.dropped), (True, [number]))
+        self.assertEqual((response.lost, self.store.dropped), (True, [number]))
 
     def test_endless_body(self) -> None:
         """A body that does not come is waited for 2 s; the status counts."""
-        self.writer.note("one")
-        self.writer.note("two")
+        self.store.note("one")
+        self.store.note("two")
         self.hook.start()
         fine, bad = (one.answer(code, has_body=True) for one, code in zip(self.treq.tries, (200, 500), strict=True))
         self.clock.advance(1.9)
         self.assertEqual((fine.lost, bad.lost), (False, False))
         self.clock.advance(0.2)
-        self.assertEqual((fine.lost, bad.lost, self.writer.dropped), (True, True, [1]))
+        self.assertEqual((fine.lost, bad.lost, self.store.dropped), (True, True, [1]))
 
     def test_body_ends(self) -> None:
         """A body that ends is not hung up on: the connection can be used again."""
-        self.writer.note("one")
+        self.store.note("one")
         self.hook.start()
         response = self.treq.tries[0].answer(200, has_body=True)
         response.body.dataReceived(b"OK")
         response.body.connectionLost(Failure(connectionDone.value))
-        self.assertEqual((response.lost, self.writer.dropped), (False, [1]))
+        self.assertEqual((response.lost, self.store.dropped), (False, [1]))
 
 
 class RetryTests(ClockTests):
@@ -113,25 +113,25 @@ class RetryTests(ClockTests):
         """All but 2xx and 410 is tried again, and kept until it was taken."""
         failures = [301, 302, 307, 400, 401, 403, 404, 408, 418, 429, 500, 502, 503]
         for number, code in enumerate(failures, 1):
-            self.writer.note(f"call {number}")
+            self.store.note(f"call {number}")
             if number == 1:
                 self.hook.start()
             else:
                 self.hook.wake()
             self.treq.open[-1].answer(code)
-        self.writer.note("refused")
+        self.store.note("refused")
         self.hook.wake()
         self.treq.open[-1].fail(Refused())
-        self.assertEqual((self.treq.open, self.writer.dropped), ([], []))
+        self.assertEqual((self.treq.open, self.store.dropped), ([], []))
         self.treq.script = lambda one: 204
         self.clock.advance(1)
         self.assertEqual(len(self.treq.tries), 2 * len(failures) + 2)
-        self.assertEqual(self.writer.kept, {})
+        self.assertEqual(self.store.kept, {})
 
     def test_pauses(self) -> None:
         """The pause depends on the tries of one notice, and begins anew with the next one."""
-        self.writer.note("one")
-        self.writer.note("one")
+        self.store.note("one")
+        self.store.note("one")
         self.treq.script = lambda one: 500
         self.hook.start()
         for pause_s in (1, 2, 3, 4):
@@ -150,9 +150,9 @@ class RetryTests(ClockTests):
     def test_its_own_pauses(self) -> None:
         """Those are the pauses if nobody gives others."""
         self.hook = StatusWebhook(
-            self.writer, URL, SECRET, treq_client=self.treq, reactor=self.clock, now=lambda: NOW
+            self.store, URL, SECRET, treq_client=self.treq, reactor=self.clock, now=lambda: NOW
         )  # fmt: skip
-        self.writer.note("one")
+        self.store.note("one")
         self.treq.script = lambda one: 500
         self.hook.start()
         for whole_s in (1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300):
@@ -171,7 +171,7 @@ class RetryTests(ClockTests):
 
     def test_no_answer(self) -> None:
         """A try without an answer is given up after 10 s, and made again."""
-        self.writer.note("one")
+        self.store.note("one")
         self.hook.start()
         self.clock.advance(9.9)
         self.assertFalse(self.treq.tries[0].cancelled)
@@ -181,11 +181,11 @@ class RetryTests(ClockTests):
         self.clock.advance(1)
         self.assertEqual(len(self.treq.tries), 2)
         self.treq.tries[1].answer(200)
-        self.assertEqual(self.writer.dropped, [1])
+        self.assertEqual(self.store.dropped, [1])
 
     def pause_after(self, code: int, headers: dict[str, str]) -> int:
         """The seconds between such an answer and the next try."""
-        self.writer.note(f"call {len(self.treq.tries)}")
+        self.store.note(f"call {len(self.treq.tries)}")
         self.hook.wake()
         self.treq.open[0].answer(code, headers)
         for waited_s in range(1, 1000):
@@ -213,8 +213,8 @@ class RetryTests(ClockTests):
 
     def test_gone(self) -> None:
         """410 is final: one error line, and the call's next notice has its turn."""
-        self.writer.note("one", "ringing")
-        self.writer.note("one", "completed")
+        self.store.note("one", "ringing")
+        self.store.note("one", "completed")
         self.hook.start()
         with capturedLogs() as events:
             self.treq.tries[0].answer(410)
@@ -223,32 +223,32 @@ class RetryTests(ClockTests):
         self.assertEqual(events[0]["log_level"], LogLevel.error)
         for word in ("call one", "status ringing", "HTTP status 410"):
             self.assertIn(word, line)
-        self.assertEqual(self.writer.dropped, [1, 2])
+        self.assertEqual(self.store.dropped, [1, 2])
 
     def test_a_day(self) -> None:
         """24 hours after the change a notice is given up, with one error line that has the last answer."""
-        self.writer.note("one", "ringing")
+        self.store.note("one", "ringing")
         self.treq.script = lambda one: 502
         self.hook = self.make_hook(pause=lambda tries: 300.0)
         with capturedLogs() as events:
             self.hook.start()
             self.clock.pump([60.0] * (24 * 60))
-            self.assertEqual((len(self.treq.tries), self.writer.dropped), (24 * 12 + 1, []))
+            self.assertEqual((len(self.treq.tries), self.store.dropped), (24 * 12 + 1, []))
             self.clock.pump([60.0] * 5)
         (line,) = self.logged(events, LogLevel.error)
         self.assertIn("one", line)
         self.assertIn("HTTP status 502", line)
-        self.assertEqual(self.writer.dropped, [1])
+        self.assertEqual(self.store.dropped, [1])
         self.clock.advance(1000)
         self.assertEqual(len(self.treq.tries), 24 * 12 + 2)
 
     def test_old_ones_get_a_try(self) -> None:
         """What became old while the server was not there is tried once, and may be taken."""
-        self.writer.note("taken", made_at=NOW - 2 * DAY_S)
-        self.writer.note("refused", made_at=NOW - 2 * DAY_S)
+        self.store.note("taken", made_at=NOW - 2 * DAY_S)
+        self.store.note("refused", made_at=NOW - 2 * DAY_S)
         self.treq.script = lambda one: 200 if one.call == "taken" else 500
         with capturedLogs() as events:
             self.hook.start()
         (line,) = self.logged(events, LogLevel.error)
         self.assertIn("refused", line)
-        self.assertEqual(self.writer.dropped, [1, 2])
+        self.assertEqual(self.store.dropped, [1, 2])
