@@ -6,9 +6,6 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.python import usage
@@ -17,15 +14,15 @@ from rapida_twisted.assistants.registry import known_factories
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.twistd_logging import take_over
-from rapida_twisted.server.build import RapidaMedia
+from rapida_twisted.server.build import RapidaMedia, make_supervisor
 from rapida_twisted.server.monotonic import use_monotonic_time
 from rapida_twisted.server.workers.supervisor import WorkerSupervisor
-from rapida_twisted.settings import Settings, all_settings, read_env_file, unknown_names
+from rapida_twisted.settings import Setting, Settings, all_settings, known_names, read_env_file, unknown_names
 
 __all__ = ["Options", "makeService"]
 
 
-def _help(setting: Any) -> str:
+def _help(setting: Setting) -> str:
     shown = f" [default: {setting.default}]" if setting.default else ""
     return f"{setting.help}{shown} (${setting.env})"
 
@@ -43,7 +40,7 @@ class Options(usage.Options):
         *(
             [setting.option, None, None, _help(setting)]
             for setting in all_settings()
-            if not setting.secret and setting.attribute != "assistant"
+            if not setting.secret and setting.env != "ASSISTANT"
         ),
     ]
 
@@ -78,32 +75,34 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:
-        """Make the settings of the words."""
-        words = {
+        """Make the settings."""
+        values = {
             setting.env: self[setting.option]
             for setting in all_settings()
             if setting.option in self and self[setting.option] is not None
         }
-        if "@" in words.get("STORE__URL", ""):
+        if "@" in values.get("STORE__URL", ""):
             raise _refused("store-url with a password", "STORE__URL")
         try:
             env_file = read_env_file(self["env-file"]) if self["env-file"] else {}
-            _tell_unknown(env_file)
-            settings = Settings.from_mapping(words, os.environ, env_file)
-            # Those of the command line are a list already: a comma may be part of an argument.
-            self.settings = replace(settings, assistant=tuple(self._assistants)) if self._assistants else settings
+            _warn_of_unknown_names()
+            settings = Settings.from_mapping(values, known_names(os.environ), env_file)
+            if self._assistants:
+                # Not joined by commas: a comma may be part of an argument.
+                settings = Settings.from_values({**settings.values, "ASSISTANT": tuple(self._assistants)})
+            self.settings = settings
         except SettingsError as error:
             # Not a UsageError, which would print the whole help above this one sentence.
             sys.exit(f"rapida-media: {error}")
         if self.parent is not None:
-            take_over(self.parent, self.settings.log_format)
+            take_over(self.parent, self.settings.process.log_format)
 
 
-def _tell_unknown(env_file: Mapping[str, str]) -> None:
-    """Names that look like settings, and are none: nothing else would tell."""
+def _warn_of_unknown_names() -> None:
+    """Warn of variables that look like settings and are none. The environment is not ours alone: they are no error."""
     groups = {setting.env.partition("__")[0] for setting in all_settings() if "__" in setting.env}
     ours = [name for name in os.environ if "__" in name and name.partition("__")[0] in groups]
-    for problem in unknown_names([*env_file, *ours]):
+    for problem in unknown_names(ours):
         print(f"rapida-media: {problem}", file=sys.stderr)  # noqa: T201
 
 
@@ -179,8 +178,11 @@ def makeService(options: Options) -> IService:
     # Until it means something, it shall not end the program.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        kind = WorkerSupervisor if options.settings.workers > 1 else RapidaMedia
-        service = kind(options.settings, reactor, announce=_announce)
+        service: RapidaMedia | WorkerSupervisor = (
+            make_supervisor(options.settings, reactor, _announce)
+            if options.settings.process.workers > 1
+            else RapidaMedia(options.settings, reactor=reactor, announce=_announce)
+        )
     except SettingsError as error:
         sys.exit(f"rapida-media: {masked(str(error))}")
     starter = _Starter()

@@ -4,7 +4,6 @@ Run it with ``twistd -ny embed_service.py``.
 """
 
 from twisted.application.service import Application
-from twisted.internet import reactor
 
 from rapida_twisted import RapidaMedia, Settings
 
@@ -12,5 +11,5 @@ settings = Settings.from_mapping(
     {"ASSISTANT": "*=support_bot:Support", "STORE__URL": "memory:", "AUDIOSOCKET__PORT": "0", "HTTP__PORT": "0"}
 )
 application = Application("my-telephone")
-service = RapidaMedia(settings, reactor)
+service = RapidaMedia(settings)
 service.setServiceParent(application)

@@ -113,7 +113,7 @@ def configure(argument: str, environment: AssistantEnvironment) -> BridgeMaker:
     route = route_of(
         argument, settings, treq_client=client, tls_options=environment.tls_options, reactor=environment.reactor
     )
-    fallback = fallback_of(settings.upstream_fallback, environment)
+    fallback = fallback_of(settings.fallback, environment)
     return BridgeMaker(route, fallback, CircuitBreaker(route.name), client, environment.counters)
 
 

@@ -17,7 +17,7 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import AssistantEnvironment, IAssistantFactory, IAssistantMaker, typed
 
-__all__ = ["Assistants", "MakeAssistant", "known_factories", "parse_assistant", "parse_rules"]
+__all__ = ["Assistants", "MakeAssistant", "known_factories", "make_assistants", "parse_assistant", "parse_rules"]
 
 MakeAssistant = Callable[[CallContext], typed.Assistant]
 
@@ -92,17 +92,38 @@ def parse_rules(
     :param groups: settings by the name of the assistant that gets them.
     :raises SettingsError: one of them can't be used; the text is one sentence.
     """
-    makers: dict[str, MakeAssistant] = {}
+    named: dict[str, str] = {}
     for rule in rules.split(",") if isinstance(rules, str) else rules:
         assistant_id, equals, words = (part.strip() for part in rule.partition("="))
         if not (assistant_id and equals and words):
             raise SettingsError(f"--assistant {rule!r} can't be used: it must be ID=NAME, as in '*=greeter'")
-        if assistant_id in makers:
+        if assistant_id in named:
             raise SettingsError(f"--assistant names the id {assistant_id!r} twice")
-        makers[assistant_id] = parse_assistant(words, environment, groups)
-    if not makers:
+        named[assistant_id] = words
+    if not named:
         raise SettingsError("nobody answers: --assistant must name at least one, as in '*=greeter'")
-    return Assistants(makers)
+    return make_assistants(named, environment, groups)
+
+
+def make_assistants(
+    given: Mapping[str, str | Callable[..., typed.Assistant]],
+    environment: AssistantEnvironment,
+    groups: Mapping[str, Any] = _NO_GROUPS,
+) -> Assistants:
+    """The assistants of a server, by the id that each answers (``*``: every other).
+
+    :param given: assistants named as on the command line, or classes, or functions that return one; both are called
+        with the call's context or with nothing.
+    :raises SettingsError: one of them can't be used; the text is one sentence.
+    """
+    return Assistants(
+        {
+            assistant_id: parse_assistant(assistant, environment, groups)
+            if isinstance(assistant, str)
+            else _checked(assistant, getattr(assistant, "__qualname__", repr(assistant)))
+            for assistant_id, assistant in given.items()
+        }
+    )
 
 
 def parse_assistant(
@@ -144,7 +165,14 @@ def _own(words: str) -> MakeAssistant:
         ) from error
     if not hasattr(module, name):
         raise SettingsError(f"the assistant {words!r} is not there: module {module_name} has no {name}")
-    made_by = getattr(module, name)
+    return _checked(getattr(module, name), words)
+
+
+def _checked(made_by: Any, words: str) -> MakeAssistant:
+    """A class, or a function that returns an assistant, called with what it takes.
+
+    :param words: its name, for errors.
+    """
     if not callable(made_by):
         raise SettingsError(f"the assistant {words!r} is no class and no function")
     if inspect.isclass(made_by):

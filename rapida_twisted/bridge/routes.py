@@ -16,7 +16,7 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
 from rapida_twisted.net.addresses import host_and_port, host_port_of
-from rapida_twisted.settings import Settings
+from rapida_twisted.settings.groups import UpstreamSettings
 from rapida_twisted.wire.chan_websocket import ControlForm
 
 __all__ = ["AudioSocketRoute", "HostedRoute", "Route", "WebSocketRoute", "route_of"]
@@ -52,24 +52,24 @@ class Route(Protocol):
 class _RegisteringRoute:
     """Registers calls at ``UPSTREAM__URL``, if it is set."""
 
-    def __init__(self, settings: Settings, *, treq_client: Any, reactor: Any) -> None:
+    def __init__(self, settings: UpstreamSettings, *, treq_client: Any, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
-        self.registers = bool(settings.upstream_url)
+        self.registers = bool(settings.url)
         if not self.registers:
             return
-        _host_and_port(settings.upstream_url)
-        if "?" in settings.upstream_url:
+        _host_and_port(settings.url)
+        if "?" in settings.url:
             raise SettingsError("UPSTREAM__URL must be a server's address without a query")
-        if not settings.upstream_api_key:
+        if not settings.api_key:
             raise SettingsError("UPSTREAM__URL needs UPSTREAM__API_KEY: a key of that server")
         self._client = RegistrationClient(
-            settings.upstream_url,
-            settings.upstream_api_key,
-            assistant_id=settings.upstream_assistant_id,
+            settings.url,
+            settings.api_key,
+            assistant_id=settings.assistant_id,
             treq_client=treq_client,
             reactor=reactor,
-            timeout_s=settings.upstream_timeout_s,
+            timeout_s=settings.timeout_s,
         )
 
     async def register(self, context: CallContext) -> str:
@@ -82,11 +82,11 @@ class _WebSocketRoute:
     :param url: any URL at the server.
     """
 
-    def __init__(self, url: str, settings: Settings, tls_options: TlsOptions, reactor: Any) -> None:
+    def __init__(self, url: str, settings: UpstreamSettings, tls_options: TlsOptions, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
         self.name = _host_and_port(url)
-        self.format = AudioFormat.from_asterisk(settings.upstream_format)
+        self.format = AudioFormat.from_asterisk(settings.format)
         # Now, so that a bad host name or CA file fails the start and not a call.
         self._tls_options = _tls_options_of(url, tls_options)
 
@@ -95,11 +95,11 @@ class _WebSocketRoute:
             url,
             user=user,
             format=self.format,
-            form=ControlForm[self._settings.upstream_control.upper()],
+            form=ControlForm[self._settings.control.upper()],
             context=context,
             tls_options=self._tls_options,
             reactor=self._reactor,
-            timeout_s=self._settings.upstream_timeout_s,
+            timeout_s=self._settings.timeout_s,
         )
 
 
@@ -109,20 +109,20 @@ class HostedRoute(_RegisteringRoute, _WebSocketRoute):
     :raises SettingsError: the setting is missing or invalid.
     """
 
-    def __init__(self, settings: Settings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> None:
-        if not settings.upstream_url:
+    def __init__(self, settings: UpstreamSettings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> None:
+        if not settings.url:
             raise SettingsError(
                 "the assistant 'bridge' needs UPSTREAM__URL, such as https://assistant.example.com, or an address of"
                 " its own: bridge:wss://... or bridge:audiosocket://HOST:PORT"
             )
         _RegisteringRoute.__init__(self, settings, treq_client=treq_client, reactor=reactor)
-        scheme, _, rest = settings.upstream_url.partition("://")
+        scheme, _, rest = settings.url.partition("://")
         self._base = f"{'wss' if scheme.lower() == 'https' else 'ws'}://{rest.rstrip('/')}"
         _WebSocketRoute.__init__(self, self._base, settings, tls_options, reactor)
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
         """Connect to ``/v1/talk/asterisk/ctx/{contextId}``, as Rapida documents it."""
-        query = urlencode({"x-api-key": self._settings.upstream_api_key})
+        query = urlencode({"x-api-key": self._settings.api_key})
         return await self._open(f"{self._base}/v1/talk/asterisk/ctx/{upstream_id}?{query}", context, user)
 
 
@@ -135,7 +135,7 @@ class WebSocketRoute(_WebSocketRoute):
 
     registers = False
 
-    def __init__(self, url: str, settings: Settings, *, tls_options: TlsOptions, reactor: Any) -> None:
+    def __init__(self, url: str, settings: UpstreamSettings, *, tls_options: TlsOptions, reactor: Any) -> None:
         super().__init__(url, settings, tls_options, reactor)
         self._url = url
 
@@ -157,7 +157,7 @@ class AudioSocketRoute(_RegisteringRoute):
 
     format = SLIN
 
-    def __init__(self, url: str, settings: Settings, *, treq_client: Any, reactor: Any) -> None:
+    def __init__(self, url: str, settings: UpstreamSettings, *, treq_client: Any, reactor: Any) -> None:
         super().__init__(settings, treq_client=treq_client, reactor=reactor)
         self.name = _host_and_port(url, port_only=True)
         parts = urlsplit(url)
@@ -174,11 +174,13 @@ class AudioSocketRoute(_RegisteringRoute):
             UUID(upstream_id or context.context_id),
             user=user,
             reactor=self._reactor,
-            timeout_s=self._settings.upstream_timeout_s,
+            timeout_s=self._settings.timeout_s,
         )
 
 
-def route_of(argument: str, settings: Settings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> Route:
+def route_of(
+    argument: str, settings: UpstreamSettings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any
+) -> Route:
     """The route that ``bridge:ARGUMENT`` names.
 
     :raises SettingsError: the argument is invalid, or a setting is missing.

@@ -1,50 +1,56 @@
-"""What a person who started the server needs next."""
+"""The banner: what a person who started the server needs next."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from rapida_twisted.credentials.key_file import KEY_FILE
-from rapida_twisted.settings import Settings, default_state_dir
+from rapida_twisted.settings import default_state_dir
+from rapida_twisted.settings.groups import AudioSocketSettings, HttpSettings, PublicSettings
 
-__all__ = ["dialplan_values", "welcome_text"]
+__all__ = ["banner_text", "dialplan_values"]
 
 
 def dialplan_values(
-    settings: Settings, key: str, port_of: Callable[[str], int], assistant_ids: Iterable[str]
+    http: HttpSettings,
+    audiosocket: AudioSocketSettings,
+    public: PublicSettings,
+    *,
+    api_key: str,
+    port_of: Callable[[str], int],
+    assistant_ids: Iterable[str],
 ) -> DialplanValues:
-    """What a dialplan must know of this server.
+    """The values that a dialplan for this server contains.
 
-    :param port_of: gives the port of ``HTTP`` and ``AudioSocket``.
+    :param port_of: returns the port number of ``HTTP`` and ``AudioSocket``.
     """
     return DialplanValues(
-        api_key=key,
-        http_url=f"http://{settings.public_host(settings.http_host)}:{port_of('HTTP')}",
-        audiosocket_host=settings.public_host(settings.audiosocket_host),
-        audiosocket_port=settings.public_audiosocket_port or port_of("AudioSocket"),
+        api_key=api_key,
+        http_url=f"http://{public.host_for(http.host)}:{port_of('HTTP')}",
+        audiosocket_host=public.host_for(audiosocket.host),
+        audiosocket_port=public.audiosocket_port or port_of("AudioSocket"),
         assistant_id=next((name for name in assistant_ids if name != "*"), "123456789"),
     )
 
 
-def welcome_text(settings: Settings, values: DialplanValues, key_is_new: bool) -> str:
-    """The addresses, the key (only when it was made just now), the dialplan, and the line that places a test call."""
+def banner_text(values: DialplanValues, state_dir: Path, *, key_is_new: bool, key_is_set: bool) -> str:
+    """The addresses, the API key, the dialplan, and the command that places a test call.
+
+    :param key_is_new: the server has just made the key; only then is it shown.
+    :param key_is_set: the key is from the environment, not from the state directory.
+    """
     if key_is_new:
-        key_line = f"API key:      {values.api_key}   (shown this once; kept in {settings.state_dir / KEY_FILE})"
+        key_line = f"API key:      {values.api_key}   (shown this once; kept in {state_dir / KEY_FILE})"
         shown = values
     else:
-        where = "$RAPIDA_API_KEY" if settings.api_keys else str(settings.state_dir / KEY_FILE)
+        where = "$RAPIDA_API_KEY" if key_is_set else str(state_dir / KEY_FILE)
         key_line = f"API key:      the one in {where}"
-        shown = DialplanValues(
-            f"<the key in {where}>",
-            values.http_url,
-            values.audiosocket_host,
-            values.audiosocket_port,
-            values.assistant_id,
-        )
+        shown = replace(values, api_key=f"<the key in {where}>")
     return "\n".join(
         (
             "",
@@ -55,7 +61,7 @@ def welcome_text(settings: Settings, values: DialplanValues, key_is_new: bool) -
             "",
             "Place a test call from another terminal:",
             "",
-            f"    {phone_command(settings, values)}",
+            f"    {phone_command(values, None if key_is_set else state_dir)}",
             "",
             "Or paste this into your Asterisk's dialplan, and dial:",
             "",
@@ -64,19 +70,22 @@ def welcome_text(settings: Settings, values: DialplanValues, key_is_new: bool) -
     )
 
 
-def phone_command(settings: Settings, values: DialplanValues) -> str:
-    """The ``rapida-phone`` line that calls this server."""
+def phone_command(values: DialplanValues, state_dir: Path | None) -> str:
+    """The ``rapida-phone`` command that calls this server.
+
+    :param state_dir: where the API key is; None: in the environment.
+    """
     phone = Path(sys.executable).with_name("rapida-phone")
-    words = [str(phone) if phone.exists() else "rapida-phone"]
+    command = [str(phone) if phone.exists() else "rapida-phone"]
     if values.http_url != "http://127.0.0.1:8080":
-        words += ["--http", values.http_url]
+        command += ["--http", values.http_url]
     if (values.audiosocket_host, values.audiosocket_port) != ("127.0.0.1", 4573):
-        words += ["--audiosocket", f"{values.audiosocket_host}:{values.audiosocket_port}"]
+        command += ["--audiosocket", f"{values.audiosocket_host}:{values.audiosocket_port}"]
     if values.assistant_id != "123456789":
-        words += ["--assistant", values.assistant_id]
-    if not settings.api_keys and settings.state_dir != default_state_dir():
-        words += ["--key-file", str(settings.state_dir / KEY_FILE)]
-    return shlex.join([*words, "--tone", "440", "--duration", "10", "--save", "heard.wav"])
+        command += ["--assistant", values.assistant_id]
+    if state_dir is not None and state_dir != default_state_dir():
+        command += ["--key-file", str(state_dir / KEY_FILE)]
+    return shlex.join([*command, "--tone", "440", "--duration", "10", "--save", "heard.wav"])
 
 
 def _indented(text: str) -> str:

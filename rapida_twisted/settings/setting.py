@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -80,7 +80,7 @@ def setting(
     return field(
         default_factory=factory or (lambda: parser(default)),
         repr=not (secret or hidden),
-        metadata={"setting": (env, parser, default, help, secret)},
+        metadata={"setting": Setting(env, parser, default, help, secret)},
     )
 
 
@@ -95,7 +95,7 @@ class Group:
 
 def settings_of(group: type[Group]) -> Iterator[Setting]:
     """The settings of a group, in the order of their definition."""
-    return (Setting(*item.metadata["setting"], item.name) for item in fields(group))
+    return (replace(item.metadata["setting"], attribute=item.name) for item in fields(group))
 
 
 def load(group: type[G], *sources: Mapping[str, str]) -> G:

@@ -327,8 +327,8 @@ class PlacedCallTests(ChainTestCase):
         await self.ari.start()
         self.addCleanup(self.ari.stop)
         near = self.near_server(vault_master_key=self.master_key, **words)
-        near.vault.set(self.ari.credential())
-        near.outbound.refresh()
+        near.components.vault.set(self.ari.credential())
+        near.components.outbound.refresh()
         await until(lambda: self.ari.subscribers)
         url = f"http://{HOST}:{near.http_port}/v1/talk/asterisk/outbound/123"
         body = {"to": "200", "from": "+49 30", "variables": {"ORDER": "7"}}

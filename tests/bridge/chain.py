@@ -22,10 +22,10 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from benchmarks.harness.authority import Authority
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.server.build import RapidaMedia
-from rapida_twisted.settings import Settings
 from tests.bridge.test_far_end_websocket import Bot, Bots
 from tests.media.fakes import KeptLog
 from tests.protocols.websockets import until
+from tests.support.settings import make_settings
 
 NEAR_KEY = "rpd-key-of-the-near-one"
 FAR_KEY = "rpd-key-of-the-far-one"
@@ -166,11 +166,11 @@ class ChainTestCase(TestCase):
 
     def run_service(self, name: str, key: str, rules: tuple[str, ...], **words: Any) -> RapidaMedia:
         """A server, until the test is over."""
-        settings = Settings(
-            state_dir=self.folder / name, store_url="memory:", http_port=0, audiosocket_port=0, api_keys=(key,),
+        settings = make_settings(
+            state_dir=self.folder / name, store_url="memory:", http_port=0, audiosocket_port=0, rapida_api_key=(key,),
             assistant=rules, drain_s=0, **words,
         )  # fmt: skip
-        service = RapidaMedia(settings, reactor)
+        service = RapidaMedia(settings, reactor=reactor)
         service.startService()
         self.addCleanup(service.stopService)
         return service
@@ -178,7 +178,7 @@ class ChainTestCase(TestCase):
     def far_server(self, *rules: str, **words: Any) -> RapidaMedia:
         """A whole server as the far one, with TLS."""
         endpoint = f"ssl:0:interface={HOST}:privateKey={self.authority.key}:certKey={self.authority.certificate}"
-        self.far = self.run_service("far", FAR_KEY, rules, https_endpoint=endpoint, **words)
+        self.far = self.run_service("far", FAR_KEY, rules, https=endpoint, **words)
         return self.far
 
     def far_side(self, **words: Any) -> FarSide:

@@ -105,7 +105,7 @@ class WholeTests(ChainTestCase):
         self.far_server(HEARD)
         self.near_server()
         await self.register(**{"from": "1"})
-        (far,) = await self.far.store.recent(10)
+        (far,) = await self.far.components.store.recent(10)
         self.assertEqual((far.status.value, far.caller), ("pending", "1"))
         self.assertEqual(Heard.made, [])
 

@@ -20,9 +20,9 @@ from rapida_twisted.net.http_client import make_client
 from rapida_twisted.net.tls import tls_options
 from rapida_twisted.observe.interface import Metrics
 from rapida_twisted.server.transfers import TransferRules
-from rapida_twisted.settings import Settings
 from tests.bridge.far_ends import KeptUser
 from tests.media.fakes import make_context
+from tests.support.settings import make_settings
 
 KEY = "rpd-key-of-the-far-one"
 UPSTREAM_ID = "11111111-2222-3333-4444-555555555555"
@@ -33,12 +33,12 @@ def route(argument: str = "", **changes: Any) -> Route:
     """The route of an argument."""
     reactor = Clock()
     client, _ = make_client(reactor)
-    settings = Settings(**changes)
+    settings = make_settings(**changes)
 
     def options(host: str) -> Any:
-        return tls_options(host, settings.tls_ca_file)
+        return tls_options(host, settings.tls.ca_file)
 
-    return route_of(argument, settings, treq_client=client, tls_options=options, reactor=reactor)
+    return route_of(argument, settings.upstream, treq_client=client, tls_options=options, reactor=reactor)
 
 
 class RouteTests(SynchronousTestCase):
@@ -175,12 +175,12 @@ class FactoryTests(SynchronousTestCase):
 
     def configure(self, argument: str = "", **changes: Any) -> Any:
         """Read them."""
-        settings = Settings(**{**HOSTED, **changes})
+        settings = make_settings(**HOSTED | changes)
         environment = make_environment(
-            Clock(), Path(self.mktemp()), check_transfer=TransferRules(settings.transfer_allow).check,
-            counters=Metrics(), pages={}, record=print, ca_file=settings.tls_ca_file,
+            Clock(), Path(self.mktemp()), check_transfer=TransferRules(settings.assistants.transfer_allow).check,
+            counters=Metrics(), pages={}, record=print, ca_file=settings.tls.ca_file,
         )  # fmt: skip
-        return parse_assistant(f"bridge:{argument}", environment, {"bridge": settings})
+        return parse_assistant(f"bridge:{argument}", environment, {"bridge": settings.upstream})
 
     def refused(self, argument: str = "", **changes: Any) -> str:
         """Why these settings can't be used."""

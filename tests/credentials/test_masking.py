@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.vault.master_key import make_master_key, split_master_key
 from rapida_twisted.credentials.masking import MASK, Secrets, masked
-from rapida_twisted.settings import Settings
+from tests.support.settings import make_settings
 
 AWKWARD = "p\"w'd \\ä%+/&=:"
 
@@ -61,8 +61,9 @@ class KnownSecretsTests(SynchronousTestCase):
 
     def test_who_registers(self) -> None:
         """The settings name their secrets; a credential and a master key register themselves."""
-        settings = Settings(
-            api_keys=("first-key-1", "second-key-2"), upstream_api_key="upstream-key-3", status_webhook_secret="hook-4",
+        settings = make_settings(
+            rapida_api_key=("first-key-1", "second-key-2"), upstream_api_key="upstream-key-3",
+            status_webhook_secret="hook-4",
             vault_master_key="master-5", store_url="redis://user:store-6@127.0.0.1/0",
         )  # fmt: skip
         self.assertEqual(

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.settings import Settings, all_settings, read_env_file
+from rapida_twisted.settings import Settings, all_settings, known_names, read_env_file
 from tests.observe.test_prometheus import filled
 from tests.observe.turns import TurningClock
 
@@ -121,13 +121,13 @@ class UnitTests(SynchronousTestCase):
         words |= dict(word.split("=", 1) for word in given.split())
         known = {setting.env for setting in all_settings()} | {"PYTHONUNBUFFERED"}
         self.assertLessEqual(set(words), known)
-        self.settings = Settings.from_mapping({}, words, {})
+        self.settings = Settings.from_mapping(known_names(words))
 
     def test_settings(self) -> None:
         """They are ones that the server knows and takes, and its calls have their time to end."""
-        self.assertEqual(str(self.settings.state_dir), "/var/lib/rapida-media")
+        self.assertEqual(str(self.settings.process.state_dir), "/var/lib/rapida-media")
         (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)", self.unit, re.MULTILINE)
-        self.assertGreater(int(stop_s), self.settings.drain_s + 20)
+        self.assertGreater(int(stop_s), self.settings.process.drain_s + 20)
 
     def test_command(self) -> None:
         """It is one that twistd takes."""

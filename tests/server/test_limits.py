@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.ports.server_ports import HTTP
-from rapida_twisted.server import build as service
+from rapida_twisted.server import lifecycle
 from rapida_twisted.server.build import RapidaMedia
 from rapida_twisted.settings import Settings
 from tests.media.fakes import KeptLog
@@ -34,10 +34,10 @@ class ServiceTests(TestCase):
             "STATE_DIR": str(Path(self.mktemp()).absolute()), "STORE__URL": "memory:", "HTTP__PORT": "0",
             "AUDIOSOCKET__PORT": "0", "RAPIDA_API_KEY": KEY, "ASSISTANT": "*=echo", "DRAIN_S": "0",
         }  # fmt: skip
-        self.service = RapidaMedia(Settings.from_mapping(common | words), reactor)
+        self.service = RapidaMedia(Settings.from_mapping(common | words), reactor=reactor)
         self.service.startService()
         self.addCleanup(self.service.stopService)
-        self.counts = self.service.rejections.counts
+        self.counts = self.service.components.rejections.counts
 
     async def connect(self, port: int, first: bytes) -> Caller:
         """Connect, and say something."""
@@ -61,7 +61,7 @@ class ServiceTests(TestCase):
 
     def limiter(self, what: str) -> Any:
         """The limiter of a port."""
-        return self.service._ports._ports[what].limiter
+        return self.service.components.ports._ports[what].limiter
 
     async def test_audiosocket_allow(self) -> None:
         """Only an Asterisk in the named network may connect a call; a rejected connection leaves the call waiting."""
@@ -112,7 +112,7 @@ class ServiceTests(TestCase):
     async def test_calls_of_a_key(self) -> None:
         """One call too many for its key is refused and counted, with the calls in SQLite, too."""
         self.start(STORE__URL="sqlite:")
-        ring = KeyRing(self.service.settings.state_dir / "keys.json")
+        ring = KeyRing(self.service.settings.process.state_dir / "keys.json")
         key = ring.make("office", [Scope.REGISTER], now=0.0, max_calls=1)
         target = f"/v1/talk/asterisk/call/1?from=100&x-api-key={key}"
         self.assertIn(" 200 ", await self.ask(target))
@@ -130,7 +130,7 @@ class ServiceTests(TestCase):
 
     async def test_idle(self) -> None:
         """A caller who sends no audio loses the call, and the record says why."""
-        self.patch(service, "HOUSEKEEPING_S", 0.05)
+        self.patch(lifecycle, "HOUSEKEEPING_S", 0.05)
         self.start(IDLE_S="0.3")
         call = await self.register()
         asterisk = await self.connect(self.service.audiosocket_port, b"\x01\x00\x10" + call.bytes + FRAME)

@@ -63,12 +63,12 @@ class PollingTests(ChainTestCase):
 
     def serve(self, polling: str) -> None:
         """The server."""
-        self.near_server(HEARD, polling=polling)
+        self.near_server(HEARD, media_polling=polling)
 
     async def test_changes_in_the_middle(self) -> None:
         """The way of reading changes thirty times in the middle of ten calls: nothing is lost, doubled or misplaced."""
         self.serve("events")
-        clock = self.near.clock
+        clock = self.near.components.clock
         phones = [await self.phone(most=100) for _ in range(10)]
         for number in range(60):
             await deferLater(reactor, 0.037)
@@ -85,13 +85,13 @@ class PollingTests(ChainTestCase):
         self.serve("polling")
         phone = await self.phone()
         await until(lambda: len(phone.heard) > 3200)
-        self.assertEqual((self.near.clock.polled, self.near.clock.polling), (1, True))
+        self.assertEqual((self.near.components.clock.polled, self.near.components.clock.polling), (1, True))
         phone.send_digit("5")
         await until(lambda: Heard.made[0].digits == "5")
         phone.hang_up()
         await until(lambda: Heard.made[0].ended)
         self.assertEqual([str(reason) for reason in Heard.made[0].ended], ["caller_hangup"])
-        self.assertEqual(len(self.near.clock), 0)
+        self.assertEqual(len(self.near.components.clock), 0)
 
     async def ends(self, how: Any) -> dict[str, Any]:
         """A polled call whose peer ends like this; its record."""
@@ -100,7 +100,7 @@ class PollingTests(ChainTestCase):
         await until(lambda: len(phone.heard) > 3200)
         how(phone)
         record: dict[str, Any] = await self.ended(phone)
-        self.assertEqual(len(self.near.clock), 0)
+        self.assertEqual(len(self.near.components.clock), 0)
         self.assertEqual(self.flushLoggedErrors(), [])
         return record
 
@@ -131,7 +131,7 @@ class PollingTests(ChainTestCase):
 
     async def test_assistant_that_fails(self) -> None:
         """An assistant that raises in what it hears ends its own call only."""
-        self.near_server("1=tests.server.test_polling_sockets:Failing", HEARD, polling="polling")
+        self.near_server("1=tests.server.test_polling_sockets:Failing", HEARD, media_polling="polling")
         status, context_id, _ = await self.register("1")
         failing, other = Counting(UUID(context_id)), await self.phone()
         await connectProtocol(TCP4ClientEndpoint(reactor, HOST, self.near.audiosocket_port), failing)

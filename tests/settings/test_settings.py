@@ -9,7 +9,17 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.settings import Settings, all_settings, default_state_dir, read_env_file
+from rapida_twisted.settings import Settings, all_settings, default_state_dir, known_names, load
+from rapida_twisted.settings.groups import (
+    AudioSocketSettings,
+    HttpSettings,
+    KeySettings,
+    LimitSettings,
+    ProcessSettings,
+    StoreSettings,
+    UpstreamSettings,
+    WebhookSettings,
+)
 from rapida_twisted.tap import Options
 
 KEY = "a-key-of-the-test"
@@ -40,7 +50,7 @@ class NamesTests(SynchronousTestCase):
         known = Options()
         for setting in all_settings():
             self.assertTrue(setting.help)
-            self.assertTrue(setting.secret or setting.option in known or setting.attribute == "assistant")
+            self.assertTrue(setting.secret or setting.option in known or setting.env == "ASSISTANT")
 
 
 class DefaultsTests(SynchronousTestCase):
@@ -49,18 +59,20 @@ class DefaultsTests(SynchronousTestCase):
     def test_defaults(self) -> None:
         """AudioSocket on 4573 and HTTP on 8080, both on this machine alone; the greeter answers everybody."""
         settings = Settings.from_mapping()
-        self.assertEqual((settings.audiosocket_host, settings.audiosocket_port), ("127.0.0.1", 4573))
-        self.assertEqual((settings.http_host, settings.http_port), ("127.0.0.1", 8080))
-        self.assertEqual((settings.assistant, settings.api_keys), (("*=greeter",), ()))
-        self.assertEqual((settings.store_url, settings.drain_s, settings.context_ttl_s), ("sqlite:", 20.0, 300.0))
+        self.assertEqual((settings.audiosocket.host, settings.audiosocket.port), ("127.0.0.1", 4573))
+        self.assertEqual((settings.http.host, settings.http.port), ("127.0.0.1", 8080))
+        self.assertEqual((settings.assistants.rules, settings.keys.api_keys), (("*=greeter",), ()))
+        self.assertEqual(
+            (settings.store.url, settings.process.drain_s, settings.limits.context_ttl_s), ("sqlite:", 20.0, 300.0)
+        )
         self.assertEqual(settings, Settings())
 
     def test_defaults_as_told(self) -> None:
         """The defaults that --help shows are those that hold."""
-        settings = Settings()
+        values = Settings().values
         for setting in all_settings():
-            if setting.attribute != "state_dir":
-                self.assertEqual(getattr(settings, setting.attribute), setting.parse(setting.default))
+            if setting.env != "STATE_DIR":
+                self.assertEqual(values[setting.env], setting.parse(setting.default))
 
     def test_state_dir(self) -> None:
         """systemd's directory, else the user's XDG state directory, else the usual place in the home."""
@@ -72,7 +84,7 @@ class DefaultsTests(SynchronousTestCase):
         self.assertEqual(default_state_dir(), Path("/xdg/rapida-media"))
         self.patch_environment("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
         self.assertEqual(default_state_dir(), Path("/var/lib/one"))
-        self.assertEqual(Settings().state_dir, Path("/var/lib/one"))
+        self.assertEqual(Settings().process.state_dir, Path("/var/lib/one"))
 
     def patch_environment(self, name: str, value: str) -> None:
         """Set a variable for this test."""
@@ -83,14 +95,14 @@ class PrecedenceTests(SynchronousTestCase):
     """Options over environment over the env file over defaults."""
 
     def test_sources(self) -> None:
-        """The earlier source wins; empty words do not count; names that are no setting are left alone."""
+        """The earlier source wins; empty words do not count."""
         settings = Settings.from_mapping(
             {"HTTP__PORT": "1"},
-            {"HTTP__PORT": "2", "AUDIOSOCKET__PORT": "2", "PATH": "/bin"},
+            {"HTTP__PORT": "2", "AUDIOSOCKET__PORT": "2"},
             {"HTTP__PORT": "3", "AUDIOSOCKET__PORT": "3", "DRAIN_S": "3", "HTTP__HOST": ""},
         )
-        self.assertEqual((settings.http_port, settings.audiosocket_port, settings.drain_s), (1, 2, 3.0))
-        self.assertEqual(settings.http_host, "127.0.0.1")
+        self.assertEqual((settings.http.port, settings.audiosocket.port, settings.process.drain_s), (1, 2, 3.0))
+        self.assertEqual(settings.http.host, "127.0.0.1")
 
     def options(self, environ: dict[str, str], file: str, *argv: str) -> Settings:
         """What the command line makes of these sources."""
@@ -105,19 +117,19 @@ class PrecedenceTests(SynchronousTestCase):
         """The same through the options of twistd."""
         file = "DRAIN_S=1\nCONTEXT_TTL_S=1\nHTTP__PORT=1"
         settings = self.options({"CONTEXT_TTL_S": "2", "HTTP__PORT": "2"}, file, "--http-port", "3")
-        self.assertEqual((settings.drain_s, settings.context_ttl_s, settings.http_port), (1.0, 2.0, 3))
-        self.assertEqual(settings.audiosocket_port, 4573)
+        self.assertEqual((settings.process.drain_s, settings.limits.context_ttl_s, settings.http.port), (1.0, 2.0, 3))
+        self.assertEqual(settings.audiosocket.port, 4573)
 
     def test_assistants(self) -> None:
         """The option may be given several times, and then all of the environment's are out."""
         environ = {"ASSISTANT": "*=echo"}
         settings = self.options(environ, "", "--assistant", "1=greeter", "--assistant", "2=play:/a.wav")
-        self.assertEqual(settings.assistant, ("1=greeter", "2=play:/a.wav"))
-        self.assertEqual(self.options(environ, "").assistant, ("*=echo",))
+        self.assertEqual(settings.assistants.rules, ("1=greeter", "2=play:/a.wav"))
+        self.assertEqual(self.options(environ, "").assistants.rules, ("*=echo",))
 
     def test_empty_in_the_environment(self) -> None:
         """An empty variable, as compose files like to leave, does not hide the env file."""
-        self.assertEqual(self.options({"DRAIN_S": ""}, "DRAIN_S=7").drain_s, 7.0)
+        self.assertEqual(self.options({"DRAIN_S": ""}, "DRAIN_S=7").process.drain_s, 7.0)
 
 
 class GoodWordsTests(SynchronousTestCase):
@@ -126,8 +138,8 @@ class GoodWordsTests(SynchronousTestCase):
     def test_lists(self) -> None:
         """Several keys, or assistants, with commas; blanks around them do not count."""
         settings = Settings.from_mapping({"RAPIDA_API_KEY": f" {KEY}, {KEY}-2 ,", "ASSISTANT": "1=echo, *=greeter"})
-        self.assertEqual(settings.api_keys, (KEY, f"{KEY}-2"))
-        self.assertEqual(settings.assistant, ("1=echo", "*=greeter"))
+        self.assertEqual(settings.keys.api_keys, (KEY, f"{KEY}-2"))
+        self.assertEqual(settings.assistants.rules, ("1=echo", "*=greeter"))
 
     def test_numbers(self) -> None:
         """The least and the greatest of each kind."""
@@ -142,9 +154,7 @@ class GoodWordsTests(SynchronousTestCase):
             ("WEBSOCKET__LEAD_MS", "20", 20.0),
             ("WEBSOCKET__LEAD_MS", "10000", 10_000.0),
         ):
-            settings = Settings.from_mapping({env: word})
-            attribute = next(setting.attribute for setting in all_settings() if setting.env == env)
-            self.assertEqual(getattr(settings, attribute), value)
+            self.assertEqual(Settings.from_mapping({env: word}).values[env], value)
 
     def test_state_dir(self) -> None:
         """A directory may be there already or not, be relative, or begin at the home."""
@@ -155,7 +165,7 @@ class GoodWordsTests(SynchronousTestCase):
             (str(here / "new"), (here / "new").absolute()),
             ("~/state", Path.home() / "state"),
         ):
-            self.assertEqual(Settings.from_mapping({"STATE_DIR": word}).state_dir, path)
+            self.assertEqual(Settings.from_mapping({"STATE_DIR": word}).process.state_dir, path)
 
     def test_public_host(self) -> None:
         """The dialplan's host is the one that is told, else the one that is listened on, else this machine."""
@@ -168,7 +178,7 @@ class GoodWordsTests(SynchronousTestCase):
             ({"AUDIOSOCKET__HOST": "0.0.0.0", "PUBLIC_ASSISTANT_HOST": "pbx.example"}, "pbx.example"),
         ):
             settings = Settings.from_mapping(words)
-            self.assertEqual(settings.public_host(settings.audiosocket_host), host)
+            self.assertEqual(settings.public.host_for(settings.audiosocket.host), host)
 
     def test_password_in_a_url(self) -> None:
         """What is refused and may hold a password is not repeated."""
@@ -186,7 +196,8 @@ class GoodWordsTests(SynchronousTestCase):
 
     def test_frozen(self) -> None:
         """What was checked stays as it is."""
-        self.assertRaises(AttributeError, setattr, Settings(), "http_port", 1)
+        self.assertRaises(AttributeError, setattr, Settings(), "http", None)
+        self.assertRaises(AttributeError, setattr, Settings().http, "port", 1)
 
 
 class BadWordsTests(SynchronousTestCase):
@@ -222,7 +233,7 @@ class BadWordsTests(SynchronousTestCase):
         """Networks are networks: without bits behind the mask, and no names."""
         settings = Settings.from_mapping({"AUDIOSOCKET__ALLOW": "192.0.2.0/24, 2001:db8::/32,198.51.100.7"})
         self.assertEqual(
-            [str(network) for network in settings.audiosocket_allow],
+            [str(network) for network in settings.audiosocket.allow],
             ["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32"],
         )
         for env in ("AUDIOSOCKET__ALLOW", "PROXY__ALLOW"):
@@ -280,7 +291,7 @@ class SecretsTests(SynchronousTestCase):
     def test_repr(self) -> None:
         """The keys are in no text that shows the settings."""
         settings = Settings.from_mapping({"RAPIDA_API_KEY": KEY})
-        self.assertEqual(settings.api_keys, (KEY,))
+        self.assertEqual(settings.keys.api_keys, (KEY,))
         self.assertNotIn(KEY, f"{settings} {settings!r}")
 
     def test_command_line(self) -> None:
@@ -288,66 +299,6 @@ class SecretsTests(SynchronousTestCase):
         error = self.assertRaises(UsageError, Options().parseOptions, ["--rapida-api-key", KEY])
         self.assertNotIn(KEY, str(error))
         self.assertIn("RAPIDA_API_KEY in the environment", str(error))
-
-
-class EnvFileTests(SynchronousTestCase):
-    """Files of NAME=value lines."""
-
-    def read(self, text: str | bytes) -> dict[str, str]:
-        """What a file with this text says."""
-        self.path = Path(self.mktemp())
-        self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_env_file(str(self.path))
-
-    def test_lines(self) -> None:
-        """Comments, blank lines, export, blanks around, and the line ends of Windows."""
-        text = "# a comment\n\n  HTTP__PORT = 81  \r\nexport DRAIN_S=5\n\t# another\nEMPTY=\nURL=a=b"
-        self.assertEqual(self.read(text), {"HTTP__PORT": "81", "DRAIN_S": "5", "EMPTY": "", "URL": "a=b"})
-
-    def test_last_one_wins(self) -> None:
-        """Of two lines with one name the last one counts, as in a shell."""
-        self.assertEqual(self.read("A=1\nA=2"), {"A": "2"})
-
-    def test_values_as_in_a_shell(self) -> None:
-        """Quotes go, and a comment begins at a # that stands behind a blank and outside of quotes."""
-        for value, read in (
-            ("'a b'", "a b"),
-            ('"a # b"', "a # b"),
-            ('"it\'s"', "it's"),
-            ("''", ""),
-            ("a # b", "a"),
-            ("a#b", "a#b"),
-            ("#b", "#b"),
-            (" # nothing", ""),
-            ("a\t# b", "a"),
-            ("'a' # b", "a"),
-            (' "a b"\t# it\'s "b"', "a b"),
-        ):
-            self.assertEqual(self.read(f"NAME={value}\n"), {"NAME": read}, value)
-
-    def test_bad_lines(self) -> None:
-        """A line that is none is named by its number."""
-        for line, why in (
-            ("HTTP__PORT", ": expected NAME=value"),
-            ("=1", ": expected NAME=value"),
-            ("A B=1", ": expected NAME=value"),
-            ("A-B=1", ": expected NAME=value"),
-            ("A='1", ": a quote is not closed"),
-            ('A="', ": a quote is not closed"),
-            ("A='1' 2", ": something stands behind the closing quote"),
-        ):
-            error = self.assertRaises(SettingsError, self.read, f"OK=1\n{line}\n")
-            self.assertEqual(str(error), f"the env file {self.path}, line 2{why}")
-
-    def test_unreadable(self) -> None:
-        """A file that is not there, a directory, and what is no text."""
-        missing = self.mktemp()
-        error = self.assertRaises(SettingsError, read_env_file, missing)
-        self.assertIn(f"the env file {missing} can't be read: ", str(error))
-        self.assertIn("No such file", str(error))
-        Path(missing).mkdir()
-        self.assertIn("directory", str(self.assertRaises(SettingsError, read_env_file, missing)))
-        self.assertIn("can't be read", str(self.assertRaises(SettingsError, self.read, b"A=\xff")))
 
 
 class OutboundSettingsTests(SynchronousTestCase):
@@ -366,8 +317,8 @@ class OutboundSettingsTests(SynchronousTestCase):
                 "VAULT__MASTER_KEY_FILE": "/run/key",
             }
         )  # fmt: skip
-        self.assertEqual((settings.outbound_context, settings.outbound_rate), ("rapida-outbound-ws", 0.5))
-        self.assertEqual(settings.vault_key_settings, {"VAULT__MASTER_KEY": "", "VAULT__MASTER_KEY_FILE": "/run/key"})
+        self.assertEqual((settings.outbound.context, settings.outbound.rate), ("rapida-outbound-ws", 0.5))
+        self.assertEqual(settings.vault.environ, {"VAULT__MASTER_KEY": "", "VAULT__MASTER_KEY_FILE": "/run/key"})
         self.assertNotIn("s" * 16, repr(settings))
 
     def test_bad(self) -> None:
@@ -387,3 +338,51 @@ class OutboundSettingsTests(SynchronousTestCase):
             said = self.refused(STATUS_WEBHOOK__URL="https://example.com", **words)
             self.assertIn("needs STATUS_WEBHOOK__SECRET", said)
             self.assertNotIn("tooshort", said)
+
+
+class GroupsTests(SynchronousTestCase):
+    """Settings check themselves, however they are made."""
+
+    def test_values(self) -> None:
+        """A value of a wrong kind, or out of its range, is refused with the setting's name; a secret is not shown."""
+        for group, values, why in (
+            (HttpSettings, {"port": 65536}, "HTTP__PORT (--http-port) 65536 can't be used: a port is"),
+            (HttpSettings, {"port": "80"}, "HTTP__PORT (--http-port) '80' can't be used: a port is"),
+            (HttpSettings, {"metrics_public": 1}, "METRICS__PUBLIC (--metrics-public) 1 can't be used: it is true"),
+            (LimitSettings, {"context_ttl_s": float("nan")}, "CONTEXT_TTL_S (--context-ttl-s) nan can't be used"),
+            (LimitSettings, {"max_calls": True}, "MAX_CALLS (--max-calls) True can't be used: a limit is"),
+            (UpstreamSettings, {"format": "mp3"}, "it is one of ulaw, alaw, slin and slin16"),
+            (UpstreamSettings, {"url": 7}, "it is an address such as"),
+            (ProcessSettings, {"log_format": "xml"}, "it is text or json"),
+            (ProcessSettings, {"state_dir": "/srv"}, "it is a path"),
+            (ProcessSettings, {"workers": 0}, "it is a number of processes"),
+            (AudioSocketSettings, {"allow": ("10.0.0.0/8",)}, "it is a tuple of networks"),
+            (KeySettings, {"api_keys": ("secret",)}, "RAPIDA_API_KEY can't be used: a key has 8 or more"),
+            (WebhookSettings, {"url": "https://example.com", "secret": "short"}, "needs STATUS_WEBHOOK__SECRET"),
+        ):
+            error = self.assertRaises(SettingsError, group, **values)
+            self.assertIn(why, str(error))
+            self.assertNotIn("secret'", str(error))
+
+    def test_together(self) -> None:
+        """So do those that concern several groups."""
+        process, store = ProcessSettings(workers=2), StoreSettings(url="memory:")
+        self.assertRaises(SettingsError, Settings, process=process, store=store)
+
+    def test_unknown_names(self) -> None:
+        """A name that is no setting is refused, with the nearest one; a process's environment is filtered first."""
+        error = self.assertRaises(SettingsError, Settings.from_mapping, {}, {"HTTP__PROT": "1"})
+        self.assertEqual(str(error), "HTTP__PROT is no setting: is it HTTP__PORT?")
+        error = self.assertRaises(SettingsError, Settings.from_mapping, {"PATH": ""})
+        self.assertEqual(str(error), "PATH is no setting")
+        self.assertEqual(known_names({"PATH": "/bin", "DRAIN_S": "1"}), {"DRAIN_S": "1"})
+
+    def test_one_group(self) -> None:
+        """A program that needs one group loads that alone."""
+        environ = {"HTTP__PORT": "81", "AUDIOSOCKET__PORT": "x", "PATH": "/bin"}
+        self.assertEqual(load(HttpSettings, environ), HttpSettings(port=81))
+
+    def test_values_there_and_back(self) -> None:
+        """All values by their names make the same settings; names that are no settings are ignored."""
+        settings = Settings.from_mapping({"RAPIDA_API_KEY": KEY, "DRAIN_S": "7", "AUDIOSOCKET__ALLOW": "10.0.0.0/8"})
+        self.assertEqual(Settings.from_values({**settings.values, "OF_OLD": 1}), settings)

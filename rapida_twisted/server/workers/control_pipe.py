@@ -1,8 +1,8 @@
-"""What a parent and its workers say to each other: one JSON object a line, on pipes.
+"""The pipes between the supervisor and its workers: one JSON object a line.
 
-The parent writes to the worker's standard input: first a :class:`Start`, then orders. The worker writes to file
-descriptor :data:`NEWS_FD`: that it is ready, and its log. The end of the input tells that the parent is gone, so that
-no worker outlives it for long.
+The supervisor writes to the worker's standard input: first a :class:`Start`, then orders. The worker writes to file
+descriptor :data:`NEWS_FD`: that it is ready, and its log. The end of the input tells the worker that the supervisor has
+died, so that it ends, too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import base64
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
 from twisted.logger import LogEvent, eventAsJSON, eventFromJSON, formatEvent
-
-from rapida_twisted.settings import Settings
 
 __all__ = [
     "BOARD_FD",
@@ -36,65 +34,61 @@ __all__ = [
 NEWS_FD = 3
 BOARD_FD = 4
 FIRST_SOCKET_FD = 5
-"""The sockets come from here on, in the order of :attr:`Start.sockets`."""
+"""The first socket's file descriptor; the others follow, in the order of :attr:`Start.sockets`."""
 
 STOP = "stop"
-"""Let the calls end, and end."""
+"""Let the calls end, then end the process."""
 HURRY = "hurry"
-"""Do so now."""
+"""Hang up the remaining calls now."""
 RETIRE = "retire"
-"""Another worker has come in this one's place: leave it the ports, let the calls end, and end."""
+"""Leave the ports to the new worker of this slot, let the calls end, then end the process."""
 
 READY = b'{"ready": true}\n'
-"""A worker listens."""
+"""The worker listens."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a worker is to be.
+    """What a worker needs to start.
 
     :param number: 0 speaks with Asterisk's ARI; the others, from 1 on, take calls.
-    :param row: its own of the board.
-    :param sockets: what listens on the inherited sockets, such as ``HTTP``, in the order of the file descriptors.
-    :param ports: where all that listens can be reached.
+    :param row: the worker's row of the scoreboard.
+    :param settings: by their environment names: a worker started after an upgrade may know other settings than its
+        supervisor.
+    :param sockets: the port names of the inherited sockets, such as ``HTTP``, in the order of the file descriptors.
+    :param ports: the port numbers, by port name.
     :param ari_socket: the path of the UNIX socket of worker 0.
     """
 
     number: int
     row: int
-    settings: Settings
+    settings: Mapping[str, Any] = field(repr=False)
     sockets: tuple[str, ...]
     ports: Mapping[str, int]
     ari_socket: str
 
     def line(self) -> bytes:
-        """As the first line. It holds the secrets of the settings: it goes through a pipe, and nowhere else."""
-        # By their names: a worker that is started after an upgrade may know others than its parent.
-        settings = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
-        words = {**self.__dict__, "settings": settings}
-        return base64.b64encode(pickle.dumps(words)) + b"\n"
+        """The first line to the worker. It contains secrets: it goes through a pipe, and nowhere else."""
+        return base64.b64encode(pickle.dumps(self.__dict__)) + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Start:
-        """What :meth:`line` made. Only for what one's own parent wrote."""
-        words = pickle.loads(base64.b64decode(line))
-        known = {field.name for field in fields(Settings)}
-        settings = Settings(**{name: value for name, value in words.pop("settings").items() if name in known})
-        return cls(settings=settings, **words)
+        """Reverses :meth:`line`. It unpickles: only for the supervisor's own line."""
+        return cls(**pickle.loads(base64.b64decode(line)))
 
 
-def order_line(word: str) -> bytes:
+def order_line(order: str) -> bytes:
     """An order to a worker: :data:`STOP`, :data:`HURRY` or :data:`RETIRE`."""
-    return json.dumps({"order": word}).encode() + b"\n"
+    return json.dumps({"order": order}).encode() + b"\n"
 
 
 def log_line(event: LogEvent) -> bytes:
-    """An event of the worker's log: its words, as they are there, and what of it JSON can carry."""
+    """An event of the worker's log: its formatted text, and those of its values that JSON can carry."""
     kept = {name: value for name, value in event.items() if isinstance(value, str | int | float | bool | NoneType)}
     kept |= {"log_format": "{log_text}", "log_text": formatEvent(event), "log_level": event["log_level"]}
     return json.dumps({"log": eventAsJSON(kept)}).encode() + b"\n"
 
 
 def log_event(text: str) -> dict[str, Any]:
-    """The event that :func:`log_line` was made of."""
+    """The event of a :func:`log_line`."""
     return dict(eventFromJSON(text))

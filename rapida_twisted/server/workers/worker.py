@@ -20,7 +20,7 @@ from zope.interface import implementer
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.logs import MaskingObserver
-from rapida_twisted.server.build import RapidaMedia
+from rapida_twisted.server.build import make_worker
 from rapida_twisted.server.monotonic import use_monotonic_time
 from rapida_twisted.server.role import ProcessRole
 from rapida_twisted.server.workers.control_pipe import (
@@ -127,7 +127,7 @@ class Worker:
         # mypy reads the variant for Windows.
         StandardIO(SupervisorProtocol(self), stdin=0, stdout=NEWS_FD, reactor=reactor)  # type: ignore[call-arg]
         globalLogBeginner.beginLoggingTo([MaskingObserver(self._news)], redirectStandardIO=False)
-        self._service = RapidaMedia(start.settings, reactor, announce=self._ready, role=_role(start, sockets))
+        self._service = make_worker(start.settings, reactor=reactor, announce=self._ready, role=_role(start, sockets))
 
     def run(self) -> int:
         """Until it is told to stop; gives the exit code.

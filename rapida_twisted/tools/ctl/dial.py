@@ -14,7 +14,6 @@ from twisted.internet.task import deferLater
 
 from rapida_twisted.context import CallStatus, EndReason
 from rapida_twisted.net.untrusted_text import printable
-from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl.dialplan import first_assistant
 from rapida_twisted.tools.ctl.options import DEFAULT_URL, add_command, whole_number
 from rapida_twisted.tools.ctl.server_client import (
@@ -85,7 +84,7 @@ def _variable(text: str) -> tuple[str, str]:
 def _dial(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if len(dict(arguments.variable)) != len(arguments.variable):
         arguments.parser.error("argument --variable: two variables have the same name")
-    assistant = arguments.assistant or first_assistant(Settings.from_mapping(environ))
+    assistant = arguments.assistant or first_assistant(environ)
     command = DialCommand(arguments, assistant)
     try:
         return run_with_server(arguments.http, key_for(arguments, environ), command.run)

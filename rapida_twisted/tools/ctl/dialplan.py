@@ -30,7 +30,14 @@ from rapida_twisted.asterisk.outbound.trunk import app_name
 from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.net.addresses import bracketed
-from rapida_twisted.settings import Settings
+from rapida_twisted.settings import load
+from rapida_twisted.settings.groups import (
+    AriSettings,
+    AssistantSettings,
+    AudioSocketSettings,
+    HttpSettings,
+    PublicSettings,
+)
 from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
 
@@ -76,11 +83,10 @@ def add_commands(commands: Any) -> None:
 
 
 def _dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    settings = Settings.from_mapping(environ)
     if arguments.stasis:
-        parts, modules = [_stasis_dialplan(arguments, environ, settings)], stasis_modules()
+        parts, modules = [_stasis_dialplan(arguments, environ)], stasis_modules()
     elif arguments.transport == "websocket":
-        values, ca_file = _values(arguments, environ, settings), arguments.ca_file or ""
+        values, ca_file = _values(arguments, environ), arguments.ca_file or ""
         parts = [
             websocket_dialplan(values, ca_file, transfer=arguments.transfer),
             websocket_outbound_dialplan(ca_file, transfer=arguments.transfer),
@@ -88,7 +94,7 @@ def _dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         ]
         modules = websocket_modules()
     else:
-        values = _values(arguments, environ, settings)
+        values = _values(arguments, environ)
         parts = [
             audiosocket_dialplan(values, transfer=arguments.transfer),
             audiosocket_outbound_dialplan(transfer=arguments.transfer),
@@ -99,12 +105,12 @@ def _dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _stasis_dialplan(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> str:
+def _stasis_dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
     if arguments.transport == "websocket":
         raise UsageError("--stasis uses AudioSocket: omit --transport")
     arguments.credential = arguments.credential or _only_credential(arguments, environ)
-    app = app_name(settings.ari_app, arguments.credential)
-    return stasis_dialplan(app, arguments.assistant or first_assistant(settings), transfer=arguments.transfer)
+    app = app_name(load(AriSettings, environ).app, arguments.credential)
+    return stasis_dialplan(app, arguments.assistant or first_assistant(environ), transfer=arguments.transfer)
 
 
 def _only_credential(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
@@ -116,35 +122,37 @@ def _only_credential(arguments: argparse.Namespace, environ: Mapping[str, str]) 
     return entries[0].name
 
 
-def _values(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> DialplanValues:
+def _values(arguments: argparse.Namespace, environ: Mapping[str, str]) -> DialplanValues:
+    http, audiosocket = load(HttpSettings, environ), load(AudioSocketSettings, environ)
+    public = load(PublicSettings, environ)
     host = bracketed(arguments.host) if arguments.host else ""
-    if not arguments.http and (settings.http_endpoint or not settings.http_port) and not settings.https_endpoint:
+    if not arguments.http and (http.endpoint or not http.port) and not http.https_endpoint:
         raise UsageError("the settings do not name the HTTP port: name the address (--http)")
-    if arguments.transport == "audiosocket" and (settings.audiosocket_endpoint or not settings.audiosocket_port):
+    if arguments.transport == "audiosocket" and (audiosocket.endpoint or not audiosocket.port):
         raise UsageError("the settings do not name the AudioSocket port: set AUDIOSOCKET__PORT")
     return DialplanValues(
         api_key=_key(arguments, environ),
-        http_url=arguments.http or _public_url(host or settings.public_host(settings.http_host), settings),
-        audiosocket_host=host or settings.public_host(settings.audiosocket_host),
-        audiosocket_port=settings.audiosocket_port,
-        assistant_id=arguments.assistant or first_assistant(settings),
+        http_url=arguments.http or _public_url(host or public.host_for(http.host), http),
+        audiosocket_host=host or public.host_for(audiosocket.host),
+        audiosocket_port=audiosocket.port,
+        assistant_id=arguments.assistant or first_assistant(environ),
     )
 
 
-def _public_url(host: str, settings: Settings) -> str:
+def _public_url(host: str, http: HttpSettings) -> str:
     """The server's address, with TLS if it has any."""
-    if not settings.https_endpoint:
-        return f"http://{host}:{settings.http_port}"
+    if not http.https_endpoint:
+        return f"http://{host}:{http.port}"
     # ssl:PORT:... or ssl:port=PORT:...
-    found = re.match(r"ssl:(?:port=)?(\d+)(?::|$)", settings.https_endpoint)
+    found = re.match(r"ssl:(?:port=)?(\d+)(?::|$)", http.https_endpoint)
     if found is None:
         raise UsageError("the settings do not name the HTTPS port: name the address (--http)")
     return f"https://{host}" if found[1] == "443" else f"https://{host}:{found[1]}"
 
 
-def first_assistant(settings: Settings) -> str:
+def first_assistant(environ: Mapping[str, str]) -> str:
     """The first assistant that the settings name, else the examples' one."""
-    ids = (rule.partition("=")[0].strip() for rule in settings.assistant)
+    ids = (rule.partition("=")[0].strip() for rule in load(AssistantSettings, environ).rules)
     return next((name for name in ids if _ASSISTANT.fullmatch(name)), DEFAULT_ASSISTANT)
 
 

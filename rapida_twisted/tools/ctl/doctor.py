@@ -21,7 +21,8 @@ from rapida_twisted.asterisk.vault.vault import Vault, open_vault
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.net.untrusted_text import printable
-from rapida_twisted.settings import Settings
+from rapida_twisted.settings import load
+from rapida_twisted.settings.groups import AriSettings, TlsSettings
 from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
 from rapida_twisted.tools.ctl.server_client import ServerClient, ServerRefused, run_with_server
@@ -46,11 +47,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    settings = Settings.from_mapping(environ)
+    tls, ari = load(TlsSettings, environ), load(AriSettings, environ)
     vault = open_vault(arguments.state_dir, environ)
 
     async def examine(server: ServerClient) -> list[Finding]:
-        return await _Doctor(arguments, environ, settings, vault, server).examine()
+        return await _Doctor(arguments, environ, tls, ari, vault, server).examine()
 
     findings = run_with_server(arguments.http, None, examine)
     print(json.dumps([asdict(finding) for finding in findings]) if arguments.json else findings_text(findings))
@@ -74,13 +75,15 @@ class _Doctor:
         self,
         arguments: argparse.Namespace,
         environ: Mapping[str, str],
-        settings: Settings,
+        tls: TlsSettings,
+        ari: AriSettings,
         vault: Vault,
         server: ServerClient,
     ) -> None:
         self._arguments = arguments
         self._environ = environ
-        self._settings = settings
+        self._tls = tls
+        self._ari = ari
         self._vault = vault
         self._server = server
         self._reactor = server.reactor
@@ -151,10 +154,8 @@ class _Doctor:
     # Asterisk
 
     async def _check_asterisk(self, name: str, server_is_up: bool) -> list[Finding]:
-        client, pool = make_client(self._reactor, self._settings.tls_ca_file)
-        ari = AriClient(
-            self._vault.get(name), treq_client=client, reactor=self._reactor, timeout_s=self._settings.ari_timeout_s
-        )
+        client, pool = make_client(self._reactor, self._tls.ca_file)
+        ari = AriClient(self._vault.get(name), treq_client=client, reactor=self._reactor, timeout_s=self._ari.timeout_s)
         transports = [self._arguments.transport] if self._arguments.transport else []
         findings, globals_ = await examine_asterisk(ari, transports, time.time)
         await pool.closeCachedConnections()

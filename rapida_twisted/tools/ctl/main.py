@@ -9,7 +9,7 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 
 from rapida_twisted.errors import RapidaError
-from rapida_twisted.settings import read_env_file
+from rapida_twisted.settings import check_names, read_env_file
 from rapida_twisted.tools.api_key import state_directory
 from rapida_twisted.tools.ctl import calls, dial, dialplan, doctor, key, vault
 from rapida_twisted.tools.ctl.options import GroupedHelp, UsageError
@@ -56,4 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _environment(arguments: argparse.Namespace) -> Mapping[str, str]:
     """The environment, and below it the server's env file."""
     environ = {name: value for name, value in os.environ.items() if value}
-    return environ if arguments.env_file is None else ChainMap(environ, read_env_file(str(arguments.env_file)))
+    if arguments.env_file is None:
+        return environ
+    env_file = read_env_file(str(arguments.env_file))
+    check_names(env_file)
+    return ChainMap(environ, env_file)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +17,7 @@ from rapida_twisted.settings import Settings
 START = Start(
     number=2,
     row=3,
-    settings=Settings.from_mapping({"MAX_CALLS": "7", "AUDIOSOCKET__ALLOW": "10.0.0.0/8"}, {}, {}),
+    settings=Settings.from_mapping({"MAX_CALLS": "7", "AUDIOSOCKET__ALLOW": "10.0.0.0/8"}).values,
     sockets=("HTTP", "AudioSocket"),
     ports={"HTTP": 9090},
     ari_socket="/run/ari",
@@ -36,13 +34,11 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(Start.from_line(line), START)
 
     def test_another_version(self) -> None:
-        """A worker of a newer program has its default for a setting that the parent does not know, and does without one
-        that is no more."""
-        words = pickle.loads(base64.b64decode(START.line()))
-        words["settings"]["of_old"] = 1
-        del words["settings"]["max_calls"]
-        start = Start.from_line(base64.b64encode(pickle.dumps(words)))
-        self.assertEqual(start.settings, replace(START.settings, max_calls=Settings().max_calls))
+        """A worker of another version has its default for a setting that the supervisor does not know, and ignores one
+        that it does not know itself."""
+        values = {"OF_OLD": 1, "DRAIN_S": 7.0}
+        start = Start.from_line(replace(START, settings=values).line())
+        self.assertEqual(Settings.from_values(start.settings), Settings.from_mapping({"DRAIN_S": "7"}))
 
 
 class LogTests(SynchronousTestCase):

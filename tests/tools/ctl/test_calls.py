@@ -21,8 +21,8 @@ from twisted.web.server import Request, Site
 from rapida_twisted.bridge.register import register_call
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.server.build import RapidaMedia
-from rapida_twisted.settings import Settings
 from rapida_twisted.tools.ctl.calls import call_text, calls_text
+from tests.support.settings import make_settings
 
 slow = True  # starts processes: see tests/support/selection.py
 
@@ -50,11 +50,11 @@ class ServerTestCase(TestCase):
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir(parents=True)
         self.environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "RAPIDA_API_KEY": API_KEY}
-        settings = Settings(
+        settings = make_settings(
             state_dir=self.folder / "state", store_url="memory:", http_port=0, audiosocket_port=0,
-            api_keys=(API_KEY,), assistant=("*=echo",), drain_s=0,
+            rapida_api_key=(API_KEY,), assistant=("*=echo",), drain_s=0,
         )  # fmt: skip
-        self.service = RapidaMedia(settings, reactor)
+        self.service = RapidaMedia(settings, reactor=reactor)
         self.service.startService()
         self.addCleanup(self.service.stopService)
         self.url = f"http://127.0.0.1:{self.service.http_port}"
@@ -185,7 +185,7 @@ class KeyTests(ServerTestCase):
         """Whether the server can take calls is told without a key, with an exit code for scripts."""
         del self.environ["RAPIDA_API_KEY"]
         self.assertEqual(await self.succeeds("ready"), "ready\n")
-        self.service.draining = True
+        self.service.components.state.draining = True
         self.assertIn("it is about to stop", await self.fails("ready"))
 
 

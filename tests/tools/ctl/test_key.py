@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
-from rapida_twisted.settings import Settings
+from rapida_twisted.settings.groups import AriSettings, TlsSettings
 from rapida_twisted.tools.ctl.doctor import _Doctor
 from rapida_twisted.tools.ctl.server_client import ServerClient
 from tests.tools.ctl.test_calls import CTL, ServerTestCase
@@ -115,6 +115,7 @@ class RunningServerTests(ServerTestCase):
         for scope, known, registers in (("register", True, True), ("read", True, False), ("none", False, False)):
             key = keys.get(scope, "rpd-that-nobody-knows")
             server = ServerClient(self.url, key, reactor)
-            doctor: Any = _Doctor(argparse.Namespace(http=self.url), {}, Settings(), None, server)  # type: ignore[arg-type]
+            arguments: Any = argparse.Namespace(http=self.url)
+            doctor = _Doctor(arguments, {}, TlsSettings(), AriSettings(), None, server)  # type: ignore[arg-type]
             self.assertEqual(await doctor._accepts_key(key), known, scope)
             self.assertEqual(await doctor._can_register(key), registers, scope)

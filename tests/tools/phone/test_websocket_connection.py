@@ -53,7 +53,7 @@ class WebSocketTestCase(TestCase):
     def setUp(self) -> None:
         self.patch(os, "environ", {**os.environ, "RAPIDA_API_KEY": API_KEY})
         self.patch(Heard, "made", [])
-        self.media = RapidaMedia(settings_of(self.mktemp(), **self.more_settings()), reactor)
+        self.media = RapidaMedia(settings_of(self.mktemp(), **self.more_settings()), reactor=reactor)
         self.media.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(stop(self.media, reactor)))
 
@@ -245,7 +245,7 @@ class FailureTests(WebSocketTestCase):
 
     async def test_ipv6(self) -> None:
         """An IPv6 address leads to the server, too, as far as its answer to an unknown call shows."""
-        site = self.media._ports._ports[HTTP]._factory
+        site = self.media.components.ports._ports[HTTP]._factory
         port = reactor.listenTCP(0, site, interface="::1")
         self.addCleanup(port.stopListening)
         self.assertIn("unknown", await self.refusal(f"http://[::1]:{port.getHost().port}"))
