@@ -54,7 +54,8 @@ class Assistants:
         maker = self._maker_of(context)
         if maker is None:
             raise SettingsError(f"nobody answers the id {context.assistant_id!r}")
-        return maker(context)
+        assistant: typed.Assistant = maker(context)
+        return assistant
 
     async def prepare(self, context: CallContext) -> CallContext:
         """A call is registered: gives the context that is kept, see :class:`IAssistantMaker`.

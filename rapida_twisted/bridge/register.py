@@ -14,7 +14,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.web.client import RequestNotSent
 from twisted.web.iweb import IResponse
 
 from rapida_twisted.bridge.registration_reply import context_id_in, read_start, refusal_reason
@@ -23,6 +22,7 @@ from rapida_twisted.errors import RegistrationRefused, UpstreamFailed
 from rapida_twisted.net.addresses import host_and_port, host_port_of
 from rapida_twisted.net.connection_errors import causes_of, error_text, tls_problem, was_cancelled
 from rapida_twisted.net.http_client import Client, NothingSent
+from rapida_twisted.net.private_names import RequestNotSent
 
 __all__ = ["RegistrationClient", "register_call"]
 

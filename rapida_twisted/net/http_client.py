@@ -16,11 +16,11 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, RequestNotSent
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from rapida_twisted.net.private_names import HTTP11ClientProtocol, make_connection_pool
+from rapida_twisted.net.private_names import HTTP11ClientProtocol, RequestNotSent, make_connection_pool
 from rapida_twisted.net.tls import read_ca
 
 __all__ = ["Client", "NothingSent", "make_client"]

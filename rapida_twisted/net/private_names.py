@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger, LogPublisher
-from twisted.web._newclient import HTTP11ClientProtocol
+from twisted.web._newclient import HTTP11ClientProtocol, RequestNotSent
 from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http import HTTPChannel
 
@@ -21,6 +21,7 @@ __all__ = [
     "AutobahnInternals",
     "HTTP11ClientProtocol",
     "QuietHTTPChannel",
+    "RequestNotSent",
     "adopt_port",
     "make_connection_pool",
 ]

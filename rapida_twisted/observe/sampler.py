@@ -74,7 +74,7 @@ class Sampler(CallWatch):
         self._cooperator = Cooperator(
             terminationPredicateFactory=lambda: lambda: True, scheduler=lambda again: reactor.callLater(0, again)
         )
-        self._looking: CooperativeTask | None = None
+        self._looking: CooperativeTask[Generator[None, None, None]] | None = None
         self._turns = 0
         self._told: dict[WatchedCall, CallFigures] = {}
         self._up_at_s: dict[WatchedCall, float] = {}

@@ -198,8 +198,10 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         words = {name: value for name, value in entry.items() if name not in ("do", "id")}
         if entry["do"] == "finish":
             words["reason"] = EndReason(words["reason"])
-            return self._store.finish(entry["id"], **words)
-        return self._store.follow(entry["id"], _progress(words["progress"]), notify=words["notify"])
+            done: Deferred[Any] = self._store.finish(entry["id"], **words)
+        else:
+            done = self._store.follow(entry["id"], _progress(words["progress"]), notify=words["notify"])
+        return done
 
     # Telling
 

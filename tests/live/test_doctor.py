@@ -73,7 +73,7 @@ class DoctorTests(LiveTestCase):
         self.assertEqual({line.split()[0] for line in done.stdout.splitlines()}, {"ok"}, done.stdout)
         for words in ("is up and ready", "password is right", "Asterisk 2", "modules for audiosocket are running",
                       "modules for websocket are running", "RAPIDA_API_KEY", "the clocks agree",
-                      f"127.0.0.1:{self.server.audiosocket_port} is reached"):  # fmt: skip
+                      f"127.0.0.1:{self.server.audiosocket_port} is reachable"):  # fmt: skip
             self.assertIn(words, done.stdout)
         findings = json.loads(self.doctor("--json").stdout)
         self.assertEqual({finding["level"] for finding in findings}, {"ok"})
