@@ -17,7 +17,7 @@ INK, PALE, LINE, ACCENT, RETURN = "#1b1f24", "#f4f6f9", "#8a94a3", "#0b57b7", "#
 LAYERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("command line", {"tools": "rapida-media-ctl, rapida-phone"}),
     ("twistd", {"tap": "options to Settings to service"}),
-    ("the program", {"server": "composition, reception, workers", "testing": "FakeCall"}),
+    ("the program", {"server": "build, lifecycle, reception, workers", "testing": "FakeCall"}),
     ("answering", {"assistants": "greeter, echo, play, record, bridge"}),
     ("another server's assistant", {"bridge": "routes, far ends, breaker, fallback"}),
     (

@@ -78,6 +78,12 @@ class SettingsPageTests(SynchronousTestCase):
                 self.assertIn(f"``--{setting.option}``", page)
             self.assertIn(setting.default.replace("*", "\\*"), page)
 
+    def test_meanings(self) -> None:
+        """The page says of every setting what --help says, and may say more."""
+        page = " ".join((ROOT / "docs" / "settings.rst").read_text().replace("``", "").split()).lower()
+        for setting in all_settings():
+            self.assertIn(setting.help.partition(" [default:")[0].lower(), page, setting.env)
+
     def test_every_setting_is_in_help(self) -> None:
         """--help names every setting with its environment name."""
         text = " ".join(str(Options()).split())
