@@ -151,9 +151,7 @@ class _BoundedConnection:
 
     def request(self, request: Any) -> Deferred[IResponse]:
         answering = _within(self._step_s, self._reactor, self._connection.request(request))
-        return answering.addErrback(
-            lambda failure: _nothing_sent(failure) if failure.check(RequestNotSent) else failure
-        )
+        return answering.addErrback(_nothing_sent_if_not)
 
 
 def _within(seconds: float, reactor: Any, waiting: Deferred[Any]) -> Deferred[Any]:
@@ -167,3 +165,7 @@ def _within(seconds: float, reactor: Any, waiting: Deferred[Any]) -> Deferred[An
 
 def _nothing_sent(failure: Failure) -> Failure:
     return Failure(NothingSent(failure))
+
+
+def _nothing_sent_if_not(failure: Failure) -> Failure:
+    return _nothing_sent(failure) if failure.check(RequestNotSent) else failure

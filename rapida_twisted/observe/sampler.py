@@ -172,9 +172,7 @@ class Sampler(CallWatch):
             return
         self._looking = self._cooperator.cooperate(self._all_calls())
         looked: Deferred[Any] = self._looking.whenDone()
-        looked.addErrback(lambda failure: failure.trap(TaskStopped))
-        looked.addErrback(self._broke)
-        looked.addCallback(self._looked)
+        looked.addErrback(_ignore_stopped).addErrback(self._broke).addCallback(self._looked)
 
     def _looked(self, _: Any) -> None:
         self._looking = None
@@ -212,6 +210,10 @@ class Sampler(CallWatch):
         for name, count in self._refused().items():
             self._metrics.refused(name, _more(count, self._refused_before.get(name, 0)))
             self._refused_before[name] = count
+
+
+def _ignore_stopped(failure: Failure) -> None:
+    failure.trap(TaskStopped)
 
 
 def _more(count: int, before: int) -> int:

@@ -194,14 +194,12 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         return True
 
     def _do(self, entry: Mapping[str, Any]) -> Deferred[Any]:
-        """Tell the store."""
-        words = {name: value for name, value in entry.items() if name not in ("do", "id")}
+        store: CallStore = self._store
+        arguments = {name: value for name, value in entry.items() if name not in ("do", "id")}
         if entry["do"] == "finish":
-            words["reason"] = EndReason(words["reason"])
-            done: Deferred[Any] = self._store.finish(entry["id"], **words)
-        else:
-            done = self._store.follow(entry["id"], _progress(words["progress"]), notify=words["notify"])
-        return done
+            arguments["reason"] = EndReason(arguments["reason"])
+            return store.finish(entry["id"], **arguments)
+        return store.follow(entry["id"], _progress(arguments["progress"]), notify=arguments["notify"])
 
     # Telling
 
