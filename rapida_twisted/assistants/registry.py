@@ -1,4 +1,4 @@
-"""Which assistant answers which id: from the words of the command line to objects."""
+"""Finds the assistant that answers an id: from ``--assistant`` to objects."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Assistants:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids that were named, ``*`` among them if it was."""
+        """The ids of all rules, with ``*`` if there is one for it."""
         return tuple(self._makers)
 
     def knows(self, assistant_id: str) -> bool:
-        """Whether somebody answers this id. ``*`` itself is no id."""
+        """Whether an assistant answers this id. ``*`` itself is no id."""
         return assistant_id != _OTHERS and (assistant_id in self._makers or _OTHERS in self._makers)
 
     def make(self, context: CallContext) -> typed.Assistant:
         """The assistant of one call.
 
-        :raises SettingsError: nobody answers its id (any more).
+        :raises SettingsError: no assistant answers its id (any more).
         """
         maker = self._maker_of(context)
         if maker is None:
@@ -58,20 +58,20 @@ class Assistants:
         return assistant
 
     async def prepare(self, context: CallContext) -> CallContext:
-        """A call is registered: gives the context that is kept, see :class:`IAssistantMaker`.
+        """Prepare a call while it is registered, see :class:`IAssistantMaker`. Returns the context to keep.
 
-        :raises UpstreamFailed: it would not be answered.
+        :raises UpstreamFailed: the call would not be answered.
         """
         maker = self._maker_of(context)
         return await maker.prepare(context) if IAssistantMaker.providedBy(maker) else context
 
     def health(self) -> dict[str, Mapping[str, Any]]:
-        """How those are that have something to tell, by their ids."""
-        told = {name: maker.health() for name, maker in self._makers.items() if IAssistantMaker.providedBy(maker)}
-        return {name: health for name, health in told.items() if health}
+        """The state of each maker that reports one, by the id of its rule."""
+        reports = {name: maker.health() for name, maker in self._makers.items() if IAssistantMaker.providedBy(maker)}
+        return {name: health for name, health in reports.items() if health}
 
     async def close(self) -> None:
-        """The server stops, and no call is left."""
+        """Close all makers: the server stops, and no call is left."""
         for maker in self._makers.values():
             if IAssistantMaker.providedBy(maker):
                 await maker.close()
@@ -81,26 +81,26 @@ class Assistants:
 
 
 def known_factories() -> dict[str, IAssistantFactory]:
-    """The assistants that have a name, ours and those of plugins, by name."""
+    """The assistants that ship and those of other plugins, by name."""
     return {factory.name: factory for factory in getPlugins(IAssistantFactory)}
 
 
 def parse_rules(
     rules: str | Iterable[str], environment: AssistantEnvironment, groups: Mapping[str, Any] = _NO_GROUPS
 ) -> Assistants:
-    """Read ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``: a list of them, or one text with commas between.
+    """Parse ``ID=NAME``, ``ID=NAME:ARGUMENT`` and ``ID=module:Class``: a list, or one text separated by commas.
 
     :param groups: settings by the name of the assistant that gets them.
     :raises SettingsError: one of them can't be used; the text is one sentence.
     """
     named: dict[str, str] = {}
     for rule in rules.split(",") if isinstance(rules, str) else rules:
-        assistant_id, equals, words = (part.strip() for part in rule.partition("="))
-        if not (assistant_id and equals and words):
+        assistant_id, equals, rule_text = (part.strip() for part in rule.partition("="))
+        if not (assistant_id and equals and rule_text):
             raise SettingsError(f"--assistant {rule!r} can't be used: it must be ID=NAME, as in '*=greeter'")
         if assistant_id in named:
             raise SettingsError(f"--assistant names the id {assistant_id!r} twice")
-        named[assistant_id] = words
+        named[assistant_id] = rule_text
     if not named:
         raise SettingsError("nobody answers: --assistant must name at least one, as in '*=greeter'")
     return make_assistants(named, environment, groups)
@@ -128,13 +128,13 @@ def make_assistants(
 
 
 def parse_assistant(
-    words: str, environment: AssistantEnvironment, groups: Mapping[str, Any] = _NO_GROUPS
+    rule_text: str, environment: AssistantEnvironment, groups: Mapping[str, Any] = _NO_GROUPS
 ) -> MakeAssistant:
-    """Read ``NAME``, ``NAME:ARGUMENT`` or ``module:Class``.
+    """Parse ``NAME``, ``NAME:ARGUMENT`` or ``module:Class``.
 
     :raises SettingsError: it is not known, or can't be used so.
     """
-    name, _, argument = words.partition(":")
+    name, _, argument = rule_text.partition(":")
     factories = known_factories()
     factory = factories.get(name)
     if factory is not None:
@@ -144,52 +144,52 @@ def parse_assistant(
             assistant=lambda inner: parse_assistant(inner, environment, groups),
         )
         return factory.configure(argument, own)
-    if _MODULE_AND_NAME.fullmatch(words):
-        return _own(words)
+    if _MODULE_AND_NAME.fullmatch(rule_text):
+        return _own(rule_text)
     raise SettingsError(
-        f"the assistant {words!r} is not known; known are {', '.join(sorted(factories))}, and your own as module:Class"
+        f"the assistant {rule_text!r} is not known; known are {', '.join(sorted(factories))}, and your own as module:Class"
     )
 
 
-def _own(words: str) -> MakeAssistant:
-    """An assistant of the user's own: a class, or a function that gives one."""
-    module_name, _, name = words.partition(":")
+def _own(rule_text: str) -> MakeAssistant:
+    """A user's own assistant: a class, or a function that returns one."""
+    module_name, _, name = rule_text.partition(":")
     if "" not in sys.path and "." not in sys.path:
-        # As with "python -m": a file in the current directory can be named.
+        # Like "python -m": modules in the current directory can be imported.
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         known = ", ".join(sorted(known_factories()))
         raise SettingsError(
-            f"the assistant {words!r} can't be imported: {type(error).__name__}: {error} (known by name are {known})"
+            f"the assistant {rule_text!r} can't be imported: {type(error).__name__}: {error} (known by name are {known})"
         ) from error
     if not hasattr(module, name):
-        raise SettingsError(f"the assistant {words!r} is not there: module {module_name} has no {name}")
-    return _checked(getattr(module, name), words)
+        raise SettingsError(f"the assistant {rule_text!r} is not there: module {module_name} has no {name}")
+    return _checked(getattr(module, name), rule_text)
 
 
-def _checked(made_by: Any, words: str) -> MakeAssistant:
+def _checked(made_by: Any, rule_text: str) -> MakeAssistant:
     """A class, or a function that returns an assistant, called with what it takes.
 
-    :param words: its name, for errors.
+    :param rule_text: for errors.
     """
     if not callable(made_by):
-        raise SettingsError(f"the assistant {words!r} is no class and no function")
+        raise SettingsError(f"the assistant {rule_text!r} is no class and no function")
     if inspect.isclass(made_by):
         missing = [method for method in _METHODS if not callable(getattr(made_by, method, None))]
         if missing:
             raise SettingsError(
-                f"the class {words!r} is no assistant, for it has no {missing[0]}(): derive it from"
+                f"the class {rule_text!r} is no assistant, for it has no {missing[0]}(): derive it from"
                 " rapida_twisted.Assistant"
             )
-    return made_by if _takes_context(words, made_by) else lambda context: made_by()
+    return made_by if _takes_context(rule_text, made_by) else lambda context: made_by()
 
 
-def _takes_context(words: str, made_by: Callable[..., Any]) -> bool:
-    """Whether it is called with the call's context: it has a parameter of that name, or one that must be given.
+def _takes_context(rule_text: str, made_by: Callable[..., Any]) -> bool:
+    """Whether it takes the call's context: it has a parameter of that name, or one without a default.
 
-    :raises SettingsError: it wants something else too.
+    :raises SettingsError: it needs further arguments.
     """
     try:
         signature = inspect.signature(made_by)
@@ -204,6 +204,6 @@ def _takes_context(words: str, made_by: Callable[..., Any]) -> bool:
         signature.bind(*[None] * takes)
     except TypeError as error:
         raise SettingsError(
-            f"the assistant {words!r} can't be made: it is called with the call's context or with nothing ({error})"
+            f"the assistant {rule_text!r} can't be made: it is called with the call's context or with nothing ({error})"
         ) from None
     return takes

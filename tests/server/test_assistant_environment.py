@@ -16,6 +16,7 @@ from zope.interface import implementer
 from rapida_twisted import Assistant, AssistantEnvironment, CallContext, IAssistantFactory, RapidaMedia, Settings
 from rapida_twisted.assistants import registry
 from rapida_twisted.interfaces import EntryKind
+from rapida_twisted.store.memory import MemoryStore
 from tests.store.store_tests import NOW, context
 
 
@@ -41,7 +42,8 @@ class EnvironmentTests(TestCase):
             "ASSISTANT": "*=greedy", "STORE__URL": "memory:", "STATE_DIR": str(Path(self.mktemp()).absolute()),
             "HTTP__PORT": "0", "AUDIOSOCKET__PORT": "0",
         }  # fmt: skip
-        self.service: Any = RapidaMedia(Settings.from_mapping(values), reactor=reactor)
+        self.store = MemoryStore()
+        self.service: Any = RapidaMedia(Settings.from_mapping(values), reactor=reactor, store=self.store)
         self.service.startService()
         self.addCleanup(self.service.stopService)
 
@@ -56,7 +58,7 @@ class EnvironmentTests(TestCase):
 
     async def test_journal(self) -> None:
         """What an assistant records is in its call's journal."""
-        await self.service.store.add(context(created_at=NOW), 10)
+        await self.store.add(context(created_at=NOW), 10)
         self.greedy.environment.record(context().context_id, EntryKind.TURN, "1.2 s")
-        (entry,) = await self.service.store.entries(context().context_id)
+        (entry,) = await self.store.entries(context().context_id)
         self.assertEqual((entry.kind, entry.text), (EntryKind.TURN, "1.2 s"))
