@@ -95,12 +95,12 @@ def parse_rules(
     """
     named: dict[str, str] = {}
     for rule in rules.split(",") if isinstance(rules, str) else rules:
-        assistant_id, equals, rule_text = (part.strip() for part in rule.partition("="))
-        if not (assistant_id and equals and rule_text):
+        assistant_id, equals, spec = (part.strip() for part in rule.partition("="))
+        if not (assistant_id and equals and spec):
             raise SettingsError(f"--assistant {rule!r} can't be used: it must be ID=NAME, as in '*=greeter'")
         if assistant_id in named:
             raise SettingsError(f"--assistant names the id {assistant_id!r} twice")
-        named[assistant_id] = rule_text
+        named[assistant_id] = spec
     if not named:
         raise SettingsError("nobody answers: --assistant must name at least one, as in '*=greeter'")
     return make_assistants(named, environment, groups)
@@ -128,13 +128,13 @@ def make_assistants(
 
 
 def parse_assistant(
-    rule_text: str, environment: AssistantEnvironment, groups: Mapping[str, Any] = _NO_GROUPS
+    spec: str, environment: AssistantEnvironment, groups: Mapping[str, Any] = _NO_GROUPS
 ) -> MakeAssistant:
     """Parse ``NAME``, ``NAME:ARGUMENT`` or ``module:Class``.
 
     :raises SettingsError: it is not known, or can't be used so.
     """
-    name, _, argument = rule_text.partition(":")
+    name, _, argument = spec.partition(":")
     factories = known_factories()
     factory = factories.get(name)
     if factory is not None:
@@ -144,16 +144,16 @@ def parse_assistant(
             assistant=lambda inner: parse_assistant(inner, environment, groups),
         )
         return factory.configure(argument, own)
-    if _MODULE_AND_NAME.fullmatch(rule_text):
-        return _own(rule_text)
+    if _MODULE_AND_NAME.fullmatch(spec):
+        return _own(spec)
     raise SettingsError(
-        f"the assistant {rule_text!r} is not known; known are {', '.join(sorted(factories))}, and your own as module:Class"
+        f"the assistant {spec!r} is not known; known are {', '.join(sorted(factories))}, and your own as module:Class"
     )
 
 
-def _own(rule_text: str) -> MakeAssistant:
+def _own(spec: str) -> MakeAssistant:
     """A user's own assistant: a class, or a function that returns one."""
-    module_name, _, name = rule_text.partition(":")
+    module_name, _, name = spec.partition(":")
     if "" not in sys.path and "." not in sys.path:
         # Like "python -m": modules in the current directory can be imported.
         sys.path.insert(0, "")
@@ -162,31 +162,31 @@ def _own(rule_text: str) -> MakeAssistant:
     except (Exception, SystemExit) as error:
         known = ", ".join(sorted(known_factories()))
         raise SettingsError(
-            f"the assistant {rule_text!r} can't be imported: {type(error).__name__}: {error} (known by name are {known})"
+            f"the assistant {spec!r} can't be imported: {type(error).__name__}: {error} (known by name are {known})"
         ) from error
     if not hasattr(module, name):
-        raise SettingsError(f"the assistant {rule_text!r} is not there: module {module_name} has no {name}")
-    return _checked(getattr(module, name), rule_text)
+        raise SettingsError(f"the assistant {spec!r} is not there: module {module_name} has no {name}")
+    return _checked(getattr(module, name), spec)
 
 
-def _checked(made_by: Any, rule_text: str) -> MakeAssistant:
+def _checked(made_by: Any, spec: str) -> MakeAssistant:
     """A class, or a function that returns an assistant, called with what it takes.
 
-    :param rule_text: for errors.
+    :param spec: for errors.
     """
     if not callable(made_by):
-        raise SettingsError(f"the assistant {rule_text!r} is no class and no function")
+        raise SettingsError(f"the assistant {spec!r} is no class and no function")
     if inspect.isclass(made_by):
         missing = [method for method in _METHODS if not callable(getattr(made_by, method, None))]
         if missing:
             raise SettingsError(
-                f"the class {rule_text!r} is no assistant, for it has no {missing[0]}(): derive it from"
+                f"the class {spec!r} is no assistant, for it has no {missing[0]}(): derive it from"
                 " rapida_twisted.Assistant"
             )
-    return made_by if _takes_context(rule_text, made_by) else lambda context: made_by()
+    return made_by if _takes_context(spec, made_by) else lambda context: made_by()
 
 
-def _takes_context(rule_text: str, made_by: Callable[..., Any]) -> bool:
+def _takes_context(spec: str, made_by: Callable[..., Any]) -> bool:
     """Whether it takes the call's context: it has a parameter of that name, or one without a default.
 
     :raises SettingsError: it needs further arguments.
@@ -204,6 +204,6 @@ def _takes_context(rule_text: str, made_by: Callable[..., Any]) -> bool:
         signature.bind(*[None] * takes)
     except TypeError as error:
         raise SettingsError(
-            f"the assistant {rule_text!r} can't be made: it is called with the call's context or with nothing ({error})"
+            f"the assistant {spec!r} can't be made: it is called with the call's context or with nothing ({error})"
         ) from None
     return takes
