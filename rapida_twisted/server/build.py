@@ -24,7 +24,7 @@ from rapida_twisted.asterisk.ari.replies import AriChannel
 from rapida_twisted.asterisk.outbound.calls import OutboundCalls
 from rapida_twisted.asterisk.outbound.progress_writer import ProgressWriter
 from rapida_twisted.asterisk.outbound.trunk import Trunk, TrunkLimits
-from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
+from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisKit, StasisMedia
 from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.context import CallContext, CallParameters
 from rapida_twisted.credentials.api_keys import ApiKeys
@@ -147,7 +147,10 @@ def _build(
         host = settings.public.host_for(settings.audiosocket.host)
         media = StasisMedia(host, settings.public.audiosocket_port or ports.port_of(AUDIOSOCKET))
         register = partial(_register_from_stasis, registrar)
-        return StasisCalls(ari, app, store=store, media=media, register=register, bridges=role.bridges, reactor=reactor)
+        kit = StasisKit(
+            ari=ari, app=app, store=store, media=media, register=register, bridges=role.bridges, reactor=reactor
+        )
+        return StasisCalls(kit)
 
     outbound = OutboundCalls(
         vault=vault,
@@ -380,12 +383,12 @@ def _trunk_maker(
     tls: TlsSettings,
     make_stasis: Callable[[AriClient, str], StasisCalls],
     reactor: Any,
-) -> Callable[..., Trunk]:
-    def make_trunk(credential: AriCredential, limits: TrunkLimits, **callbacks: Any) -> Trunk:
+) -> Callable[[AriCredential, TrunkLimits], Trunk]:
+    def make_trunk(credential: AriCredential, limits: TrunkLimits) -> Trunk:
         client = CountedClient(http_client, lambda outcome: metrics.ari(credential.name, outcome), _never_sent)
         return Trunk(
             credential, limits, treq_client=client, make_stasis=make_stasis, reactor=reactor,
-            tls_options=lambda host: tls_options(host, tls.ca_file), now=time.time, **callbacks,
+            tls_options=lambda host: tls_options(host, tls.ca_file), now=time.time,
         )  # fmt: skip
 
     return make_trunk

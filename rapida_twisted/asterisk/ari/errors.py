@@ -7,15 +7,7 @@ from __future__ import annotations
 
 from rapida_twisted.errors import RapidaError
 
-__all__ = [
-    "AriConflict",
-    "AriError",
-    "AriMalformed",
-    "AriNotFound",
-    "AriRejected",
-    "AriUnauthorized",
-    "AriUnreachable",
-]
+__all__ = ["AriConflict", "AriError", "AriMalformed", "AriNotFound", "AriRejected", "AriUnauthorized", "AriUnreachable"]
 
 
 class AriError(RapidaError):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import attrs
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
@@ -44,6 +45,7 @@ REPLACED_ATTEMPTS = 5
 """The loss of the application to another client counts as this many failed attempts."""
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class AriEvents(Service):
     """Receives the events of a Stasis application, and of everything that the application has subscribed to.
 
@@ -59,37 +61,29 @@ class AriEvents(Service):
 
     _log = Logger()
 
-    def __init__(
-        self,
-        credential: AriCredential,
-        app: str,
-        *,
-        on_event: Callable[[dict[str, Any]], None],
-        reactor: Any,
-        on_connected: Callable[[bool], None] = lambda again: None,
-        tls_options: IOpenSSLClientConnectionCreator | None = None,
-        endpoint: IStreamClientEndpoint | None = None,
-        pause: Callable[[int], float] = retry_pause_s,
-    ) -> None:
-        self.credential = credential
-        self.app = app
-        self.connected = False
-        self.problem = ""
-        """Why it is not connected, in one sentence; empty before the end of the first attempt."""
-        self.malformed_count = 0
-        self._on_event = on_event
-        self._on_connected = on_connected
-        self._reactor = reactor
-        self._pause = pause
-        self._failed_attempts = 0
-        self._was_connected = False
-        self._stopping = False
-        self._protocol: _EventsProtocol | None = None
+    credential: AriCredential
+    app: str
+    _on_event: Callable[[dict[str, Any]], None] = attrs.field(kw_only=True)
+    _reactor: Any = attrs.field(kw_only=True)
+    _on_connected: Callable[[bool], None] = attrs.field(default=lambda again: None, kw_only=True)
+    _tls_options: IOpenSSLClientConnectionCreator | None = attrs.field(default=None, kw_only=True)
+    _endpoint: IStreamClientEndpoint | None = attrs.field(default=None, kw_only=True)
+    _pause: Callable[[int], float] = attrs.field(default=retry_pause_s, kw_only=True)
+    connected = False
+    problem = ""
+    """Why it is not connected, in one sentence; empty before the end of the first attempt."""
+    malformed_count = 0
+    _failed_attempts = 0
+    _was_connected = _stopping = False
+    _protocol: _EventsProtocol | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        endpoint = self._endpoint or _endpoint_of(self.credential, self._tls_options, self._reactor)
         self._client = ClientService(
-            _WatchedEndpoint(endpoint or _endpoint_of(credential, tls_options, reactor), self._connect_failed),
-            _EventsFactory(self, _url_of(credential, app), reactor),
+            _WatchedEndpoint(endpoint, self._connect_failed),
+            _EventsFactory(self, _url_of(self.credential, self.app), self._reactor),
             retryPolicy=self._next_pause,
-            clock=reactor,
+            clock=self._reactor,
         )
 
     def __repr__(self) -> str:

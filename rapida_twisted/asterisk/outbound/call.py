@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -15,6 +16,7 @@ from rapida_twisted.context import CallContext, CallProgress, CallStatus, EndRea
 __all__ = ["TrackedCall"]
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class TrackedCall:
     """An outbound call from its registration to the end of its channel.
 
@@ -26,34 +28,27 @@ class TrackedCall:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        context: CallContext,
-        *,
-        record: Callable[[str, CallProgress], None],
-        on_answered: Callable[[TrackedCall], None],
-        on_over: Callable[[TrackedCall], None],
-        reactor: Any,
-        now: Callable[[], float],
-    ) -> None:
-        self.context_id = context.context_id
-        self.channel_id = channel_id_of(context.context_id)
-        self.created_at = context.created_at
-        self.answered_at = context.answered_at
-        self.status = context.call_status or CallStatus.NEW
-        self.placed = False
-        """Whether Asterisk took the call, so that its channel can be looked up."""
-        self.admitted = False
-        """Whether the limiter admitted the call, so that it occupies a place."""
-        self.cancelled = False
-        """Whether it was cancelled before its answer."""
-        self._dial_status = context.dial_status
-        self._record = record
-        self._on_answered = on_answered
-        self._on_over = on_over
-        self._reactor = reactor
-        self._now = now
-        self._deadline: IDelayedCall | None = None
+    _context: CallContext
+    _record: Callable[[str, CallProgress], None] = attrs.field(kw_only=True)
+    _on_answered: Callable[[TrackedCall], None] = attrs.field(kw_only=True)
+    _on_over: Callable[[TrackedCall], None] = attrs.field(kw_only=True)
+    _reactor: Any = attrs.field(kw_only=True)
+    _now: Callable[[], float] = attrs.field(kw_only=True)
+    placed = False
+    """Whether Asterisk took the call, so that its channel can be looked up."""
+    admitted = False
+    """Whether the limiter admitted the call, so that it occupies a place."""
+    cancelled = False
+    """Whether it was cancelled before its answer."""
+    _deadline: IDelayedCall | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self.context_id = self._context.context_id
+        self.channel_id = channel_id_of(self.context_id)
+        self.created_at = self._context.created_at
+        self.answered_at = self._context.answered_at
+        self.status = self._context.call_status or CallStatus.NEW
+        self._dial_status = self._context.dial_status
 
     def __repr__(self) -> str:
         return f"<TrackedCall {self.context_id} {self.status.value}>"

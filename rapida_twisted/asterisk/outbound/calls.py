@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
@@ -34,12 +35,13 @@ POLL_S = 0.1
 
 
 @implementer(IOutbound)
+@attrs.define(eq=False, slots=False, repr=False, kw_only=True)
 class OutboundCalls:
     """Places calls, each at most once, and follows them.
 
     :param vault: the credentials; changes count from the next :meth:`refresh` on.
     :param writer: writes the calls' progress to the store.
-    :param make_trunk: makes a trunk from a credential, the limits and ``record``.
+    :param make_trunk: makes a trunk from a credential and the limits.
     :param context_ttl_s: how long an answered call may wait for its media.
     :param max_pending: how many calls may wait for their media at once, inbound ones included.
     :param now: wall-clock time in UNIX seconds.
@@ -47,36 +49,23 @@ class OutboundCalls:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        *,
-        vault: Vault,
-        store: CallStore,
-        writer: ProgressWriter,
-        make_trunk: Callable[..., Trunk],
-        limits: TrunkLimits,
-        context_ttl_s: float,
-        max_pending: int,
-        reactor: Any,
-        now: Callable[[], float],
-    ) -> None:
-        self._vault = vault
-        self._store = store
-        self._writer = writer
-        self._make_trunk = make_trunk
-        self._limits = limits
-        self._context_ttl_s = context_ttl_s
-        self._max_pending = max_pending
-        self._reactor = reactor
-        self._now = now
-        self._trunks: dict[str, Trunk] = {}
-        """By the credential's name."""
-        self._calls: dict[str, tuple[Trunk, TrackedCall]] = {}
-        """By contextId."""
-        self._hanging_up: dict[str, IDelayedCall] = {}
-        self._stopping: list[Deferred[Any]] = []
-        self._vault_problem = ""
-        self.draining = False
+    _vault: Vault
+    _store: CallStore
+    _writer: ProgressWriter
+    _make_trunk: Callable[[AriCredential, TrunkLimits], Trunk]
+    _limits: TrunkLimits
+    _context_ttl_s: float
+    _max_pending: int
+    _reactor: Any
+    _now: Callable[[], float]
+    _trunks: dict[str, Trunk] = attrs.field(init=False, factory=dict)
+    """By the credential's name."""
+    _calls: dict[str, tuple[Trunk, TrackedCall]] = attrs.field(init=False, factory=dict)
+    """By contextId."""
+    _hanging_up: dict[str, IDelayedCall] = attrs.field(init=False, factory=dict)
+    _stopping: list[Deferred[Any]] = attrs.field(init=False, factory=list)
+    _vault_problem = ""
+    draining = False
 
     # Start and stop
 
@@ -271,13 +260,9 @@ class OutboundCalls:
             trunk.over(call)
 
         call = TrackedCall(
-            context,
-            record=self._writer.record,
-            on_answered=trunk.answered,
-            on_over=over,
-            reactor=self._reactor,
-            now=self._now,
-        )
+            context, record=self._writer.record, on_answered=trunk.answered, on_over=over,
+            reactor=self._reactor, now=self._now,
+        )  # fmt: skip
         self._calls[context.context_id] = trunk, call
         return call
 
@@ -325,7 +310,7 @@ class OutboundCalls:
             self._drop(credential.name)
             trunk = None
         if trunk is None:
-            trunk = self._make_trunk(credential, self._limits, record=self._writer.record)
+            trunk = self._make_trunk(credential, self._limits)
             self._trunks[credential.name] = trunk
             trunk.start()
         return trunk

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import deferLater
@@ -26,7 +27,7 @@ from rapida_twisted.asterisk.outbound.call import TrackedCall
 from rapida_twisted.asterisk.outbound.call_limiter import CallLimiter
 from rapida_twisted.asterisk.outbound.progress import EVENTS, update_from
 from rapida_twisted.asterisk.outbound.reconciler import Reconciler
-from rapida_twisted.context import CallProgress, CallStatus, EndReason
+from rapida_twisted.context import CallStatus, EndReason
 from rapida_twisted.errors import CallNotPlaced
 from rapida_twisted.interfaces import OutboundCall
 
@@ -78,10 +79,10 @@ class StasisHandler(Protocol):
         """Take no more channels, and end or leave the calls; fires when the ending ones are done."""
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class Trunk:
     """Places calls with one credential, and follows them.
 
-    :param record: stores the progress of a contextId's call.
     :param tls_options: returns the TLS verification of a host, for ARI's events.
     :param make_stasis: makes the handler of a Stasis application's channels.
     :param now: wall-clock time in UNIX seconds.
@@ -89,43 +90,36 @@ class Trunk:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        credential: AriCredential,
-        limits: TrunkLimits,
-        *,
-        record: Callable[[str, CallProgress], None],
-        treq_client: Any,
-        tls_options: Callable[[str], Any],
-        make_stasis: Callable[[AriClient, str], StasisHandler],
-        reactor: Any,
-        now: Callable[[], float],
-    ) -> None:
-        self.credential = credential
+    credential: AriCredential
+    _limits: TrunkLimits
+    _treq_client: Any = attrs.field(kw_only=True)
+    _tls_options: Callable[[str], Any] = attrs.field(kw_only=True)
+    _make_stasis: Callable[[AriClient, str], StasisHandler] = attrs.field(kw_only=True)
+    _reactor: Any = attrs.field(kw_only=True)
+    _now: Callable[[], float] = attrs.field(kw_only=True)
+    _calls: dict[str, TrackedCall] = attrs.field(init=False, factory=dict)
+    """By channel id."""
+    _queued: dict[str, Deferred[None]] = attrs.field(init=False, factory=dict)
+    """The admissions that calls wait for, by channel id."""
+    _background: set[Deferred[Any]] = attrs.field(init=False, factory=set)
+    _subscribing: Deferred[Any] = attrs.field(init=False, factory=lambda: succeed(None))
+    _stopped = False
+
+    def __attrs_post_init__(self) -> None:
+        credential, limits, reactor = self.credential, self._limits, self._reactor
         self.limiter = CallLimiter(calls=limits.calls, rate=limits.rate, queue=limits.queue, reactor=reactor)
-        self._limits = limits
-        self._reactor = reactor
-        self._now = now
-        self._calls: dict[str, TrackedCall] = {}
-        """By channel id."""
-        self._queued: dict[str, Deferred[None]] = {}
-        """The admissions that calls wait for, by channel id."""
-        self._background: set[Deferred[Any]] = set()
-        self._subscribing: Deferred[Any] = succeed(None)
-        self._stopped = False
-        self.ari = AriClient(credential, treq_client=treq_client, reactor=reactor, timeout_s=limits.ari_timeout_s)
+        self.ari = AriClient(
+            credential, treq_client=self._treq_client, reactor=reactor, timeout_s=limits.ari_timeout_s
+        )
         url = urlsplit(credential.ari_url)
         self.app = app_name(limits.app, credential.name)
-        self.stasis = make_stasis(self.ari, self.app)
+        self.stasis = self._make_stasis(self.ari, self.app)
+        tls_options = self._tls_options(url.hostname or "") if url.scheme == "https" else None
         self.events = AriEvents(
-            credential,
-            self.app,
-            on_event=self._event,
-            on_connected=self._connected,
-            reactor=reactor,
-            tls_options=tls_options(url.hostname or "") if url.scheme == "https" else None,
-        )
-        self._reconciler = Reconciler(self.ari, self._placed, reactor=reactor, now=now)
+            credential, self.app, on_event=self._event, on_connected=self._connected, reactor=reactor,
+            tls_options=tls_options,
+        )  # fmt: skip
+        self._reconciler = Reconciler(self.ari, self._placed, reactor=reactor, now=self._now)
 
     def __repr__(self) -> str:
         return f"<Trunk {self.credential.name}: {len(self._calls)} calls>"
@@ -238,10 +232,7 @@ class Trunk:
             self._in_background(self.ari.abandon(call.channel_id), call)
         call.end(CallStatus.FAILED, EndReason.NOT_PLACED, error.message)
         return CallNotPlaced(
-            str(error),
-            context_id=call.context_id,
-            refused=isinstance(error, AriRejected),
-            retryable=error.retryable,
+            str(error), context_id=call.context_id, refused=isinstance(error, AriRejected), retryable=error.retryable
         )
 
     def answered(self, call: TrackedCall) -> None:

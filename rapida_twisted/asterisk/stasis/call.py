@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import deferLater
@@ -47,13 +48,18 @@ class StasisKit:
 
     ari: AriClient
     app: str
+    """The application's name."""
     store: CallStore
+    """Holds the destinations of transfers."""
     media: StasisMedia
     register: Callable[[str, AriChannel], Awaitable[CallContext]]
+    """Registers an inbound call of an assistant's id and a channel."""
     bridges: BridgeStates
+    """Gets each call before its media connects, and when the bridge has the media."""
     reactor: Any
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class StasisCall:
     """A call from its ``StasisStart`` until nothing of it is left. The events of its channels only set flags, so they
     may come at any moment, in any order, and twice.
@@ -69,35 +75,23 @@ class StasisCall:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        kit: StasisKit,
-        channel: AriChannel,
-        *,
-        context_id: str = "",
-        assistant_id: str = "",
-        inbound: bool,
-        registered: Callable[[StasisCall], None] = lambda call: None,
-        taken_over: bool = False,
-    ) -> None:
-        self.kit = kit
-        self.channel = channel
-        self.context_id = context_id
-        self.inbound = inbound
-        self.left = False
-        """Whether the caller's channel has left the application, or is gone."""
-        self.media_here = False
-        self.media_over = False
-        self.dropped = False
-        """Whether this server wants to end the call."""
-        self._assistant_id = assistant_id
-        self._registered = registered
-        self._changed: Deferred[None] = Deferred()
-        self._requested: dict[str, bool] = {}
+    kit: StasisKit
+    channel: AriChannel
+    context_id: str = attrs.field(default="", kw_only=True)
+    _assistant_id: str = attrs.field(default="", kw_only=True)
+    inbound: bool = attrs.field(kw_only=True)
+    _registered: Callable[[StasisCall], None] = attrs.field(default=lambda call: None, kw_only=True)
+    _taken_over: bool = attrs.field(default=False, kw_only=True)
+    left = False
+    """Whether the caller's channel has left the application, or is gone."""
+    media_here = media_over = False
+    dropped = False
+    """Whether this server wants to end the call."""
+    _changed: Deferred[None] = attrs.field(init=False, factory=Deferred)
+
+    def __attrs_post_init__(self) -> None:
+        self._requested = {self.media_id: False, self.bridge_id: False} if self._taken_over else {}
         """The ids of requested objects, and whether they may appear later, since the response was lost."""
-        self._taken_over = taken_over
-        if taken_over:
-            self._requested = {self.media_id: False, self.bridge_id: False}
 
     def __repr__(self) -> str:
         return f"<StasisCall {self.name} {self.channel.name}>"

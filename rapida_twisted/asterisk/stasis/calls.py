@@ -26,7 +26,7 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.net.bridge_states import BridgeStates
 
-__all__ = ["StasisCalls", "StasisMedia"]
+__all__ = ["StasisCalls", "StasisKit", "StasisMedia"]
 
 OUTBOUND = "outbound"
 LEAVING_S = 1.0
@@ -65,30 +65,12 @@ class StasisCalls:
       the dialplan continues with ``STASISSTATUS=FAILED`` (``apps/app_stasis.c``).
     - ``/applications/{app}`` does not list the channels of an application that has subscribed to all channels
       (``res/stasis/app.c``: ``app_subscribe_channel()``); each channel's dialplan application shows it.
-
-    :param app: the application's name.
-    :param store: holds the destinations of transfers.
-    :param register: registers an inbound call of an assistant's id and a channel.
-    :param bridges: gets each call before its media connects, and when the bridge has the media.
-    :param reactor: provides IReactorTime.
     """
 
     _log = Logger()
 
-    def __init__(
-        self,
-        ari: AriClient,
-        app: str,
-        *,
-        store: CallStore,
-        media: StasisMedia,
-        register: Callable[[str, AriChannel], Awaitable[CallContext]],
-        bridges: BridgeStates,
-        reactor: Any,
-    ) -> None:
-        self._kit = StasisKit(
-            ari=ari, app=app, store=store, media=media, register=register, bridges=bridges, reactor=reactor
-        )
+    def __init__(self, kit: StasisKit) -> None:
+        self._kit = kit
         self._callers: dict[str, StasisCall] = {}
         """By the caller's channel id, while the channel is in the application."""
         self._media: dict[str, StasisCall] = {}
@@ -112,7 +94,7 @@ class StasisCalls:
         return len(self._known())
 
     def _known(self) -> list[StasisCall]:
-        return list({id(call): call for call in [*self._callers.values(), *self._media.values()]}.values())
+        return list(dict.fromkeys([*self._callers.values(), *self._media.values()]))
 
     # Events
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import attrs
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -19,6 +20,7 @@ EVENT_LAG_S = 2.0
 """How long (s) a channel's events may lag behind Asterisk's REST responses."""
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class OrphanChannels:
     """Looks for channels and bridges without a call.
 
@@ -30,20 +32,11 @@ class OrphanChannels:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        kit: StasisKit,
-        *,
-        calls: Callable[[], list[StasisCall]],
-        take: Callable[[AriChannel, Sequence[str]], None],
-        take_over: Callable[[StasisCall], None],
-        resume: Callable[[StasisCall], None],
-    ) -> None:
-        self._kit = kit
-        self._calls = calls
-        self._take = take
-        self._take_over = take_over
-        self._resume = resume
+    _kit: StasisKit
+    _calls: Callable[[], list[StasisCall]] = attrs.field(kw_only=True)
+    _take: Callable[[AriChannel, Sequence[str]], None] = attrs.field(kw_only=True)
+    _take_over: Callable[[StasisCall], None] = attrs.field(kw_only=True)
+    _resume: Callable[[StasisCall], None] = attrs.field(kw_only=True)
 
     async def look(self) -> None:
         """Update the known calls; take over those that another process has set up, completely or partly; remove or end

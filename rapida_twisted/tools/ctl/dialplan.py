@@ -173,9 +173,7 @@ def _ari_values(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Ar
         return AriValues()
     credential = open_vault(arguments.state_dir, environ).get(arguments.credential)
     return AriValues(
-        url=credential.ari_url,
-        user=credential.ari_user,
-        password=f"<the ari_password of credential {credential.name}>",
+        url=credential.ari_url, user=credential.ari_user, password=f"<the ari_password of credential {credential.name}>"
     )
 
 

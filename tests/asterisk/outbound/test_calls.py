@@ -75,10 +75,10 @@ class OutboundTestCase(TestCase):
         client, pool = make_client(reactor)
         self.addCleanup(pool.closeCachedConnections)
 
-        def make_trunk(credential: Any, trunk_limits: TrunkLimits, **more: Any) -> Trunk:
+        def make_trunk(credential: Any, trunk_limits: TrunkLimits) -> Trunk:
             trunk = Trunk(
                 credential, trunk_limits, treq_client=client, tls_options=lambda host: None, reactor=reactor,
-                make_stasis=lambda ari, app: NoStasis(), now=time.time, **more,
+                make_stasis=lambda ari, app: NoStasis(), now=time.time,
             )  # fmt: skip
             self.trunks.append(trunk)
             return trunk

@@ -13,7 +13,7 @@ from rapida_twisted.asterisk.ari.client import AriChannel, channel_id_of
 from rapida_twisted.asterisk.stasis import call as stasis_call
 from rapida_twisted.asterisk.stasis import calls as stasis
 from rapida_twisted.asterisk.stasis import orphans, transfer
-from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisMedia
+from rapida_twisted.asterisk.stasis.calls import StasisCalls, StasisKit, StasisMedia
 from rapida_twisted.context import CallContext, Direction, EndReason
 from rapida_twisted.net.backoff import backoff
 from rapida_twisted.net.bridge_states import BridgeStates
@@ -61,10 +61,11 @@ class StasisTestCase(AriTestCase):
 
     def make_calls(self, host: str = "192.0.2.7") -> StasisCalls:
         """What is tested."""
-        calls = StasisCalls(
-            self.make_client(timeout_s=0.4), APP, store=self.store, media=StasisMedia(host, 9092),
+        kit = StasisKit(
+            ari=self.make_client(timeout_s=0.4), app=APP, store=self.store, media=StasisMedia(host, 9092),
             register=self.register, bridges=self.bridges, reactor=reactor,
         )  # fmt: skip
+        calls = StasisCalls(kit)
         self.addCleanup(lambda: calls.close())
         return calls
 
