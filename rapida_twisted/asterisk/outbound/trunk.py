@@ -108,9 +108,7 @@ class Trunk:
     def __attrs_post_init__(self) -> None:
         credential, limits, reactor = self.credential, self._limits, self._reactor
         self.limiter = CallLimiter(calls=limits.calls, rate=limits.rate, queue=limits.queue, reactor=reactor)
-        self.ari = AriClient(
-            credential, treq_client=self._treq_client, reactor=reactor, timeout_s=limits.ari_timeout_s
-        )
+        self.ari = AriClient(credential, treq_client=self._treq_client, reactor=reactor, timeout_s=limits.ari_timeout_s)
         url = urlsplit(credential.ari_url)
         self.app = app_name(limits.app, credential.name)
         self.stasis = self._make_stasis(self.ari, self.app)

@@ -7,7 +7,7 @@ Asterisk makes a channel whose media is an AudioSocket connection to this server
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,15 +16,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from rapida_twisted.asterisk.ari.client import AriChannel, AriClient
+from rapida_twisted.asterisk.ari.client import AriChannel
 from rapida_twisted.asterisk.ari.errors import AriError
 from rapida_twisted.asterisk.ari.replies import channel_from
 from rapida_twisted.asterisk.stasis.call import MEDIA_PREFIX, StasisCall, StasisKit, StasisMedia
 from rapida_twisted.asterisk.stasis.orphans import OrphanChannels
 from rapida_twisted.asterisk.stasis.transfer import move_on
-from rapida_twisted.context import CallContext
-from rapida_twisted.interfaces.typed import CallStore
-from rapida_twisted.net.bridge_states import BridgeStates
 
 __all__ = ["StasisCalls", "StasisKit", "StasisMedia"]
 
