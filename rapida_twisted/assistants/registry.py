@@ -139,9 +139,7 @@ def parse_assistant(
     factory = factories.get(name)
     if factory is not None:
         own = replace(
-            environment,
-            settings=groups.get(name),
-            assistant=lambda inner: parse_assistant(inner, environment, groups),
+            environment, settings=groups.get(name), assistant=lambda inner: parse_assistant(inner, environment, groups)
         )
         return factory.configure(argument, own)
     if _MODULE_AND_NAME.fullmatch(spec):

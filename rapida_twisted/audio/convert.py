@@ -27,10 +27,7 @@ class Converter:
     """
 
     def __init__(
-        self,
-        steps: list[Callable[[bytes], bytes]],
-        resampler: Resampler | None,
-        last: Callable[[bytes], bytes] | None,
+        self, steps: list[Callable[[bytes], bytes]], resampler: Resampler | None, last: Callable[[bytes], bytes] | None
     ) -> None:
         self._steps = steps
         self._resampler = resampler

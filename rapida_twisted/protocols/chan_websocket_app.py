@@ -27,12 +27,7 @@ from zope.interface import implementer
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.errors import (
-    ContextClaimed,
-    ContextError,
-    RapidaError,
-    RemoteProtocolError,
-)
+from rapida_twisted.errors import ContextClaimed, ContextError, RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import CallStarter, MediaSink, Reception
 from rapida_twisted.net.addresses import address_text
