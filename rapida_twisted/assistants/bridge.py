@@ -49,10 +49,6 @@ class BridgeMaker:
         return BridgedCall(self._connect, self._route.format, self._fallback)
 
     async def prepare(self, context: CallContext) -> CallContext:
-        """Register a call there while it is being registered here: see :class:`IAssistantMaker`.
-
-        :raises UpstreamFailed: the server failed or refused the call, and no fallback is configured.
-        """
         try:
             if self._route.registers:
                 return replace(context, upstream_id=await self._register(context))
@@ -69,7 +65,6 @@ class BridgeMaker:
             return replace(context, detail=str(failure))
 
     def health(self) -> Mapping[str, Any]:
-        """The state of the other server's circuit breaker."""
         return {"upstream": self._route.name, **self._breaker.health()}
 
     async def close(self) -> None:

@@ -16,10 +16,7 @@ __all__ = ["Play", "configure"]
 
 
 class Play(Assistant):
-    """Plays one file.
-
-    :param path: the file.
-    """
+    """Plays one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -34,6 +34,5 @@ class AssistantPlugin:
         self._module = module
 
     def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], Assistant]:
-        """Import the module and have it configured."""
         make: Callable[[CallContext], Assistant] = import_module(self._module).configure(argument, environment)
         return make

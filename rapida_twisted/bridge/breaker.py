@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+import attrs
 from twisted.logger import Logger
 
 from rapida_twisted.errors import UpstreamFailed
@@ -19,6 +20,7 @@ FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 60.0
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class CircuitBreaker:
     """Decides whether one server may be tried now. For the reactor's thread only::
 
@@ -37,31 +39,22 @@ class CircuitBreaker:
     """
 
     _log = Logger()
+    _name: str
+    _max_failures: int = attrs.field(default=FAILURES, kw_only=True, alias="failures")
+    _first_pause_s: float = attrs.field(default=FIRST_PAUSE_S, kw_only=True)
+    _longest_pause_s: float = attrs.field(default=LONGEST_PAUSE_S, kw_only=True)
+    _now: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
+    _random: Callable[[], float] = attrs.field(default=random_.random, kw_only=True)
+    _failures: int = attrs.field(default=0, init=False)
+    _last_error: str = attrs.field(default="", init=False)
+    _opens_until: float | None = attrs.field(default=None, init=False)
+    """When the pause ends; None: closed."""
+    _probe: Attempt | None = attrs.field(default=None, init=False)
+    _changes: int = attrs.field(default=0, init=False)
+    """How often it opened or closed. An attempt from before the last change does not count."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        failures: int = FAILURES,
-        first_pause_s: float = FIRST_PAUSE_S,
-        longest_pause_s: float = LONGEST_PAUSE_S,
-        now: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random_.random,
-    ) -> None:
-        self._name = name
-        self._max_failures = failures
-        self._first_pause_s = first_pause_s
-        self._longest_pause_s = longest_pause_s
-        self._now = now
-        self._random = random
-        self._failures = 0
-        self._last_error = ""
-        self._next_pause_s = first_pause_s
-        self._opens_until: float | None = None
-        """When the pause ends; None: closed."""
-        self._probe: Attempt | None = None
-        self._changes = 0
-        """How often it opened or closed. An attempt from before the last change does not count."""
+    def __attrs_post_init__(self) -> None:
+        self._next_pause_s = self._first_pause_s
 
     @property
     def state(self) -> str:
@@ -82,10 +75,7 @@ class CircuitBreaker:
         return attempt
 
     def check(self) -> None:
-        """Raise as :meth:`enter` would, without beginning an attempt.
-
-        :raises UpstreamFailed: ``resting``: the server must not be tried now.
-        """
+        """Raise as :meth:`enter` would, without beginning an attempt."""
         state, after = self.state, f"after {self._failures} failures in a row"
         if state == "open":
             pause = f"is not tried for another {self._retry_in_s():.1f} s"
@@ -116,24 +106,18 @@ class CircuitBreaker:
             self._probe = None
         if not counts:
             return
-        if failure is None:
-            self._succeeded()
-        else:
-            self._failed(failure)
-
-    def _succeeded(self) -> None:
+        if failure is not None:
+            self._failures += 1
+            self._last_error = str(failure)
+            if self._opens_until is not None or self._failures >= self._max_failures:
+                self._open()
+            return
         self._failures, self._last_error = 0, ""
         if self._opens_until is not None:
             self._opens_until = None
             self._next_pause_s = self._first_pause_s
             self._changes += 1
             self._log.info("the upstream {name} accepts calls again", name=self._name)
-
-    def _failed(self, failure: UpstreamFailed) -> None:
-        self._failures += 1
-        self._last_error = str(failure)
-        if self._opens_until is not None or self._failures >= self._max_failures:
-            self._open()
 
     def _open(self) -> None:
         pause_s = self._next_pause_s * (1.0 - 0.2 * self._random())

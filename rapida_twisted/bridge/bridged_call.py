@@ -54,7 +54,6 @@ class BridgedCall(Assistant):
         self._early_digits = ""
 
     async def answer(self, call: Call) -> None:
-        """Connect the far end, and fall back if it fails."""
         self._call = plumbing = ICallPlumbing(call)
         try:
             self._attach(plumbing, await self._connect(call.context, self))
@@ -98,7 +97,6 @@ class BridgedCall(Assistant):
             self._unheard_bytes += len(samples)
 
     def digit_received(self, call: Call, digit: str) -> None:
-        """Relay the digit, at once or when the far end is connected."""
         if self._far_end is not None:
             self._far_end.send_digit(digit)
         else:

@@ -102,7 +102,6 @@ class FarEnd:
     # The end: the first cause counts
 
     def hung_up(self) -> None:
-        """The server hung up."""
         self._end(self._user.far_end_hung_up)
 
     def _failed(self, word: str, what: str, *, status: int = 0, of_call: bool = False) -> None:
@@ -149,13 +148,7 @@ async def connect(
     except Exception as error:
         if was_cancelled(error):
             raise CancelledError from None
-        raise _unreachable(name, error) from None
+        refused = isinstance(error, ConnectionRefusedError)
+        problem = "connection refused" if refused else str(error).rstrip(".") or type(error).__name__
+        raise UpstreamFailed("unreachable", f"the upstream {name} can't be reached: {problem}") from None
     await far_end.opened.addTimeout(timeout_s, reactor, expired)
-
-
-def _unreachable(name: str, error: Exception) -> UpstreamFailed:
-    if isinstance(error, ConnectionRefusedError):
-        problem = "connection refused"
-    else:
-        problem = str(error).rstrip(".") or type(error).__name__
-    return UpstreamFailed("unreachable", f"the upstream {name} can't be reached: {problem}")

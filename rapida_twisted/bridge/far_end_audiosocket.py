@@ -74,7 +74,6 @@ class AudioSocketFarEnd(FarEnd):
     # From the connection
 
     def audio(self, samples: bytes, rate_hz: int) -> None:
-        """The server sent audio."""
         self._has_sent = True
         self._last_audio_s = self._now()
         if rate_hz != self._rate_hz:
@@ -93,7 +92,6 @@ class AudioSocketFarEnd(FarEnd):
                 self.dropped_ms += FRAME_MS
 
     def error(self, code: ErrorBits) -> None:
-        """The server sent an error frame."""
         if code & ErrorBits.HANGUP:
             self.hung_up()
         else:
@@ -140,17 +138,6 @@ class _Connection(AsteriskProtocol):
         self._far_end.closed(self.problem, reason)
 
 
-class _ConnectionFactory(Factory):
-    noisy = False
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-
-    def buildProtocol(self, addr: Any) -> _Connection:
-        self._connection.factory = self
-        return self._connection
-
-
 async def connect_audiosocket(
     host: str, port: int, uuid: UUID, *, user: IFarEndUser, reactor: Any, timeout_s: float
 ) -> IFarEnd:
@@ -160,5 +147,7 @@ async def connect_audiosocket(
     :raises UpstreamFailed: the connection failed. A server that refuses the call closes it later.
     """
     far_end = AudioSocketFarEnd(uuid, user, host_and_port(host, port), reactor)
-    await connect(far_end, _ConnectionFactory(far_end.connection), host, port, None, reactor, timeout_s)
+    factory = Factory.forProtocol(lambda: far_end.connection)
+    factory.noisy = False
+    await connect(far_end, factory, host, port, None, reactor, timeout_s)
     return far_end

@@ -67,7 +67,6 @@ class WebSocketFarEnd(FarEnd):
     # From the connection
 
     def started(self) -> None:
-        """The server accepted the call."""
         self._opened_s = self._now()
         self.opened.callback(None)
 

@@ -10,16 +10,18 @@ from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 from uuid import UUID
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.web.iweb import IResponse
 
-from rapida_twisted.bridge.registration_reply import context_id_in, read_start, refusal_reason
+from rapida_twisted.bridge.registration_reply import MAX_REPLY_BYTES, context_id_in, refusal_reason
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import RegistrationRefused, UpstreamFailed
 from rapida_twisted.net.addresses import host_and_port, host_port_of
+from rapida_twisted.net.bounded_body import read_body
 from rapida_twisted.net.connection_errors import causes_of, error_text, tls_problem, was_cancelled
 from rapida_twisted.net.http_client import Client, NothingSent
 from rapida_twisted.net.private_names import RequestNotSent
@@ -30,6 +32,7 @@ OF_CALL = frozenset({400, 403, 404})
 """HTTP statuses that concern only this call or its assistant, not the server's health."""
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class RegistrationClient:
     """Registers calls at another assistant-api server.
 
@@ -44,23 +47,16 @@ class RegistrationClient:
         connection is tried once more, since nothing was sent. Later failures are not: the call may be registered.
     """
 
-    def __init__(
-        self,
-        url: str,
-        api_key: str,
-        *,
-        assistant_id: str = "",
-        treq_client: Client,
-        reactor: Any,
-        timeout_s: float = 2.0,
-    ) -> None:
-        self._url = url
-        self._api_key = api_key
-        self._assistant_id = assistant_id
-        self._treq = treq_client.bounded(timeout_s)
-        self._reactor = reactor
-        self._timeout_s = timeout_s
-        self._name = host_and_port(*host_port_of(url))
+    _url: str
+    _api_key: str
+    _assistant_id: str = attrs.field(default="", kw_only=True)
+    _treq: Client = attrs.field(kw_only=True, alias="treq_client")
+    _reactor: Any = attrs.field(kw_only=True)
+    _timeout_s: float = attrs.field(default=2.0, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        self._treq = self._treq.bounded(self._timeout_s)
+        self._name = host_and_port(*host_port_of(self._url))
 
     async def register(self, context: CallContext) -> str:
         """Register a call. Returns its contextId there, in canonical form.
@@ -100,7 +96,7 @@ class RegistrationClient:
 
     async def _body(self, response: IResponse) -> bytes:
         try:
-            return await read_start(response).addTimeout(self._timeout_s, self._reactor)
+            return await read_body(response, MAX_REPLY_BYTES).addTimeout(self._timeout_s, self._reactor)
         except CancelledError:
             raise
         except Exception as error:
@@ -165,7 +161,7 @@ async def register_call(
 
 async def _register(url: str, parameters: Mapping[str, str], headers: Mapping[str, str], treq_client: Any) -> str:
     response = await _get(url, parameters, headers, treq_client)
-    body = await read_start(response)
+    body = await read_body(response, MAX_REPLY_BYTES)
     if response.code != 200:
         raise RegistrationRefused(response.code, refusal_reason(response))
     context_id = context_id_in(body)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
-from rapida_twisted.net.bounded_body import read_body
 from rapida_twisted.net.untrusted_text import printable
 
-__all__ = ["context_id_in", "read_start", "refusal_reason"]
+__all__ = ["MAX_REPLY_BYTES", "context_id_in", "refusal_reason"]
 
 MAX_REPLY_BYTES = 64
 MAX_REASON_CHARACTERS = 200
@@ -23,11 +21,6 @@ _REASONS = {
     429: "too many calls wait at the server",
     503: "the server accepts no calls now",
 }
-
-
-def read_start(response: IResponse) -> Deferred[bytes]:
-    """The body, up to one byte more than a contextId may have."""
-    return read_body(response, MAX_REPLY_BYTES)
 
 
 def context_id_in(body: bytes) -> str:

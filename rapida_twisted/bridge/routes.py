@@ -164,7 +164,6 @@ class AudioSocketRoute(_RegisteringRoute):
         self._host, self._port = parts.hostname or "", parts.port or 0
 
     async def register(self, context: CallContext) -> str:
-        """Register a call, if ``UPSTREAM__URL`` is set."""
         return await super().register(context) if self.registers else ""
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
@@ -232,10 +231,8 @@ def _tls_options_of(url: str, tls_options: TlsOptions) -> Any:
     :raises SettingsError: no certificate can be valid for the host, or the CA file is invalid.
     """
     parts = urlsplit(url)
-    if parts.scheme != "wss":
-        return None
     try:
-        return tls_options(parts.hostname or "")
+        return tls_options(parts.hostname or "") if parts.scheme == "wss" else None
     except UnicodeError:
         raise SettingsError(f"no certificate can be valid for the host {parts.hostname!r}") from None
     except ValueError as error:
