@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
+
 from rapida_twisted.audio import g711
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.audio.resample import Resampler
@@ -18,20 +20,14 @@ _DIRECT: dict[tuple[str, str], Callable[[bytes], bytes]] = {
 }
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class Converter:
-    """Converts one stream; its resampler keeps state between calls.
+    """Converts one stream, by its steps in their order; its resampler keeps state between calls."""
 
-    :param steps: applied in this order.
-    :param resampler: the step that resamples, if any.
-    :param last: the step after the resampler, if any.
-    """
-
-    def __init__(
-        self, steps: list[Callable[[bytes], bytes]], resampler: Resampler | None, last: Callable[[bytes], bytes] | None
-    ) -> None:
-        self._steps = steps
-        self._resampler = resampler
-        self._last = last
+    _steps: list[Callable[[bytes], bytes]]
+    _resampler: Resampler | None = None
+    _last: Callable[[bytes], bytes] | None = None
+    """The step after the resampler, if any."""
 
     def __call__(self, audio: bytes) -> bytes:
         """Convert the next part of the stream: whole samples in, whole samples out."""
@@ -52,7 +48,7 @@ def converter(source: AudioFormat, target: AudioFormat) -> Converter | None:
     if source == target:
         return None
     if source.rate_hz == target.rate_hz and (source.encoding, target.encoding) in _DIRECT:
-        return Converter([_DIRECT[source.encoding, target.encoding]], None, None)
+        return Converter([_DIRECT[source.encoding, target.encoding]])
     resampler = Resampler(source.rate_hz, target.rate_hz) if source.rate_hz != target.rate_hz else None
     last = _FROM_SLIN.get(target.encoding)
     steps = [_TO_SLIN.get(source.encoding), resampler.convert if resampler else None, last]

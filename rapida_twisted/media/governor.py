@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -28,6 +29,7 @@ MIN_CALLS_TO_POLL = 8
 """With fewer calls, something else keeps the process busy."""
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class Governor:
     """Samples the load once per second and sets the clock's mode.
 
@@ -38,27 +40,21 @@ class Governor:
     """
 
     _log = Logger()
+    _clock: MediaClock
+    _mode: str
+    _reactor: Any
+    _cpu_s: Callable[[], float] = time.process_time
+    _now: Callable[[], float] = time.monotonic
+    load: float = attrs.field(default=0.0, init=False)
+    """The share of a core used in the last second."""
+    changes: int = attrs.field(default=0, init=False)
+    """Changes between events and polling."""
+    _before: tuple[float, float] = attrs.field(default=(0.0, 0.0), init=False)
+    _seconds: int = attrs.field(default=0, init=False)
 
-    def __init__(
-        self,
-        clock: MediaClock,
-        mode: str,
-        reactor: Any,
-        cpu_s: Callable[[], float] = time.process_time,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.load = 0.0
-        """The share of a core used in the last second."""
-        self.changes = 0
-        """Changes between events and polling."""
-        self._clock = clock
-        self._mode = mode
-        self._cpu_s = cpu_s
-        self._now = now
-        self._before = (0.0, 0.0)
-        self._seconds = 0
+    def __attrs_post_init__(self) -> None:
         self._sampling = LoopingCall(self._sample)
-        self._sampling.clock = reactor
+        self._sampling.clock = self._reactor
 
     def start(self) -> None:
         """Set the initial mode and begin sampling."""

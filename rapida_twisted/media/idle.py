@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import attrs
+
 from rapida_twisted.context import EndReason
 from rapida_twisted.media.call import Call
 
 __all__ = ["IdleWatch"]
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class IdleWatch:
     """Ends calls whose caller sent no audio, not even silence, for too long.
 
@@ -20,19 +23,12 @@ class IdleWatch:
     :param seconds: a monotonic clock.
     """
 
-    def __init__(
-        self,
-        calls: Iterable[Call],
-        idle_s: float,
-        ended: Callable[[], None] = lambda: None,
-        seconds: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._calls = calls
-        self._idle_s = idle_s
-        self._ended = ended
-        self._seconds = seconds
-        self._heard: dict[str, tuple[float, float]] = {}
-        """Each call's received audio (s) at the last check, and since when it is unchanged."""
+    _calls: Iterable[Call]
+    _idle_s: float
+    _ended: Callable[[], None] = lambda: None
+    _seconds: Callable[[], float] = time.monotonic
+    _heard: dict[str, tuple[float, float]] = attrs.field(factory=dict, init=False)
+    """Each call's received audio (s) at the last check, and since when it is unchanged."""
 
     def check(self) -> None:
         """End the idle calls. Call it periodically."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import attrs
 from twisted.logger import Logger
 
 from rapida_twisted.net.addresses import Address, Network, address_of, group_of
@@ -40,6 +41,7 @@ class ConnectionLimits:
     """New connections per second from one address."""
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class ConnectionLimiter:
     """Counts the connections of a port, and rejects those beyond its limits.
 
@@ -54,28 +56,19 @@ class ConnectionLimiter:
     """
 
     _log = Logger()
+    name: str
+    _limits: ConnectionLimits = ConnectionLimits()
+    _rejections: RejectionLog = attrs.field(factory=RejectionLog)
+    _seconds: Callable[[], float] = time.monotonic
+    proxied: bool = attrs.field(default=False, kw_only=True)
+    _counter: SharedCounter = attrs.field(factory=SharedCounter, kw_only=True)
+    connections: int = attrs.field(default=0, init=False)
+    """Open connections of this process."""
+    _buckets: OrderedDict[int, TokenBucket] = attrs.field(factory=OrderedDict, init=False)
+    _per_address: dict[int, int] = attrs.field(factory=dict, init=False)
 
-    def __init__(
-        self,
-        name: str,
-        limits: ConnectionLimits = ConnectionLimits(),
-        rejections: RejectionLog | None = None,
-        seconds: Callable[[], float] = time.monotonic,
-        *,
-        proxied: bool = False,
-        counter: SharedCounter | None = None,
-    ) -> None:
-        self.name = name
-        self.proxied = proxied
-        self.connections = 0
-        """Open connections of this process."""
-        self._limits = limits
-        self._counter = counter if counter is not None else SharedCounter()
-        self._rejections = rejections if rejections is not None else RejectionLog()
-        self._seconds = seconds
-        self._bucket = TokenBucket(limits.rate, seconds())
-        self._buckets: OrderedDict[int, TokenBucket] = OrderedDict()
-        self._per_address: dict[int, int] = {}
+    def __attrs_post_init__(self) -> None:
+        self._bucket = TokenBucket(self._limits.rate, self._seconds())
 
     def accept(self, peer: Any) -> bool:
         """Count a new connection; False rejects it. If True, call :meth:`closed` when it closes."""

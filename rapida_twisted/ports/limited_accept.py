@@ -15,7 +15,7 @@ from zope.interface import implementer
 from rapida_twisted.net.private_names import adopt_port
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter
 from rapida_twisted.ports.endpoints import BACKLOG
-from rapida_twisted.ports.proxy_protocol import proxy_header_guard
+from rapida_twisted.ports.proxy_protocol import ProxyHeaderGuardFactory
 
 __all__ = ["ACCEPTS_PER_TURN", "LimitingReactor"]
 
@@ -126,13 +126,14 @@ class LimitingReactor:
         if self._inherited is None:
             return self._start(_FairPort(port, limited, backlog, interface, self._reactor))
         with self._inherited as listening:
-            return self._start(self._adopt(listening.fileno(), listening.family, limited))
+            return self._start(adopt_port(_FairPort, self._reactor, listening.fileno(), listening.family, limited))
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:  # noqa: N802, N803
         if addressFamily not in (socket.AF_INET, socket.AF_INET6):
             port: IListeningPort = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
             return port
-        return self._start(self._adopt(fileDescriptor, addressFamily, self._limited(factory)))
+        limited = self._limited(factory)
+        return self._start(adopt_port(_FairPort, self._reactor, fileDescriptor, addressFamily, limited))
 
     def listenSSL(self, port: int, factory: Any, *, contextFactory: Any, **options: Any) -> IListeningPort:  # noqa: N802, N803
         """Listen the first time; later only exchange the certificate."""
@@ -147,11 +148,8 @@ class LimitingReactor:
     def getContext(self) -> Any:  # noqa: N802
         return self._certificate.getContext()
 
-    def _adopt(self, file: int, family: int, factory: _LimitedFactory) -> _FairPort:
-        return adopt_port(_FairPort, self._reactor, file, family, factory)
-
     def _limited(self, factory: Any) -> _LimitedFactory:
-        guarded = proxy_header_guard(factory, self._limiter) if self._limiter.proxied else factory
+        guarded = ProxyHeaderGuardFactory(factory, self._limiter) if self._limiter.proxied else factory
         return _LimitedFactory(guarded, self._limiter)
 
     def _start(self, port: _FairPort) -> IListeningPort:

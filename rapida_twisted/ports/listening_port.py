@@ -15,7 +15,7 @@ from rapida_twisted.errors import StartError
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter
 from rapida_twisted.ports.endpoints import is_proxied, outcome_of, parse_endpoint
 from rapida_twisted.ports.limited_accept import LimitingReactor
-from rapida_twisted.ports.proxy_protocol import peer_check
+from rapida_twisted.ports.proxy_protocol import PeerCheckFactory
 
 __all__ = ["ListeningPort"]
 
@@ -44,7 +44,7 @@ class ListeningPort:
         self.name = name
         self.description = description
         self.limiter = limiter or ConnectionLimiter(name, proxied=is_proxied(description))
-        self._factory = peer_check(factory, self.limiter) if self.limiter.proxied else factory
+        self._factory = PeerCheckFactory(factory, self.limiter) if self.limiter.proxied else factory
         self._port: IListeningPort | None = None
         self._reactor = LimitingReactor(reactor, self.limiter, inherited)
         self._certificate = _certificate_times(description)
@@ -81,9 +81,8 @@ class ListeningPort:
             self._log.info("{port}: loaded the renewed certificate", port=self.name)
 
     def _listen(self) -> Deferred[IListeningPort]:
-        listening: Deferred[IListeningPort] = parse_endpoint(self.name, self.description, self._reactor).listen(
-            self._factory
-        )
+        endpoint = parse_endpoint(self.name, self.description, self._reactor)
+        listening: Deferred[IListeningPort] = endpoint.listen(self._factory)
         return listening
 
 
@@ -92,11 +91,8 @@ def _certificate_times(description: str) -> dict[str, float]:
     if not description.startswith("ssl:"):
         return {}
     names = re.findall(r":(?:privateKey|certKey|extraCertChain)=((?:\\.|[^:\\])+)", description) or ["server.pem"]
-    times = {}
-    for name in names:
-        path = Path(re.sub(r"\\(.)", r"\1", name))
-        try:
-            times[str(path)] = path.stat().st_mtime
-        except OSError:
-            return {}
-    return times
+    paths = [Path(re.sub(r"\\(.)", r"\1", name)) for name in names]
+    try:
+        return {str(path): path.stat().st_mtime for path in paths}
+    except OSError:
+        return {}

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.ports.connection_limiter import ConnectionLimiter
 
-__all__ = ["peer_check", "proxy_header_guard"]
+__all__ = ["PeerCheckFactory", "ProxyHeaderGuardFactory"]
 
 _UNKNOWN = b"PROXY UNKNOWN\r\n"
 
@@ -26,7 +26,7 @@ _UNKNOWN = b"PROXY UNKNOWN\r\n"
 class PeerCheck(ProtocolWrapper):
     """Applies the limits to the peer's address before the server gets a byte."""
 
-    factory: _PeerCheckFactory
+    factory: PeerCheckFactory
     wrappedProtocol: Any  # noqa: N815
     header_read = False
     _peer: IAddress | None = None
@@ -53,7 +53,7 @@ class PeerCheck(ProtocolWrapper):
 class ProxyHeaderGuard(ProtocolWrapper):
     """Closes connections without a valid PROXY header; for some of them Twisted's parser raises ValueError."""
 
-    factory: _ProxyHeaderGuardFactory
+    factory: ProxyHeaderGuardFactory
     _peer_check: PeerCheck | None = None
     _rejected = False
 
@@ -104,19 +104,13 @@ class _LimitingFactory(WrappingFactory[Any]):
         self.limiter = limiter
 
 
-class _PeerCheckFactory(_LimitingFactory):
+class PeerCheckFactory(_LimitingFactory):
+    """Wraps a server's factory, for an endpoint ``haproxy:...``."""
+
     protocol = PeerCheck
 
 
-class _ProxyHeaderGuardFactory(_LimitingFactory):
-    protocol = ProxyHeaderGuard
-
-
-def peer_check(factory: Any, limiter: ConnectionLimiter) -> Any:
-    """Wraps a server's factory, for an endpoint ``haproxy:...``."""
-    return _PeerCheckFactory(factory, limiter)
-
-
-def proxy_header_guard(factory: Any, limiter: ConnectionLimiter) -> Any:
+class ProxyHeaderGuardFactory(_LimitingFactory):
     """Wraps the factory that such an endpoint passes to its port."""
-    return _ProxyHeaderGuardFactory(factory, limiter)
+
+    protocol = ProxyHeaderGuard

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 
@@ -36,6 +37,7 @@ class PortSpec:
     """The number to report for an endpoint without one, such as a UNIX socket."""
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class ServerPorts:
     """Opens and closes the ports of a process.
 
@@ -47,26 +49,15 @@ class ServerPorts:
     :param accepting: holds 1 while this process accepts connections.
     """
 
-    def __init__(
-        self,
-        specs: Mapping[str, PortSpec],
-        rejections: RejectionLog,
-        reactor: Any,
-        *,
-        sockets: Mapping[str, socket.socket],
-        elsewhere: Mapping[str, int],
-        counter: Callable[[str], SharedCounter],
-        accepting: SharedCounter,
-    ) -> None:
-        self._specs = specs
-        self._rejections = rejections
-        self._reactor = reactor
-        self._sockets = sockets
-        self._elsewhere = elsewhere
-        self._counter = counter
-        self._accepting = accepting
-        self._ports: dict[str, ListeningPort] = {}
-        self._unix_port: IListeningPort | None = None
+    _specs: Mapping[str, PortSpec]
+    _rejections: RejectionLog
+    _reactor: Any
+    _sockets: Mapping[str, socket.socket] = attrs.field(kw_only=True)
+    _elsewhere: Mapping[str, int] = attrs.field(kw_only=True)
+    _counter: Callable[[str], SharedCounter] = attrs.field(kw_only=True)
+    _accepting: SharedCounter = attrs.field(kw_only=True)
+    _ports: dict[str, ListeningPort] = attrs.field(factory=dict, init=False)
+    _unix_port: IListeningPort | None = attrs.field(default=None, init=False)
 
     def open(self, site: Any, audiosocket: Any) -> None:
         """Listen.
@@ -80,9 +71,8 @@ class ServerPorts:
                 name, spec.limits, self._rejections, proxied=is_proxied(spec.endpoint), counter=self._counter(name)
             )
             factory = audiosocket if name == AUDIOSOCKET else site
-            self._ports[name] = ListeningPort(
-                name, spec.endpoint, factory, self._reactor, limiter, self._sockets.get(name)
-            )
+            sock = self._sockets.get(name)
+            self._ports[name] = ListeningPort(name, spec.endpoint, factory, self._reactor, limiter, sock)
         try:
             for port in self._ports.values():
                 port.open()
