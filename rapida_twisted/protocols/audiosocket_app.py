@@ -31,19 +31,7 @@ from rapida_twisted.net.addresses import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 from rapida_twisted.protocols.polled_reader import make_polled_reader
-from rapida_twisted.wire.audiosocket import (
-    HANGUP_BYTES,
-    AudioFrame,
-    DtmfFrame,
-    ErrorBits,
-    ErrorFrame,
-    Frame,
-    HangupFrame,
-    ServerCodec,
-    UnknownFrame,
-    UuidFrame,
-    audio_header,
-)
+from rapida_twisted.wire import audiosocket as wire
 
 __all__ = ["AudioSocketFactory", "AudioSocketProtocol"]
 
@@ -100,16 +88,16 @@ class AudioSocketProtocol(Protocol):
         self._uuid_timeout_s = uuid_timeout_s
         self._on_settled: Callable[[AudioSocketProtocol], None] | None = on_settled
         self._rejections = rejections if rejections is not None else RejectionLog()
-        self._codec = ServerCodec()
+        self._codec = wire.ServerCodec()
         self._state = _State.WAITING
         self._writer: FrameWriter
         self._sink: MediaSink | None = None
-        self._early_frames: list[Frame] = []
+        self._early_frames: list[wire.Frame] = []
         self._early_end: tuple[EndReason, str] | None = None
         """How the connection ended, if it ended before its call started."""
         self._deadline: IDelayedCall | None = None
         self._header_bytes = SLIN.frame_bytes
-        self._header = audio_header(SLIN.frame_bytes)
+        self._header = wire.audio_header(SLIN.frame_bytes)
 
     # IProtocol
 
@@ -145,11 +133,10 @@ class AudioSocketProtocol(Protocol):
     # IMediaChannel, called by the call
 
     def send_audio(self, payload: bytes) -> None:
-        """Send one frame of audio in the channel's format."""
         if self._state is _State.CLOSING:
             return
         if len(payload) != self._header_bytes:
-            self._header_bytes, self._header = len(payload), audio_header(len(payload), self.format.rate_hz)
+            self._header_bytes, self._header = len(payload), wire.audio_header(len(payload), self.format.rate_hz)
         writer = self._writer
         if not writer.send(self._header + payload) and writer.dropped_in_row >= STALLED_FRAMES:
             self._report_end(EndReason.PEER_STALLED, f"{writer.dropped_in_row} frames in a row could not be sent")
@@ -170,41 +157,40 @@ class AudioSocketProtocol(Protocol):
         self._sink = None
         # Reading may be paused for the claim, and we must see the peer close.
         self.transport.resumeProducing()
-        self._writer.send_control(HANGUP_BYTES)
+        self._writer.send_control(wire.HANGUP_BYTES)
         # Closing first, with unread audio in the socket, would send a reset that overtakes the hangup frame.
         self._set_deadline(CLOSE_TIMEOUT_S, self._writer.abort)
 
     def abort(self) -> None:
-        """Close at once and drop what is queued."""
         self._state = _State.CLOSING
         self._sink = None
         self._writer.abort()
 
     # Received frames
 
-    def _frame_received(self, frame: Frame) -> None:
+    def _frame_received(self, frame: wire.Frame) -> None:
         sink = self._sink
         if sink is None:
             self._frame_before_call(frame)
-        elif type(frame) is AudioFrame:
+        elif type(frame) is wire.AudioFrame:
             if frame.rate_hz != self.format.rate_hz:
                 self._change_rate(frame.rate_hz, sink)
             if frame.samples:
                 sink.audio_received(frame.samples)
-        elif type(frame) is DtmfFrame:
+        elif type(frame) is wire.DtmfFrame:
             sink.digit_received(frame.digit)
-        elif type(frame) is HangupFrame:
+        elif type(frame) is wire.HangupFrame:
             self._report_end(EndReason.CALLER_HANGUP)
             self._close()
-        elif type(frame) is ErrorFrame:
+        elif type(frame) is wire.ErrorFrame:
             self._error_received(frame.code)
-        elif type(frame) is UnknownFrame:
+        elif type(frame) is wire.UnknownFrame:
             self._unknown_received(frame)
 
-    def _frame_before_call(self, frame: Frame) -> None:
-        if type(frame) is UuidFrame:
+    def _frame_before_call(self, frame: wire.Frame) -> None:
+        if type(frame) is wire.UuidFrame:
             self._claim(str(frame.uuid))
-        elif type(frame) is HangupFrame or type(frame) is ErrorFrame:
+        elif type(frame) is wire.HangupFrame or type(frame) is wire.ErrorFrame:
             self._early_frames.clear()
             self._report_end(EndReason.CALLER_HANGUP)
             self._close()
@@ -218,13 +204,13 @@ class AudioSocketProtocol(Protocol):
         self._header_bytes = 0
         sink.format_changed()
 
-    def _error_received(self, code: ErrorBits) -> None:
+    def _error_received(self, code: wire.ErrorBits) -> None:
         self._log.warn("AudioSocket {peer} reports error {code!r}", peer=self.peer, code=code, id=self.context_id)
-        if code & ErrorBits.HANGUP:
+        if code & wire.ErrorBits.HANGUP:
             self._report_end(EndReason.CALLER_HANGUP, f"error {code!r}")
             self._close()
 
-    def _unknown_received(self, frame: UnknownFrame) -> None:
+    def _unknown_received(self, frame: wire.UnknownFrame) -> None:
         self.unknown_frames += 1
         if self.unknown_frames == 1:
             self._log.warn(

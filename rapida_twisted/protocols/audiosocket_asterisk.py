@@ -11,15 +11,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.errors import RemoteProtocolError
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
-from rapida_twisted.wire.audiosocket import (
-    AsteriskCodec,
-    AudioFrame,
-    DtmfFrame,
-    ErrorBits,
-    ErrorFrame,
-    HangupFrame,
-    UuidFrame,
-)
+from rapida_twisted.wire import audiosocket as wire
 
 __all__ = ["AsteriskProtocol"]
 
@@ -34,7 +26,7 @@ class AsteriskProtocol(Protocol):
 
     def __init__(self, call: UUID) -> None:
         self.call = call
-        self._codec = AsteriskCodec()
+        self._codec = wire.AsteriskCodec()
         self._writer: FrameWriter | None = None
         """None unless the call is up."""
         self.problem = ""
@@ -51,7 +43,7 @@ class AsteriskProtocol(Protocol):
     def hangup_received(self) -> None:
         """The server hung up. The connection is closing; :meth:`call_ended` follows."""
 
-    def error_received(self, code: ErrorBits) -> None:
+    def error_received(self, code: wire.ErrorBits) -> None:
         """The server sent an error frame."""
 
     def call_ended(self, problem: str) -> None:
@@ -61,11 +53,11 @@ class AsteriskProtocol(Protocol):
 
     def send_audio(self, samples: bytes, rate_hz: int = 8000) -> bool:
         """Send one frame of s16le mono; False if it was dropped because the server reads too slowly."""
-        return self._writer is not None and self._writer.send(self._codec.send(AudioFrame(samples, rate_hz)))
+        return self._writer is not None and self._writer.send(self._codec.send(wire.AudioFrame(samples, rate_hz)))
 
     def send_digit(self, digit: str) -> None:
         if self._writer is not None:
-            self._writer.send_control(self._codec.send(DtmfFrame(digit)))
+            self._writer.send_control(self._codec.send(wire.DtmfFrame(digit)))
 
     def hang_up(self) -> None:
         """Hang up as Asterisk does: close without a hangup frame. Do not wait for a server that reads too slowly."""
@@ -82,7 +74,7 @@ class AsteriskProtocol(Protocol):
     def connectionMade(self) -> None:
         tune_socket(self.transport)
         self._writer = make_frame_writer(self.transport)
-        self._writer.send_control(self._codec.send(UuidFrame(self.call)))
+        self._writer.send_control(self._codec.send(wire.UuidFrame(self.call)))
         self.call_started()
 
     def dataReceived(self, data: bytes) -> None:
@@ -90,12 +82,12 @@ class AsteriskProtocol(Protocol):
             for frame in self._codec.receive_data(data):
                 if self._writer is None:
                     return
-                if type(frame) is AudioFrame:
+                if type(frame) is wire.AudioFrame:
                     self.audio_received(frame.samples, frame.rate_hz)
-                elif type(frame) is HangupFrame:
+                elif type(frame) is wire.HangupFrame:
                     self.hang_up()
                     self.hangup_received()
-                elif type(frame) is ErrorFrame:
+                elif type(frame) is wire.ErrorFrame:
                     self.error_received(frame.code)
         except RemoteProtocolError as error:
             if self._writer is not None:

@@ -12,12 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from autobahn.twisted.websocket import (
-    WebSocketClientFactory,
-    WebSocketClientProtocol,
-    WebSocketServerFactory,
-    WebSocketServerProtocol,
-)
+from autobahn.twisted import websocket
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -34,23 +29,8 @@ from rapida_twisted.net.addresses import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.protocols.quick_websocket import MAX_MESSAGE_BYTES, QuickWebSocket, tune_factory
+from rapida_twisted.wire import chan_websocket as wire
 from rapida_twisted.wire.audiosocket import DIGITS
-from rapida_twisted.wire.chan_websocket import (
-    SUBPROTOCOL,
-    Command,
-    ControlForm,
-    DtmfEnd,
-    ErrorEvent,
-    Event,
-    FlushMedia,
-    Hangup,
-    MarkMedia,
-    MediaMarkProcessed,
-    MediaStart,
-    MediaXoff,
-    MediaXon,
-    UnknownEvent,
-)
 from rapida_twisted.wire.chan_websocket_text import decode_event, encode_command
 
 __all__ = ["MediaClientFactory", "MediaClientProtocol", "MediaServerFactory", "MediaServerProtocol"]
@@ -84,7 +64,7 @@ class _MediaChannel(QuickWebSocket):
         self._reactor = reactor
         self._context: CallContext | None = None
         self._sink: MediaSink | None = None
-        self._form = ControlForm.PLAIN
+        self._form = wire.ControlForm.PLAIN
         self._deadline: IDelayedCall | None = None
         self._marks: dict[str, Callable[[], None]] = {}
         self._marks_made = 0
@@ -97,31 +77,31 @@ class _MediaChannel(QuickWebSocket):
     def send_audio(self, payload: bytes) -> None:
         """Send whole frames in the channel's format: all of them, or none if the peer reads too slowly."""
         step = MAX_SENT_BYTES // self.format.frame_bytes * self.format.frame_bytes
-        messages = [payload] if len(payload) <= step else _slices(payload, step)
-        self.send_binary(*messages)
+        if len(payload) <= step:
+            self.send_binary(payload)
+        else:
+            self.send_binary(*(payload[begin : begin + step] for begin in range(0, len(payload), step)))
         if self.writer.full:
             self._update_paused()
 
     def flush(self) -> None:
         """Barge-in: FLUSH_MEDIA discards the audio that Asterisk has not played, and the marks in it."""
         self._marks.clear()
-        self._command(FlushMedia())
+        self._command(wire.FlushMedia())
 
     def mark(self, reached: Callable[[], None]) -> None:
         """Call back when Asterisk has played the audio sent so far."""
         self._marks_made += 1
         name = str(self._marks_made)
         self._marks[name] = reached
-        self._command(MarkMedia(name))
+        self._command(wire.MarkMedia(name))
 
     def hang_up(self) -> None:
-        """Send HANGUP and close."""
         self._sink = None
-        self._command(Hangup())
+        self._command(wire.Hangup())
         self.sendClose(1000)
 
     def abort(self) -> None:
-        """Close at once and drop what is queued."""
         self._sink = None
         self.writer.abort()
 
@@ -138,7 +118,7 @@ class _MediaChannel(QuickWebSocket):
         except RemoteProtocolError as error:
             self._warn_once(str(error))
             return
-        if isinstance(event, MediaStart):
+        if isinstance(event, wire.MediaStart):
             self._form = form
             self._media_started(event)
         elif self._sink is not None:
@@ -169,7 +149,7 @@ class _MediaChannel(QuickWebSocket):
         if self._context is not None:
             self._abandon(end, f"the WebSocket closed before MEDIA_START {detail}".rstrip())
 
-    def _media_started(self, event: MediaStart) -> None:
+    def _media_started(self, event: wire.MediaStart) -> None:
         if self._context is None:
             self._warn_once("a second MEDIA_START")
             return
@@ -193,24 +173,24 @@ class _MediaChannel(QuickWebSocket):
         )
         self._sink = self._starter.start(context, self)
 
-    def _event(self, event: Event, sink: MediaSink) -> None:
+    def _event(self, event: wire.Event, sink: MediaSink) -> None:
         match event:
-            case DtmfEnd(digit=digit) if len(digit) == 1 and digit in DIGITS:
+            case wire.DtmfEnd(digit=digit) if len(digit) == 1 and digit in DIGITS:
                 sink.digit_received(digit)
-            case DtmfEnd(digit=digit):
+            case wire.DtmfEnd(digit=digit):
                 self._warn_once(f"the digit {digit[:80]!r}")
-            case MediaMarkProcessed(correlation_id=name):
+            case wire.MediaMarkProcessed(correlation_id=name):
                 reached = self._marks.pop(name, None)
                 if reached is not None:
                     reached()
-            case MediaXoff() | MediaXon():
-                self._xoff = isinstance(event, MediaXoff)
+            case wire.MediaXoff() | wire.MediaXon():
+                self._xoff = isinstance(event, wire.MediaXoff)
                 self._update_paused()
-            case ErrorEvent(error_text=text):
+            case wire.ErrorEvent(error_text=text):
                 self._log.warn(
                     "WebSocket {peer}: Asterisk reports {text}", peer=self._peer_text(), text=text, id=self.context_id
                 )
-            case UnknownEvent(text=text):
+            case wire.UnknownEvent(text=text):
                 self._warn_once(f"an unknown event {text[:80]!r}")
 
     def _update_paused(self) -> None:
@@ -256,7 +236,7 @@ class _MediaChannel(QuickWebSocket):
         if sink is not None:
             sink.media_ended(reason, detail)
 
-    def _command(self, command: Command) -> None:
+    def _command(self, command: wire.Command) -> None:
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_command(command, self._form).encode("utf-8"))
 
@@ -277,7 +257,7 @@ class _MediaChannel(QuickWebSocket):
             self._deadline = self._reactor.callLater(delay_s, overdue)
 
 
-class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
+class MediaServerProtocol(_MediaChannel, websocket.WebSocketServerProtocol):
     """Asterisk connects to us: we claim the call that the handshake names before we answer the handshake."""
 
     factory: MediaServerFactory
@@ -298,7 +278,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
         problem = self.factory.check_handshake(request)
         if problem is not None:
             raise self._denied(*problem)
-        if SUBPROTOCOL not in request.protocols:
+        if wire.SUBPROTOCOL not in request.protocols:
             raise self._denied(400, "the subprotocol must be media")
         context_id = _context_id(request)
         if not context_id:
@@ -313,7 +293,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
             self._abandon(EndReason.CALLER_HANGUP, "the connection closed while the call was claimed")
             # Otherwise Autobahn would answer the handshake on the closed connection.
             raise ConnectionDeny(503, "closed")
-        return SUBPROTOCOL
+        return wire.SUBPROTOCOL
 
     def _claim_failed(self, failure: Failure) -> NoReturn:
         error = failure.value
@@ -333,7 +313,7 @@ class MediaServerProtocol(_MediaChannel, WebSocketServerProtocol):
         return ConnectionDeny(status, reason if reason.isprintable() and reason.isascii() else "refused")
 
 
-class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
+class MediaClientProtocol(_MediaChannel, websocket.WebSocketClientProtocol):
     """We connect to a channel that waits in Asterisk (``WebSocket/INCOMING``), for a call already claimed."""
 
     def __init__(self, starter: CallStarter, reactor: Any, context: CallContext) -> None:
@@ -342,7 +322,7 @@ class MediaClientProtocol(_MediaChannel, WebSocketClientProtocol):
         self.context_id = context.context_id
 
 
-class MediaServerFactory(WebSocketServerFactory):
+class MediaServerFactory(websocket.WebSocketServerFactory):
     """Makes a :class:`MediaServerProtocol` for each connection. Serve it alone, or under a Site by WebSocketResource.
 
     :param check_handshake: checks API keys, for instance: returns None to accept, (status, reason) to reject.
@@ -360,11 +340,10 @@ class MediaServerFactory(WebSocketServerFactory):
         rejections: RejectionLog | None = None,
         message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        super().__init__(protocols=[SUBPROTOCOL], server="", reactor=reactor)
+        super().__init__(protocols=[wire.SUBPROTOCOL], server="", reactor=reactor)
         self.check_handshake = check_handshake
         self.rejections = rejections if rejections is not None else RejectionLog()
-        self._reception = reception
-        self._reactor = reactor
+        self.protocol = lambda: MediaServerProtocol(reception, reactor)
         tune_factory(self)
         self.setProtocolOptions(
             webStatus=False,
@@ -373,13 +352,8 @@ class MediaServerFactory(WebSocketServerFactory):
             maxMessagePayloadSize=message_bytes,
         )
 
-    def buildProtocol(self, addr: Any) -> MediaServerProtocol:
-        protocol = MediaServerProtocol(self._reception, self._reactor)
-        protocol.factory = self
-        return protocol
 
-
-class MediaClientFactory(WebSocketClientFactory):
+class MediaClientFactory(websocket.WebSocketClientFactory):
     """Makes the only :class:`MediaClientProtocol` of a call.
 
     :param starter: starts the call when its media is up.
@@ -390,18 +364,11 @@ class MediaClientFactory(WebSocketClientFactory):
     noisy = False
 
     def __init__(self, url: str, starter: CallStarter, reactor: Any, context: CallContext) -> None:
-        super().__init__(url, protocols=[SUBPROTOCOL], useragent="", reactor=reactor)
-        self._starter = starter
-        self._reactor = reactor
-        self._context = context
+        super().__init__(url, protocols=[wire.SUBPROTOCOL], useragent="", reactor=reactor)
+        self.protocol = lambda: MediaClientProtocol(starter, reactor, context)
         self.rejections = RejectionLog()
         tune_factory(self)
         self.setProtocolOptions(openHandshakeTimeout=START_TIMEOUT_S)
-
-    def buildProtocol(self, addr: Any) -> MediaClientProtocol:
-        protocol = MediaClientProtocol(self._starter, self._reactor, self._context)
-        protocol.factory = self
-        return protocol
 
 
 def _context_id(request: ConnectionRequest) -> str:
@@ -409,7 +376,3 @@ def _context_id(request: ConnectionRequest) -> str:
     last: str = request.path.rstrip("/").rpartition("/")[2]
     in_query: str = request.params.get("contextId", [""])[0]
     return in_query if last in ("", "ctx") else last
-
-
-def _slices(payload: bytes, size: int) -> list[bytes]:
-    return [payload[begin : begin + size] for begin in range(0, len(payload), size)]

@@ -8,31 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from autobahn.twisted.websocket import (
-    WebSocketClientFactory,
-    WebSocketClientProtocol,
-    WebSocketServerFactory,
-    WebSocketServerProtocol,
-)
+from autobahn.twisted import websocket
 from autobahn.websocket.types import ConnectionRequest, ConnectionResponse
 
 from rapida_twisted.audio.formats import FRAME_MS, ULAW, AudioFormat
 from rapida_twisted.errors import RemoteProtocolError
 from rapida_twisted.net.addresses import bracketed
 from rapida_twisted.protocols.quick_websocket import QuickWebSocket, tune_factory
-from rapida_twisted.wire.chan_websocket import (
-    MAX_COMMAND_BYTES,
-    SUBPROTOCOL,
-    Answer,
-    Command,
-    ControlForm,
-    DtmfEnd,
-    ErrorEvent,
-    Event,
-    Hangup,
-    MediaStart,
-    UnknownCommand,
-)
+from rapida_twisted.wire import chan_websocket as wire
 from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 from rapida_twisted.wire.chan_websocket_text import decode_command, encode_event
 
@@ -57,7 +40,7 @@ class AsteriskChannel(QuickWebSocket):
     def __init__(
         self,
         format: AudioFormat = ULAW,
-        form: ControlForm = ControlForm.PLAIN,
+        form: wire.ControlForm = wire.ControlForm.PLAIN,
         *,
         channel_id: str = "1.1",
         connection_id: str = "rapida",
@@ -68,7 +51,7 @@ class AsteriskChannel(QuickWebSocket):
         self.form = form
         self.channel_id = channel_id
         self.queue = MediaQueue(format.frame_bytes, self.send_event, channel_id=channel_id, form=form)
-        self._start = MediaStart(
+        self._start = wire.MediaStart(
             connection_id=connection_id,
             channel=f"WebSocket/{connection_id}/{id(self):#x}",
             channel_id=channel_id,
@@ -90,7 +73,7 @@ class AsteriskChannel(QuickWebSocket):
     def hangup_received(self) -> None:
         """The application hung up. The connection is closing; :meth:`call_ended` follows."""
 
-    def command_received(self, command: Command) -> None:
+    def command_received(self, command: wire.Command) -> None:
         """A command of any kind came, after the queue executed it."""
 
     def call_ended(self, problem: str) -> None:
@@ -110,10 +93,9 @@ class AsteriskChannel(QuickWebSocket):
         return self.queue.direction == "out" or self.send_binary(payload)
 
     def send_digit(self, digit: str) -> None:
-        """Send DTMF_END: the caller pressed a key."""
-        self.send_event(DtmfEnd(digit=digit, channel_id=self.channel_id))
+        self.send_event(wire.DtmfEnd(digit=digit, channel_id=self.channel_id))
 
-    def send_event(self, event: Event) -> None:
+    def send_event(self, event: wire.Event) -> None:
         if self.state == self.STATE_OPEN:
             self.sendMessage(encode_event(event, self.form).encode("utf-8"))
 
@@ -134,17 +116,17 @@ class AsteriskChannel(QuickWebSocket):
         self.queue.audio(payload)
 
     def text_received(self, payload: bytes) -> None:
-        if len(payload) > MAX_COMMAND_BYTES:
+        if len(payload) > wire.MAX_COMMAND_BYTES:
             return
         try:
             command = decode_command(payload.decode("utf-8"), self.form)
         except RemoteProtocolError:
-            self.send_event(ErrorEvent(error_text="Unable to parse JSON command", channel_id=self.channel_id))
-            command = UnknownCommand(payload.decode("utf-8"))
-        if isinstance(command, Hangup):
+            self.send_event(wire.ErrorEvent(error_text="Unable to parse JSON command", channel_id=self.channel_id))
+            command = wire.UnknownCommand(payload.decode("utf-8"))
+        if isinstance(command, wire.Hangup):
             self.sendClose(1000)
             self.hangup_received()
-        elif isinstance(command, Answer):
+        elif isinstance(command, wire.Answer):
             self.answered()
         else:
             self.queue.command(command)
@@ -158,24 +140,24 @@ class AsteriskChannel(QuickWebSocket):
             self.call_ended("" if orderly else f"{reason or 'the connection was lost'} ({code})")
 
 
-class AsteriskClientProtocol(AsteriskChannel, WebSocketClientProtocol):
+class AsteriskClientProtocol(AsteriskChannel, websocket.WebSocketClientProtocol):
     """The channel of ``Dial(WebSocket/<client>/...)``: connects to the application."""
 
     def onConnect(self, response: ConnectionResponse) -> None:
         """Fail unless the application accepted the subprotocol."""
-        if response.protocol != SUBPROTOCOL:
+        if response.protocol != wire.SUBPROTOCOL:
             self.fail(1002, "the subprotocol must be media")
 
 
-class AsteriskServerProtocol(AsteriskChannel, WebSocketServerProtocol):
+class AsteriskServerProtocol(AsteriskChannel, websocket.WebSocketServerProtocol):
     """The channel ``WebSocket/INCOMING``: the application connects to it."""
 
     def onConnect(self, request: ConnectionRequest) -> str:
         """Accept the application's handshake."""
-        return SUBPROTOCOL
+        return wire.SUBPROTOCOL
 
 
-class AsteriskClientFactory(WebSocketClientFactory):
+class AsteriskClientFactory(websocket.WebSocketClientFactory):
     """Connects one channel to an application.
 
     :param url: of the application, with the query that ``v()`` adds.
@@ -188,19 +170,15 @@ class AsteriskClientFactory(WebSocketClientFactory):
     def __init__(
         self, url: str, channel: AsteriskClientProtocol, reactor: Any, headers: dict[str, str] | None = None
     ) -> None:
-        super().__init__(url, protocols=[SUBPROTOCOL], useragent="", headers=headers or {}, reactor=reactor)
+        super().__init__(url, protocols=[wire.SUBPROTOCOL], useragent="", headers=headers or {}, reactor=reactor)
         # Autobahn writes it into the Host header as it is.
         self.host: str = bracketed(self.host)
-        self._channel = channel
+        self.protocol = lambda: channel
         tune_factory(self)
         self.setProtocolOptions(openHandshakeTimeout=5)
 
-    def buildProtocol(self, addr: Any) -> AsteriskClientProtocol:
-        self._channel.factory = self
-        return self._channel
 
-
-class AsteriskServerFactory(WebSocketServerFactory):
+class AsteriskServerFactory(websocket.WebSocketServerFactory):
     """Waits for an application to connect to one channel.
 
     :param channel: the protocol of the only connection.
@@ -209,10 +187,6 @@ class AsteriskServerFactory(WebSocketServerFactory):
     noisy = False
 
     def __init__(self, channel: AsteriskServerProtocol, reactor: Any) -> None:
-        super().__init__(protocols=[SUBPROTOCOL], server="", reactor=reactor)
-        self._channel = channel
+        super().__init__(protocols=[wire.SUBPROTOCOL], server="", reactor=reactor)
+        self.protocol = lambda: channel
         tune_factory(self)
-
-    def buildProtocol(self, addr: Any) -> AsteriskServerProtocol:
-        self._channel.factory = self
-        return self._channel
