@@ -222,8 +222,6 @@ async def connect_websocket(
     host, port = host_port_of(url)
     far_end = WebSocketFarEnd(user, host_and_port(host, port), format, form, context, reactor)
     factory = AsteriskClientFactory(url, far_end.connection, reactor)
-    if ":" in factory.host:
-        factory.host = f"[{factory.host}]"
     factory.setProtocolOptions(autoPingInterval=PING_S, autoPingTimeout=PING_S)
     await connect(far_end, factory, host, port, tls_options, reactor, timeout_s)
     return far_end
