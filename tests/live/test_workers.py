@@ -33,9 +33,9 @@ class WorkersTests(StasisTestCase):
     def reload(self, server: Server) -> None:
         """Have all processes replaced."""
         assert server._process is not None
-        count = server.log().count("the workers were replaced")
+        count = server.log().count("replaced the workers")
         os.kill(server._process.pid, signal.SIGHUP)
-        wait_until("they are", lambda: server.log().count("the workers were replaced") > count, 20)
+        wait_until("they are", lambda: server.log().count("replaced the workers") > count, 20)
 
     def kill_ari(self, server: Server) -> None:
         """Kill the ARI worker, and wait for the next."""
@@ -84,7 +84,7 @@ class WorkersTests(StasisTestCase):
         assert server._process is not None
         os.kill(server._process.pid, signal.SIGHUP)
         count = 0
-        while "the workers were replaced" not in server.log() or count < 20:
+        while "replaced the workers" not in server.log() or count < 20:
             self.call("100@rapida-inbound-stasis", "milliwatt", recording=f"call{count}")
             count += 1
             # Calls stay up: if they came fast for ever, a slow machine would never finish the reload.
