@@ -54,8 +54,7 @@ class FakeChannel:
     def hang_up(self) -> None:
         self.closed = True
 
-    def abort(self) -> None:
-        self.closed = True
+    abort = hang_up
 
 
 class FakeCall:

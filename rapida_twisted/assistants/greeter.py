@@ -56,7 +56,6 @@ class Greeter(Assistant):
             self._rest = call.reactor.callLater(rest_s, self._play_rest, call)
 
     def digit_received(self, call: Call, digit: str) -> None:
-        """Interrupt the playing, and play the key's tone; ``#`` hangs up."""
         if digit == "#":
             call.hang_up()
             return

@@ -309,7 +309,7 @@ class Playout:
                 self._partial = frame
                 return None
             self.underruns += 1
-        return self._filled(frame) if frame else None
+        return frame + self.format.silent_frame[len(frame) :] if frame else None
 
     def _drop_live(self, excess: int) -> None:
         """Drop the oldest ``excess`` bytes of live audio."""
@@ -320,6 +320,3 @@ class Playout:
             if len(oldest) > excess:
                 self._live.appendleft(oldest[excess:])
             excess -= len(oldest)
-
-    def _filled(self, frame: bytes) -> bytes:
-        return frame + self.format.silent_frame[len(frame) :]

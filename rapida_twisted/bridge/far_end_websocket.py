@@ -80,7 +80,6 @@ class WebSocketFarEnd(FarEnd):
             self._user.far_end_flushed()
 
     def refused(self, status_line: str, error: BaseException | None) -> None:
-        """The handshake failed."""
         self._closed = True
         problem = tls_problem(error)
         version, _, answer = status_line.partition(" ")

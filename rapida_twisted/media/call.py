@@ -27,7 +27,7 @@ from rapida_twisted.interfaces.typed import MediaChannel
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
-from rapida_twisted.media.pacer import LEAD_MS, make_pacer
+from rapida_twisted.media.pacer import LEAD_MS, AheadPacer, Pacer, RealtimePacer
 from rapida_twisted.media.speech import Speech
 from rapida_twisted.observe.interface import CallFigures
 
@@ -104,7 +104,11 @@ class Call:
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
         self._speech = Speech(self._playout, self._assistant_failed, reactor)
-        self._pacer = make_pacer(self._playout, channel, self._speech.played, lead_ms, is_bridged)
+        self._pacer: Pacer
+        if channel.paced:  # A channel with a queue of its own never waits for a bridge.
+            self._pacer = AheadPacer(self._playout, channel, self._speech.played, lead_ms)
+        else:
+            self._pacer = RealtimePacer(self._playout, channel, self._speech.played, is_bridged)
         self._digits = Digits(reactor)
         self._hears = _hears(assistant)
         self._heard_tap: Callable[[bytes], None] | None = None
@@ -178,12 +182,10 @@ class Call:
 
     @property
     def rate_hz(self) -> int:
-        """The sample rate of the assistant's audio in both directions (Hz)."""
         return getattr(self._assistant, "rate_hz", None) or self._channel.format.rate_hz
 
     @property
     def queued_ms(self) -> float:
-        """The length of the queued audio (ms), without the unread parts of files and streams."""
         return self._playout.queued_ms
 
     def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
@@ -232,7 +234,6 @@ class Call:
         return "; ".join(text for text in (*self._notes, self.end_detail) if text)[:MAX_DETAIL]
 
     def flush(self) -> float:
-        """Drop all queued audio, as at barge-in; returns its length (ms)."""
         began_s = time.perf_counter()
         if self.ended is None:
             self._pacer.flush()
@@ -241,11 +242,9 @@ class Call:
         return cut_ms
 
     def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
-        """Collect DTMF digits: see :class:`ICall`. One collection at a time."""
         return self._digits.collect(count, timeout_s, terminator)
 
     def hang_up(self) -> Deferred[None]:
-        """End the call without playing the queued audio; fires when it has ended."""
         return self._leave(EndReason.ASSISTANT_HANGUP)
 
     def transfer(self, dial_string: str) -> Deferred[None]:
@@ -254,11 +253,6 @@ class Call:
         return self._move_on(self, dial_string).addCallback(lambda _: self._leave(EndReason.TRANSFERRED))
 
     def tap(self, heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None:
-        """Copy the call's audio, as s16le mono at :attr:`rate_hz`; None stops.
-
-        :param heard: called with each packet of the caller.
-        :param said: called each 20 ms with the frame that leaves, silence included.
-        """
         self._heard_tap, self._said_tap, self._tap_rate_hz = heard, said, self.rate_hz
         self._set_tap_formats()
 
@@ -290,24 +284,20 @@ class Call:
             self._assistant_failed(Failure())
 
     def format_changed(self) -> None:
-        """The wire's format changed: convert the queued audio."""
         self._earlier_in_ms += self._playout.format.ms(self._bytes_in)
         self._bytes_in = 0
         self._playout.retarget(self._channel.format)
         self._set_formats()
 
     def sending_paused(self, paused: bool) -> None:
-        """The peer accepts no more audio, or accepts it again. Only paced channels call this."""
         self._pacer.pause(paused)
 
     def media_ended(self, reason: EndReason, detail: str = "") -> None:
-        """The connection closed, or is closing."""
         self._mark_end(reason, detail)
 
     # The clock
 
     def tick(self) -> None:
-        """20 ms have passed: send the audio that is due."""
         try:
             frame = self._pacer.tick()
             if self._said_tap is not None and self.ended is None:

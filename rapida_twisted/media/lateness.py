@@ -38,5 +38,4 @@ class Lateness:
         return 0.0
 
     def reset(self) -> None:
-        """Restart the counts."""
         self.__init__()  # type: ignore[misc]

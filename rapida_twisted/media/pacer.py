@@ -18,7 +18,7 @@ from rapida_twisted.audio.formats import FRAME_MS
 from rapida_twisted.audio.playout import Playout, Source
 from rapida_twisted.interfaces.typed import MediaChannel
 
-__all__ = ["LEAD_MS", "AheadPacer", "Pacer", "RealtimePacer", "make_pacer"]
+__all__ = ["LEAD_MS", "AheadPacer", "Pacer", "RealtimePacer"]
 
 LEAD_MS = 200.0
 UNHEARD_FRAMES = 2
@@ -166,16 +166,3 @@ class AheadPacer(Pacer):
                 self._played(source)
 
         self._channel.mark(reached)
-
-
-def make_pacer(
-    playout: Playout,
-    channel: MediaChannel,
-    played: Callable[[Source], None],
-    lead_ms: float = LEAD_MS,
-    is_bridged: Callable[[], bool] | None = None,
-) -> Pacer:
-    """The pacer that suits the channel. One with a queue of its own never waits for a bridge."""
-    if channel.paced:
-        return AheadPacer(playout, channel, played, lead_ms)
-    return RealtimePacer(playout, channel, played, is_bridged)

@@ -47,8 +47,7 @@ class _SharedUnixPort(unix.Port):
 class SocketBinder:
     """Stands in for the reactor of an endpoint: binds the socket and reads nothing from it."""
 
-    def __init__(self) -> None:
-        self.bound: socket.socket | None = None
+    bound: socket.socket | None = None
 
     # Called by ports
 

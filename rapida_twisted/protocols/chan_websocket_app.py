@@ -125,13 +125,11 @@ class _MediaChannel(QuickWebSocket):
             self._event(event, self._sink)
 
     def onOpen(self) -> None:
-        """The handshake is complete: await MEDIA_START."""
         self._set_deadline(START_TIMEOUT_S, self._start_overdue)
         self.writer.drained = self._update_paused
         self.reading = make_polled_reader(self.transport, self.dataReceived)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
-        """The connection closed, or its handshake failed."""
         self._set_deadline(None)
         if getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
             # Our own code decides: the peer may well answer it with 1000.

@@ -100,13 +100,11 @@ class AsteriskChannel(QuickWebSocket):
             self.sendMessage(encode_event(event, self.form).encode("utf-8"))
 
     def hang_up(self) -> None:
-        """The caller hung up: close."""
         self.sendClose(1000)
 
     # From Autobahn
 
     def onOpen(self) -> None:
-        """The handshake is complete: send MEDIA_START."""
         if self.state != self.STATE_OPEN:  # the application did not accept the subprotocol
             return
         self.send_event(self._start)
@@ -133,7 +131,6 @@ class AsteriskChannel(QuickWebSocket):
         self.command_received(command)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
-        """The connection closed, or its handshake failed."""
         if not self._ended:
             self._ended = True
             orderly = wasClean and code in (1000, 1001, None)
@@ -144,7 +141,6 @@ class AsteriskClientProtocol(AsteriskChannel, websocket.WebSocketClientProtocol)
     """The channel of ``Dial(WebSocket/<client>/...)``: connects to the application."""
 
     def onConnect(self, response: ConnectionResponse) -> None:
-        """Fail unless the application accepted the subprotocol."""
         if response.protocol != wire.SUBPROTOCOL:
             self.fail(1002, "the subprotocol must be media")
 
@@ -153,7 +149,6 @@ class AsteriskServerProtocol(AsteriskChannel, websocket.WebSocketServerProtocol)
     """The channel ``WebSocket/INCOMING``: the application connects to it."""
 
     def onConnect(self, request: ConnectionRequest) -> str:
-        """Accept the application's handshake."""
         return wire.SUBPROTOCOL
 
 

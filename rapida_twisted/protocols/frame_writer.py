@@ -88,8 +88,7 @@ class _BufferedWriter(FrameWriter):
         self.full = False
         self.drained()
 
-    def stopProducing(self) -> None:
-        self.full = True
+    stopProducing = pauseProducing
 
 
 class _RecordWriter(_BufferedWriter):
