@@ -10,15 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 __all__ = [
-    "CallContext",
-    "CallParameters",
-    "CallProgress",
-    "CallStatus",
-    "ContextStatus",
-    "Direction",
-    "EndReason",
-    "record_of",
-]
+    "CallContext", "CallParameters", "CallProgress", "CallStatus", "ContextStatus", "Direction", "EndReason",
+    "iso_utc", "record_of",
+]  # fmt: skip
 
 
 class ContextStatus(StrEnum):
@@ -104,14 +98,11 @@ class EndReason(StrEnum):
 
 
 _SUCCESSES = frozenset(
-    {
-        EndReason.CALLER_HANGUP,
-        EndReason.ASSISTANT_HANGUP,
-        EndReason.OPERATOR_HANGUP,
-        EndReason.TRANSFERRED,
+    (
+        EndReason.CALLER_HANGUP, EndReason.ASSISTANT_HANGUP, EndReason.OPERATOR_HANGUP, EndReason.TRANSFERRED,
         EndReason.SHUTDOWN,
-    }
-)
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -284,11 +275,11 @@ def record_of(context: CallContext) -> dict[str, Any]:
         record[known.name] = value.value if isinstance(value, Enum) else value
     record["variables"] = dict(context.variables)
     for name in ("created", "claimed", "ended", "answered", "hung_up"):
-        record[name] = _iso(record[f"{name}_at"])
+        at = record[f"{name}_at"]
+        record[name] = None if at is None else iso_utc(at)
     return record
 
 
-def _iso(unix_s: float | None) -> str | None:
-    if unix_s is None:
-        return None
+def iso_utc(unix_s: float) -> str:
+    """A time in ISO 8601 with milliseconds: ``2026-01-31T12:00:00.000Z``."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,28 +7,11 @@ A :class:`RemoteProtocolError` is the peer's fault: it is logged, and its connec
 from __future__ import annotations
 
 __all__ = [
-    "CallEnded",
-    "CallNotPlaced",
-    "ContextClaimed",
-    "ContextError",
-    "ContextExpired",
-    "Draining",
-    "JournalFull",
-    "LocalProtocolError",
-    "PlayoutFull",
-    "ProtocolError",
-    "RapidaError",
-    "RegistrationRefused",
-    "RemoteProtocolError",
-    "SettingsError",
-    "StartError",
-    "StoreUnavailable",
-    "TooManyCalls",
-    "TransferRefused",
-    "UnknownAssistant",
-    "UnknownContext",
-    "UpstreamFailed",
-]
+    "CallEnded", "CallNotPlaced", "ContextClaimed", "ContextError", "ContextExpired", "Draining", "JournalFull",
+    "LocalProtocolError", "PlayoutFull", "ProtocolError", "RapidaError", "RegistrationRefused", "RemoteProtocolError",
+    "SettingsError", "StartError", "StoreUnavailable", "TooManyCalls", "TransferRefused", "UnknownAssistant",
+    "UnknownContext", "UpstreamFailed",
+]  # fmt: skip
 
 
 class RapidaError(Exception):

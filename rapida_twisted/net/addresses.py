@@ -10,17 +10,9 @@ from urllib.parse import urlsplit
 from twisted.internet import address as twisted_address
 
 __all__ = [
-    "Address",
-    "Network",
-    "address_of",
-    "address_text",
-    "bracketed",
-    "group_of",
-    "host_and_port",
-    "host_port_of",
-    "kind_of",
-    "parse_host_port",
-]
+    "Address", "Network", "address_of", "address_text", "bracketed", "group_of", "host_and_port", "host_port_of",
+    "kind_of", "parse_host_port",
+]  # fmt: skip
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network

@@ -17,14 +17,9 @@ from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http import HTTPChannel
 
 __all__ = [
-    "PRIVATE",
-    "AutobahnInternals",
-    "HTTP11ClientProtocol",
-    "QuietHTTPChannel",
-    "RequestNotSent",
-    "adopt_port",
+    "PRIVATE", "AutobahnInternals", "HTTP11ClientProtocol", "QuietHTTPChannel", "RequestNotSent", "adopt_port",
     "make_connection_pool",
-]
+]  # fmt: skip
 
 PRIVATE = {
     "twisted.internet.tcp.Port": ("_fromListeningDescriptor",),

@@ -9,12 +9,12 @@ import json
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, eventAsText, formatEvent, formatTime
 from zope.interface import implementer
 
+from rapida_twisted.context import iso_utc
 from rapida_twisted.credentials.masking import masked
 
 __all__ = ["MaskingObserver", "context_id_of", "formatter_of", "json_line", "text_line"]
@@ -51,13 +51,13 @@ def text_line(event: LogEvent) -> str | None:
 
 def json_line(event: LogEvent) -> str | None:
     """A line with one JSON object; None for an empty event."""
-    message = _message(event)
+    message = formatEvent(event)
     traceback = _traceback(event)
     if not message and not traceback:
         return None
     level = event.get("log_level")
     line: dict[str, Any] = {
-        "time": _iso(event.get("log_time", 0.0)),
+        "time": iso_utc(event.get("log_time", 0.0)),
         "level": level.name if level is not None else "info",
         "namespace": str(event.get("log_namespace") or "-"),
         "message": masked(message or traceback.strip().rpartition("\n")[2]),
@@ -101,14 +101,12 @@ class MaskingObserver:
         self._observer = observer
 
     def __call__(self, event: LogEvent) -> None:
-        text = _message(event)
-        traceback = _traceback(event)
         kept: LogEvent = {
             name: masked(value) if isinstance(value, str) and name != "log_format" else value
             for name, value in event.items()
             if _is_plain(value) or name in ("log_level", "log_logger")
         }
-        kept["log_text"] = masked("\n".join(part for part in (text, traceback) if part))
+        kept["log_text"] = masked("\n".join(part for part in (formatEvent(event), _traceback(event)) if part))
         kept["log_format"] = "{log_text}"
         self._observer(kept)
 
@@ -119,10 +117,6 @@ def _system(event: LogEvent) -> str:
         return str(system)
     level = event.get("log_level")
     return f"{event.get('log_namespace', '-')}#{level.name if level is not None else '-'}"
-
-
-def _message(event: LogEvent) -> str:
-    return formatEvent(event)
 
 
 def _traceback(event: LogEvent) -> str:
@@ -137,7 +131,3 @@ def _traceback(event: LogEvent) -> str:
 
 def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _iso(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -90,11 +90,7 @@ class PrometheusMetrics(MetricsPageMaker):
             "rapida_contexts_total", "Registered calls, and calls that expired without media.", "outcome"
         )
         self._setup_s = self._histogram(
-            "rapida_call_setup_seconds",
-            "From a call's registration to its media.",
-            SETUP_S,
-            "transport",
-            "direction",
+            "rapida_call_setup_seconds", "From a call's registration to its media.", SETUP_S, "transport", "direction"
         )
         self._call_s = self._histogram("rapida_call_duration_seconds", "Duration of calls.", CALL_S, "transport")
         self._coming = self._gauge("rapida_calls_coming", "Calls whose media connected and that are not up yet.")
@@ -122,24 +118,17 @@ class PrometheusMetrics(MetricsPageMaker):
         self._dropped_s = counter("audio_dropped_seconds", "Live audio dropped because it was too old.", "transport")
         self._queued_s = self._gauge("rapida_playout_queued_seconds", "Audio that waits to be played in all calls.")
         self._queued_most_s = self._gauge(
-            "rapida_playout_queued_most_seconds",
-            "Audio that waits in the call with the most.",
-            mode="livemax",
+            "rapida_playout_queued_most_seconds", "Audio that waits in the call with the most.", mode="livemax"
         )
         self._flush_s = self._histogram(
-            "rapida_barge_in_seconds",
-            "From a flush until no flushed audio can leave.",
-            FLUSH_S,
-            "transport",
+            "rapida_barge_in_seconds", "From a flush until no flushed audio can leave.", FLUSH_S, "transport"
         )
         self._cut_s = self._histogram("rapida_barge_in_cut_seconds", "Audio that a flush dropped.", CUT_S, "transport")
         self._load = self._gauge(
             "rapida_tick_load_ratio", "Share of time that the media clock is busy.", mode="livemax"
         )
         self._p99_s = self._gauge(
-            "rapida_tick_lateness_p99_seconds",
-            "99th percentile of frame lateness, last 15 s.",
-            mode="livemax",
+            "rapida_tick_lateness_p99_seconds", "99th percentile of frame lateness, last 15 s.", mode="livemax"
         )
         self._max_s = self._gauge(
             "rapida_tick_lateness_max_seconds", "Maximum frame lateness, last 15 s.", mode="livemax"

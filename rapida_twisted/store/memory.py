@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import wraps
 from heapq import nlargest
+from typing import ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, execute, succeed
 from zope.interface import implementer
@@ -19,6 +21,15 @@ __all__ = ["MemoryStore"]
 
 _ENDED = -1.0
 """The end of a lease that was ended, not expired."""
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _fired(work: Callable[_P, _T]) -> Callable[_P, Deferred[_T]]:
+    """Have a function give a Deferred that has fired with its result or its exception."""
+    return wraps(work)(lambda *args, **named: execute(work, *args, **named))
 
 
 @implementer(ICallStore)
@@ -42,34 +53,64 @@ class MemoryStore:
         return succeed(None)
 
     def close(self) -> Deferred[None]:
-        self._contexts.clear()
-        self._pending.clear()
-        self._notices.clear()
-        self._leases.clear()
-        self._journals.clear()
-        self._orders.clear()
+        for kept in (self._contexts, self._pending, self._notices, self._leases, self._journals, self._orders):
+            kept.clear()
         return succeed(None)
 
-    def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
-        return execute(self._add, context, max_pending)
+    @_fired
+    def add(self, context: CallContext, max_pending: int) -> None:
+        if context.status is not ContextStatus.PENDING or context.context_id in self._contexts:
+            raise ValueError(f"context {context.context_id} is not new and pending")
+        # Expired contexts that the sweep has not marked yet do not count.
+        if len(self._pending) >= max_pending:
+            waiting = sum(pending.expires_at > context.created_at for pending in self._pending.values())
+            if waiting >= max_pending:
+                raise TooManyCalls(f"{waiting} calls wait for their media already")
+        self._put(context)
 
     def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
         of_key = (context for context in self._contexts.values() if context.key_name == key_name)
         return succeed(sum(_occupies(context, now) for context in of_key))
 
-    def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
-        return execute(self._claim, context_id, transport, peer, now)
+    @_fired
+    def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> CallContext:
+        context = self._get(context_id)
+        if context.status is ContextStatus.EXPIRED or (
+            context.status is ContextStatus.PENDING and context.expires_at <= now
+        ):
+            raise ContextExpired(context_id)
+        if context.status is not ContextStatus.PENDING:
+            raise ContextClaimed(context_id, f"by {context.peer}" if context.peer else "")
+        return self._put(context.claimed(transport=transport, peer=peer, now=now, owner=self.owner))
 
+    @_fired
     def finish(
         self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
-    ) -> Deferred[CallContext]:
-        return execute(self._finish, context_id, reason, audio_in_s, audio_out_s, now, detail)
+    ) -> CallContext:
+        context = self._get(context_id)
+        if context.has_ended_as(reason, now):
+            return context
+        ended = self._in_hand(context_id).ended(
+            reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now, detail=detail
+        )
+        return self._put(ended)
 
-    def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
-        return execute(self._move_on, context_id, next_dial)
+    @_fired
+    def move_on(self, context_id: str, *, next_dial: str) -> CallContext:
+        return self._put(self._in_hand(context_id).moved_on(next_dial=next_dial))
 
-    def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
-        return execute(self._follow, context_id, progress, notify)
+    @_fired
+    def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> CallContext | None:
+        context = self._get(context_id)
+        changed = context.followed(progress)
+        if changed is context:
+            return None
+        if notify:
+            self._last_notice += 1
+            self._notices[self._last_notice] = Notice(
+                number=self._last_notice, context_id=context_id, made_at=progress.at, record=record_of(changed)
+            )
+        return self._put(changed)
 
     def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
         """No notices move: this process has them all."""
@@ -91,112 +132,13 @@ class MemoryStore:
         return execute(self._get, context_id)
 
     def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        return execute(self._recent, limit, status)
+        numbered = enumerate(context for context in self._contexts.values() if status in (None, context.status))
+        newest = nlargest(limit, numbered, key=lambda pair: (pair[1].created_at, pair[0]))
+        return succeed([context for _, context in newest])
 
     def sweep(
         self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
     ) -> Deferred[Swept]:
-        swept = self._sweep(now, forget_before, presume)
-        before = forget_before if forget_journals_before is None else forget_journals_before
-        self._journals = {
-            context_id: journal
-            for context_id, journal in self._journals.items()
-            if context_id in self._contexts and journal.entries[-1].at >= before
-        }
-        return succeed(swept)
-
-    def renew(self, *, now: float, until: float) -> Deferred[None]:
-        self._leases[self.owner] = until
-        return succeed(None)
-
-    def end_lease(self, owner: str) -> Deferred[None]:
-        self._leases[owner] = _ENDED
-        return succeed(None)
-
-    def order(self, owner: str, order: Mapping[str, str], *, now: float) -> Deferred[None]:
-        return execute(self._order, owner, order, now)
-
-    def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
-        mine = [order for owner, made_at, order in self._orders if owner == self.owner and made_at > now - ORDER_S]
-        self._orders = [order for order in self._orders if order[0] != self.owner]
-        return succeed(mine)
-
-    def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
-        return execute(self._add_entry, context_id, kind, text, at)
-
-    def entries(
-        self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
-    ) -> Deferred[list[JournalEntry]]:
-        journal = self._journals.get(context_id)
-        return succeed(found(journal.entries[max(0, after) :], kind, text, limit) if journal else [])
-
-    def check(self) -> Deferred[None]:
-        return succeed(None)
-
-    def _add(self, context: CallContext, max_pending: int) -> None:
-        if context.status is not ContextStatus.PENDING or context.context_id in self._contexts:
-            raise ValueError(f"context {context.context_id} is not new and pending")
-        # Expired contexts that the sweep has not marked yet do not count.
-        if len(self._pending) >= max_pending:
-            waiting = sum(pending.expires_at > context.created_at for pending in self._pending.values())
-            if waiting >= max_pending:
-                raise TooManyCalls(f"{waiting} calls wait for their media already")
-        self._put(context)
-
-    def _claim(self, context_id: str, transport: str, peer: str, now: float) -> CallContext:
-        context = self._get(context_id)
-        if context.status is ContextStatus.EXPIRED or (
-            context.status is ContextStatus.PENDING and context.expires_at <= now
-        ):
-            raise ContextExpired(context_id)
-        if context.status is not ContextStatus.PENDING:
-            raise ContextClaimed(context_id, f"by {context.peer}" if context.peer else "")
-        return self._put(context.claimed(transport=transport, peer=peer, now=now, owner=self.owner))
-
-    def _finish(
-        self, context_id: str, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str
-    ) -> CallContext:
-        context = self._get(context_id)
-        if context.has_ended_as(reason, now):
-            return context
-        ended = self._in_hand(context_id).ended(
-            reason=reason, audio_in_s=audio_in_s, audio_out_s=audio_out_s, now=now, detail=detail
-        )
-        return self._put(ended)
-
-    def _move_on(self, context_id: str, next_dial: str) -> CallContext:
-        return self._put(self._in_hand(context_id).moved_on(next_dial=next_dial))
-
-    def _follow(self, context_id: str, progress: CallProgress, notify: bool) -> CallContext | None:
-        context = self._get(context_id)
-        changed = context.followed(progress)
-        if changed is context:
-            return None
-        if notify:
-            self._last_notice += 1
-            self._notices[self._last_notice] = Notice(
-                number=self._last_notice, context_id=context_id, made_at=progress.at, record=record_of(changed)
-            )
-        return self._put(changed)
-
-    def _in_hand(self, context_id: str) -> CallContext:
-        context = self._get(context_id)
-        if not context.in_hand:
-            raise ContextError(context_id, f"it is {context.status.value}, not claimed")
-        return context
-
-    def _get(self, context_id: str) -> CallContext:
-        context = self._contexts.get(context_id)
-        if context is None:
-            raise UnknownContext(context_id)
-        return context
-
-    def _recent(self, limit: int, status: ContextStatus | None) -> list[CallContext]:
-        numbered = enumerate(context for context in self._contexts.values() if status in (None, context.status))
-        newest = nlargest(limit, numbered, key=lambda pair: (pair[1].created_at, pair[0]))
-        return [context for _, context in newest]
-
-    def _sweep(self, now: float, forget_before: float, presume: bool) -> Swept:
         overdue = [pending for pending in self._pending.values() if pending.expires_at <= now]
         for pending in overdue:
             self._put(pending.expired(now=now))
@@ -214,9 +156,36 @@ class MemoryStore:
         ]
         for context_id in forgotten:
             del self._contexts[context_id]
-        return Swept(len(overdue), len(lost))
+        before = forget_before if forget_journals_before is None else forget_journals_before
+        self._journals = {
+            context_id: journal
+            for context_id, journal in self._journals.items()
+            if context_id in self._contexts and journal.entries[-1].at >= before
+        }
+        return succeed(Swept(len(overdue), len(lost)))
 
-    def _add_entry(self, context_id: str, kind: EntryKind, text: str, at: float) -> int:
+    def renew(self, *, now: float, until: float) -> Deferred[None]:
+        self._leases[self.owner] = until
+        return succeed(None)
+
+    def end_lease(self, owner: str) -> Deferred[None]:
+        self._leases[owner] = _ENDED
+        return succeed(None)
+
+    @_fired
+    def order(self, owner: str, order: Mapping[str, str], *, now: float) -> None:
+        self._orders = [given for given in self._orders if given[1] > now - ORDER_S]
+        if sum(given[0] == owner for given in self._orders) >= LONGEST_QUEUE:
+            raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
+        self._orders.append((owner, now, dict(order)))
+
+    def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
+        mine = [order for owner, made_at, order in self._orders if owner == self.owner and made_at > now - ORDER_S]
+        self._orders = [order for order in self._orders if order[0] != self.owner]
+        return succeed(mine)
+
+    @_fired
+    def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> int:
         self._get(context_id)
         text, size = stored_text(text)
         journal = self._journals.get(context_id) or _Journal()
@@ -228,11 +197,26 @@ class MemoryStore:
         self._journals[context_id] = journal
         return number
 
-    def _order(self, owner: str, order: Mapping[str, str], now: float) -> None:
-        self._orders = [given for given in self._orders if given[1] > now - ORDER_S]
-        if sum(given[0] == owner for given in self._orders) >= LONGEST_QUEUE:
-            raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
-        self._orders.append((owner, now, dict(order)))
+    def entries(
+        self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
+    ) -> Deferred[list[JournalEntry]]:
+        journal = self._journals.get(context_id)
+        return succeed(found(journal.entries[max(0, after) :], kind, text, limit) if journal else [])
+
+    def check(self) -> Deferred[None]:
+        return succeed(None)
+
+    def _in_hand(self, context_id: str) -> CallContext:
+        context = self._get(context_id)
+        if not context.in_hand:
+            raise ContextError(context_id, f"it is {context.status.value}, not claimed")
+        return context
+
+    def _get(self, context_id: str) -> CallContext:
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise UnknownContext(context_id)
+        return context
 
     def _unfollowed(self, follower: str, now: float, presume: bool) -> bool:
         return not follower or (follower != self.owner and self._is_gone(follower, now, presume))

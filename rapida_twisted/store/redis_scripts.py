@@ -30,23 +30,9 @@ from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
 from rapida_twisted.store.redis_client import Script
 
 __all__ = [
-    "ADD",
-    "ADD_ENTRY",
-    "ADOPT",
-    "BATCH",
-    "CLAIM",
-    "END_LEASE",
-    "FINISH",
-    "FOLLOW",
-    "FORGET",
-    "FORGET_JOURNALS",
-    "MOVE_ON",
-    "ORDER",
-    "ORDERS",
-    "RECENT",
-    "RENEW",
-    "SWEEP",
-]
+    "ADD", "ADD_ENTRY", "ADOPT", "BATCH", "CLAIM", "END_LEASE", "FINISH", "FOLLOW", "FORGET", "FORGET_JOURNALS",
+    "MOVE_ON", "ORDER", "ORDERS", "RECENT", "RENEW", "SWEEP",
+]  # fmt: skip
 
 BATCH = 500
 """Contexts that one step changes at most: Redis serves nobody else meanwhile."""
@@ -76,9 +62,12 @@ local function is_gone(owner, presume)
 end
 """
 
-ADD = Script(
-    _COMMON
-    + """
+
+def _script(text: str) -> Script:
+    return Script(_COMMON + text)
+
+
+ADD = _script("""
 local id, created_at, expires_at, most, follower = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local key_name = ARGV[7]
 if redis.call('EXISTS', KEYS[1]) == 1 then return -1 end
@@ -95,12 +84,9 @@ if follower ~= '-' then
     redis.call('SADD', P .. 'follows:' .. follower, id)
 end
 return -2
-"""
-)
+""")
 
-CLAIM = Script(
-    _COMMON
-    + """
+CLAIM = _script("""
 local id, now, owner = ARGV[2], ARGV[3], ARGV[4]
 local f = redis.call('HMGET', KEYS[1], 'status', 'expires_at', 'member', 'created_at', 'peer')
 if not f[1] then return 'unknown' end
@@ -115,12 +101,9 @@ if owner ~= '' then
     redis.call('SADD', P .. 'claims:' .. owner, id)
 end
 return redis.call('HGETALL', KEYS[1])
-"""
-)
+""")
 
-FINISH = Script(
-    _COMMON
-    + """
+FINISH = _script("""
 local id, reason, now, status = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local f = redis.call('HMGET', KEYS[1], 'status', 'reason', 'ended_at', 'owner', 'member', 'created_at')
 if not f[1] then return 'unknown' end
@@ -134,25 +117,19 @@ elseif f[2] ~= reason or f[3] ~= now then
     return f[1]
 end
 return redis.call('HGETALL', KEYS[1])
-"""
-)
+""")
 
-MOVE_ON = Script(
-    _COMMON
-    + """
+MOVE_ON = _script("""
 local f = redis.call('HMGET', KEYS[1], 'status', 'reason')
 if not f[1] then return 'unknown' end
 if not in_hand(f[1], f[2]) then return f[1] end
 redis.call('HSET', KEYS[1], 'next_dial', ARGV[2])
 redis.call('HINCRBY', KEYS[1], 'v', 1)
 return redis.call('HGETALL', KEYS[1])
-"""
-)
+""")
 
 # The caller computes the change from what it read; the script applies it only if the version is still the same.
-FOLLOW = Script(
-    _COMMON
-    + """
+FOLLOW = _script("""
 local id, v, over, status, ended_at, owner, notice = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local f = redis.call('HMGET', KEYS[1], 'v', 'status', 'member', 'created_at', 'follower')
 if f[1] ~= v then return 0 end
@@ -170,23 +147,17 @@ if notice ~= '' then
     redis.call('ZADD', P .. 'notices:' .. owner, number, string.format('%d', number) .. ' ' .. notice)
 end
 return 1
-"""
-)
+""")
 
-RECENT = Script(
-    _COMMON
-    + """
+RECENT = _script("""
 local found = {}
 for _, member in ipairs(redis.call('ZREVRANGE', P .. ARGV[2], 0, tonumber(ARGV[3]) - 1)) do
     found[#found + 1] = redis.call('HGETALL', call_key(string.sub(member, 18)))
 end
 return found
-"""
-)
+""")
 
-SWEEP = Script(
-    _COMMON
-    + """
+SWEEP = _script("""
 local now, most, presume, expired, lost = ARGV[2], tonumber(ARGV[3]), ARGV[4], 0, 0
 local function over(id, status, reason)
     local key = call_key(id)
@@ -214,12 +185,9 @@ for _, owner in ipairs(redis.call('SMEMBERS', P .. 'owners')) do
     end
 end
 return {expired, lost}
-"""
-)
+""")
 
-FORGET = Script(
-    _COMMON
-    + """
+FORGET = _script("""
 local ids = redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', '(' .. ARGV[2], 'LIMIT', 0, tonumber(ARGV[3]))
 for _, id in ipairs(ids) do
     local key = call_key(id)
@@ -234,12 +202,9 @@ for _, id in ipairs(ids) do
     redis.call('UNLINK', key, P .. 'journal:' .. id)
 end
 return #ids
-"""
-)
+""")
 
-ADD_ENTRY = Script(
-    _COMMON
-    + f"""
+ADD_ENTRY = _script(f"""
 local id, at, size, entry = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
 local key = P .. 'journal:' .. id
@@ -248,12 +213,9 @@ if redis.call('LLEN', key) >= {MAX_ENTRIES} or bytes + size > {MAX_BYTES} then r
 redis.call('HINCRBY', KEYS[1], 'journal_bytes', size)
 redis.call('ZADD', P .. 'journals', at, id)
 return redis.call('RPUSH', key, entry)
-"""
-)
+""")
 
-FORGET_JOURNALS = Script(
-    _COMMON
-    + """
+FORGET_JOURNALS = _script("""
 local ids = redis.call('ZRANGEBYSCORE', P .. 'journals', '-inf', '(' .. ARGV[2], 'LIMIT', 0, tonumber(ARGV[3]))
 for _, id in ipairs(ids) do
     redis.call('ZREM', P .. 'journals', id)
@@ -261,12 +223,9 @@ for _, id in ipairs(ids) do
     redis.call('UNLINK', P .. 'journal:' .. id)
 end
 return #ids
-"""
-)
+""")
 
-ADOPT = Script(
-    _COMMON
-    + """
+ADOPT = _script("""
 local me, most, presume, notices, calls = ARGV[2], tonumber(ARGV[3]), ARGV[4], 0, {}
 for _, owner in ipairs(redis.call('SMEMBERS', P .. 'owners')) do
     if owner == '' and me == '' then
@@ -290,42 +249,29 @@ for _, owner in ipairs(redis.call('SMEMBERS', P .. 'owners')) do
     end
 end
 return {notices, calls}
-"""
-)
+""")
 
-RENEW = Script(
-    _COMMON
-    + """
+RENEW = _script("""
 redis.call('SREM', P .. 'gone', ARGV[2])
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[3])
 return 1
-"""
-)
+""")
 
-END_LEASE = Script(
-    _COMMON
-    + """
+END_LEASE = _script("""
 redis.call('DEL', KEYS[1])
 if redis.call('SISMEMBER', P .. 'owners', ARGV[2]) == 1 then redis.call('SADD', P .. 'gone', ARGV[2]) end
 return 1
-"""
-)
+""")
 
-ORDER = Script(
-    _COMMON
-    + f"""
+ORDER = _script(f"""
 if redis.call('LLEN', KEYS[1]) >= {LONGEST_QUEUE} then return 0 end
 redis.call('RPUSH', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], {int(ORDER_S)})
 return 1
-"""
-)
+""")
 
-ORDERS = Script(
-    _COMMON
-    + """
+ORDERS = _script("""
 local found = redis.call('LRANGE', KEYS[1], 0, -1)
 redis.call('DEL', KEYS[1])
 return found
-"""
-)
+""")

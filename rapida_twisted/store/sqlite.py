@@ -14,15 +14,7 @@ from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.context import (
-    CallContext,
-    CallProgress,
-    CallStatus,
-    ContextStatus,
-    Direction,
-    EndReason,
-    record_of,
-)
+from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,

@@ -10,8 +10,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredQueue, succeed
@@ -19,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from rapida_twisted.context import iso_utc
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces import Notice
 from rapida_twisted.interfaces.typed import CallStore
@@ -79,8 +79,8 @@ class StatusWebhook:
         self._looking = self._look_again = self._full = False
         self._failed_looks = 0
         self._next_look: IDelayedCall | None = None
-        self._receiver_health = _Health("the status webhook", self._receiver.where, self._log)
-        self._store_health = _Health("the status webhook", "the store", self._log)
+        self._receiver_health = _Health(self._receiver.where, self._log)
+        self._store_health = _Health("the store", self._log)
 
     def __repr__(self) -> str:
         return f"<StatusWebhook {self._receiver.where}>"
@@ -168,12 +168,11 @@ class StatusWebhook:
 
     def _enqueue(self, notice: Notice) -> None:
         queue = self._queues.get(notice.context_id)
-        if queue is not None:
-            if notice.number not in queue.numbers:
-                queue.numbers.append(notice.number)
-            return
-        queue = self._queues[notice.context_id] = _CallQueue(notice.context_id, deque([notice.number]))
-        self._ready.put(queue)
+        if queue is None:
+            queue = self._queues[notice.context_id] = _CallQueue(notice.context_id, deque([notice.number]))
+            self._ready.put(queue)
+        elif notice.number not in queue.numbers:
+            queue.numbers.append(notice.number)
 
     # Delivering: each worker has one request at a time
 
@@ -267,7 +266,7 @@ class _CallQueue:
     """Failed attempts at the first notice."""
     settled: bool = False
     """Whether the first notice is delivered or given up, and only has to be dropped from the store."""
-    retry: IDelayedCall | None = field(default=None)
+    retry: IDelayedCall | None = None
 
     def next(self) -> None:
         self.numbers.popleft()
@@ -281,8 +280,7 @@ class _Health:
     log.
     """
 
-    def __init__(self, what: str, where: str, log: Logger) -> None:
-        self._what = what
+    def __init__(self, where: str, log: Logger) -> None:
         self._where = where
         self._log = log
         self._fails = False
@@ -292,14 +290,12 @@ class _Health:
         self._parts.add(part)
         if not self._fails:
             self._fails = True
-            self._log.warn(
-                "{what}: {where} fails: {why}; trying again", what=self._what, where=self._where, why=why
-            )  # fmt: skip
+            self._log.warn("the status webhook: {where} fails: {why}; trying again", where=self._where, why=why)
 
     def works(self, part: str) -> None:
         if self._fails and (part in self._parts or not self._parts):
             self._fails = False
-            self._log.info("{what}: {where} works again", what=self._what, where=self._where)
+            self._log.info("the status webhook: {where} works again", where=self._where)
         self._parts.discard(part)
 
     def forget(self, part: str) -> None:
@@ -308,12 +304,11 @@ class _Health:
 
 
 def _body(notice: Notice) -> bytes:
-    made_at = datetime.fromtimestamp(notice.made_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     event = {
         "event": "call.status",
         "id": f"{notice.context_id}-{notice.number}",
         "number": notice.number,
-        "made_at": made_at,
+        "made_at": iso_utc(notice.made_at),
         "call": dict(notice.record),
     }
     return json.dumps(event, separators=(",", ":")).encode()

@@ -16,21 +16,9 @@ from uuid import UUID
 from rapida_twisted.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
-    "DIGITS",
-    "HANGUP_BYTES",
-    "MAX_PAYLOAD_BYTES",
-    "AsteriskCodec",
-    "AudioFrame",
-    "DtmfFrame",
-    "ErrorBits",
-    "ErrorFrame",
-    "Frame",
-    "HangupFrame",
-    "ServerCodec",
-    "UnknownFrame",
-    "UuidFrame",
-    "audio_header",
-]
+    "DIGITS", "HANGUP_BYTES", "MAX_PAYLOAD_BYTES", "AsteriskCodec", "AudioFrame", "DtmfFrame", "ErrorBits",
+    "ErrorFrame", "Frame", "HangupFrame", "ServerCodec", "UnknownFrame", "UuidFrame", "audio_header",
+]  # fmt: skip
 
 KIND_HANGUP = 0x00
 KIND_UUID = 0x01

@@ -14,40 +14,12 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 __all__ = [
-    "COMMANDS",
-    "EVENTS",
-    "MAX_COMMAND_BYTES",
-    "QUEUE_MAX_FRAMES",
-    "SUBPROTOCOL",
-    "XOFF_LEVEL_FRAMES",
-    "XON_LEVEL_FRAMES",
-    "Answer",
-    "Command",
-    "ContinueMedia",
-    "ControlForm",
-    "DtmfEnd",
-    "ErrorEvent",
-    "Event",
-    "FlushMedia",
-    "GetStatus",
-    "Hangup",
-    "MarkMedia",
-    "MediaBufferingCompleted",
-    "MediaMarkProcessed",
-    "MediaStart",
-    "MediaXoff",
-    "MediaXon",
-    "PauseMedia",
-    "QueueDrained",
-    "ReportQueueDrained",
-    "SetMediaDirection",
-    "StartMediaBuffering",
-    "Status",
-    "StopMediaBuffering",
-    "UnknownCommand",
-    "UnknownEvent",
-    "nothing",
-]
+    "COMMANDS", "EVENTS", "MAX_COMMAND_BYTES", "QUEUE_MAX_FRAMES", "SUBPROTOCOL", "XOFF_LEVEL_FRAMES",
+    "XON_LEVEL_FRAMES", "Answer", "Command", "ContinueMedia", "ControlForm", "DtmfEnd", "ErrorEvent", "Event",
+    "FlushMedia", "GetStatus", "Hangup", "MarkMedia", "MediaBufferingCompleted", "MediaMarkProcessed", "MediaStart",
+    "MediaXoff", "MediaXon", "PauseMedia", "QueueDrained", "ReportQueueDrained", "SetMediaDirection",
+    "StartMediaBuffering", "Status", "StopMediaBuffering", "UnknownCommand", "UnknownEvent", "nothing",
+]  # fmt: skip
 
 SUBPROTOCOL = "media"
 """The WebSocket subprotocol."""
