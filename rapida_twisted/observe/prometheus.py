@@ -65,47 +65,38 @@ class PrometheusMetrics(MetricsPageMaker):
         self._make_process_figures()
         self._begin_at_zero()
 
+    # Every name begins with ``rapida_``, and a counter's ends with ``_total``.
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self._own)
+        return Counter(f"rapida_{name}_total", text, labels, registry=self._own)
 
     def _gauge(self, name: str, text: str, *labels: str, mode: Any = "livesum") -> Gauge:
-        return Gauge(name, text, labels, registry=self._own, multiprocess_mode=mode)
+        return Gauge(f"rapida_{name}", text, labels, registry=self._own, multiprocess_mode=mode)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, text, labels, registry=self._own, buckets=buckets)
+        return Histogram(f"rapida_{name}", text, labels, registry=self._own, buckets=buckets)
 
     def _make_call_figures(self) -> None:
-        self._calls = self._gauge("rapida_calls", "Calls that are up.", "transport", "assistant")
-        self._up = self._counter("rapida_calls_started_total", "Calls that came up.", "transport", "assistant")
-        self._over = self._counter(
-            "rapida_calls_ended_total", "Calls that were up and are over.", "transport", "assistant", "reason"
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self._calls = gauge("calls", "Calls that are up.", "transport", "assistant")
+        self._up = counter("calls_started", "Calls that came up.", "transport", "assistant")
+        self._over = counter("calls_ended", "Calls that were up and are over.", "transport", "assistant", "reason")
+        self._abandoned = counter("calls_abandoned", "Calls that ended before they were up.", "transport", "reason")
+        self._refused_media = counter("media_refused", "Refused media connections.", "transport", "reason")
+        self._contexts = counter("contexts", "Registered calls, and calls that expired without media.", "outcome")
+        self._setup_s = histogram(
+            "call_setup_seconds", "From a call's registration to its media.", SETUP_S, "transport", "direction"
         )
-        self._abandoned = self._counter(
-            "rapida_calls_abandoned_total", "Calls that ended before they were up.", "transport", "reason"
-        )
-        self._refused_media = self._counter(
-            "rapida_media_refused_total", "Refused media connections.", "transport", "reason"
-        )
-        self._contexts = self._counter(
-            "rapida_contexts_total", "Registered calls, and calls that expired without media.", "outcome"
-        )
-        self._setup_s = self._histogram(
-            "rapida_call_setup_seconds", "From a call's registration to its media.", SETUP_S, "transport", "direction"
-        )
-        self._call_s = self._histogram("rapida_call_duration_seconds", "Duration of calls.", CALL_S, "transport")
-        self._coming = self._gauge("rapida_calls_coming", "Calls whose media connected and that are not up yet.")
-        self._unwritten = self._gauge("rapida_ends_unwritten", "Ends of calls neither in the store nor in the spool.")
-        self._silent = self._gauge(
-            "rapida_audiosocket_waiting", "AudioSocket connections that have not sent their UUID."
-        )
-        self._draining = self._gauge("rapida_draining", "Processes that drain before they stop.")
-        info = self._gauge("rapida_build_info", "Always 1; the version is in the label.", "version", mode="livemax")
+        self._call_s = histogram("call_duration_seconds", "Duration of calls.", CALL_S, "transport")
+        self._coming = gauge("calls_coming", "Calls whose media connected and that are not up yet.")
+        self._unwritten = gauge("ends_unwritten", "Ends of calls neither in the store nor in the spool.")
+        self._silent = gauge("audiosocket_waiting", "AudioSocket connections that have not sent their UUID.")
+        self._draining = gauge("draining", "Processes that drain before they stop.")
+        info = gauge("build_info", "Always 1; the version is in the label.", "version", mode="livemax")
         info.labels(__version__).set(1)
 
     def _make_frame_figures(self) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return self._counter(f"rapida_{name}_total", text, *labels)
-
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self._frames_in = counter("frames_received", "20 ms frames received from callers.", "transport")
         self._frames_out = counter("frames_sent", "20 ms frames sent to callers.", "transport")
         self._silence = counter("frames_silence", "20 ms frames of silence, sent as keep-alive.", "transport")
@@ -116,41 +107,34 @@ class PrometheusMetrics(MetricsPageMaker):
         self._late = counter("frames_late", "Frames that left at least this long after they were due.", "over")
         self._skipped = counter("frames_skipped", "Frames never sent because the process was stopped.")
         self._dropped_s = counter("audio_dropped_seconds", "Live audio dropped because it was too old.", "transport")
-        self._queued_s = self._gauge("rapida_playout_queued_seconds", "Audio that waits to be played in all calls.")
-        self._queued_most_s = self._gauge(
-            "rapida_playout_queued_most_seconds", "Audio that waits in the call with the most.", mode="livemax"
+        self._queued_s = gauge("playout_queued_seconds", "Audio that waits to be played in all calls.")
+        self._queued_most_s = gauge(
+            "playout_queued_most_seconds", "Audio that waits in the call with the most.", mode="livemax"
         )
-        self._flush_s = self._histogram(
-            "rapida_barge_in_seconds", "From a flush until no flushed audio can leave.", FLUSH_S, "transport"
+        self._flush_s = histogram(
+            "barge_in_seconds", "From a flush until no flushed audio can leave.", FLUSH_S, "transport"
         )
-        self._cut_s = self._histogram("rapida_barge_in_cut_seconds", "Audio that a flush dropped.", CUT_S, "transport")
-        self._load = self._gauge(
-            "rapida_tick_load_ratio", "Share of time that the media clock is busy.", mode="livemax"
+        self._cut_s = histogram("barge_in_cut_seconds", "Audio that a flush dropped.", CUT_S, "transport")
+        self._load = gauge("tick_load_ratio", "Share of time that the media clock is busy.", mode="livemax")
+        self._p99_s = gauge(
+            "tick_lateness_p99_seconds", "99th percentile of frame lateness, last 15 s.", mode="livemax"
         )
-        self._p99_s = self._gauge(
-            "rapida_tick_lateness_p99_seconds", "99th percentile of frame lateness, last 15 s.", mode="livemax"
-        )
-        self._max_s = self._gauge(
-            "rapida_tick_lateness_max_seconds", "Maximum frame lateness, last 15 s.", mode="livemax"
-        )
+        self._max_s = gauge("tick_lateness_max_seconds", "Maximum frame lateness, last 15 s.", mode="livemax")
 
     def _make_service_figures(self) -> None:
-        self._stored = self._counter(
-            "rapida_store_operations_total", "Operations of the call store.", "operation", "outcome"
-        )
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self._stored = counter("store_operations", "Operations of the call store.", "operation", "outcome")
         self._operations: set[str] = set()
-        self._stored_s = self._histogram(
-            "rapida_store_operation_seconds", "Duration of the call store's operations.", STORE_S, "operation"
+        self._stored_s = histogram(
+            "store_operation_seconds", "Duration of the call store's operations.", STORE_S, "operation"
         )
-        self._ari = self._counter("rapida_ari_requests_total", "Requests to Asterisks.", "credential", "outcome")
-        self._upstream = self._counter(
-            "rapida_upstream_requests_total", "Requests to upstream servers.", "assistant", "step", "outcome"
+        self._ari = counter("ari_requests", "Requests to Asterisks.", "credential", "outcome")
+        self._upstream = counter("upstream_requests", "Requests to upstream servers.", "assistant", "step", "outcome")
+        self._breaker = gauge(
+            "upstream_breaker", "Processes whose circuit breaker is in this state.", "assistant", "state"
         )
-        self._breaker = self._gauge(
-            "rapida_upstream_breaker", "Processes whose circuit breaker is in this state.", "assistant", "state"
-        )
-        self._webhook = self._counter("rapida_webhook_requests_total", "Requests to the status webhook.", "outcome")
-        self._limits = self._counter("rapida_limit_refusals_total", "Refusals by limits.", "limit")
+        self._webhook = counter("webhook_requests", "Requests to the status webhook.", "outcome")
+        self._limits = counter("limit_refusals", "Refusals by limits.", "limit")
 
     def _make_process_figures(self) -> None:
         # Names, texts and figures are those of the library's own collector, which can't be shared.
@@ -256,14 +240,15 @@ class PrometheusMetrics(MetricsPageMaker):
             value = figure.samples[0].value
             if figure.type == "counter":
                 if self._cpu is None:
-                    self._cpu = self._counter(figure.name, figure.documentation)
+                    self._cpu = Counter(figure.name, figure.documentation, registry=self._own)
                 self._cpu.inc(max(0.0, value - self._cpu_s))
                 self._cpu_s = value
                 continue
             gauge = self._process_gauges.get(figure.name)
             if gauge is None:
-                gauge = self._gauge(figure.name, figure.documentation, mode="liveall")
-                self._process_gauges[figure.name] = gauge
+                gauge = self._process_gauges[figure.name] = Gauge(
+                    figure.name, figure.documentation, registry=self._own, multiprocess_mode="liveall"
+                )
             gauge.set(value)
 
     # The page

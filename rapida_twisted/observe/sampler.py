@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import CooperativeTask, Cooperator, LoopingCall, TaskStopped
 from twisted.logger import Logger
@@ -40,39 +41,30 @@ class SampledClock(Protocol):
     forgiven: int
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class Sampler(CallWatch):
-    """Samples the clock, the calls and the process for the metrics.
-
-    :param calls: the calls that are up.
-    :param look: the state of the process, without the clock's figures.
-    :param refused: refusals so far, by limit.
-    :param reactor: provides IReactorTime.
-    :param now: a monotonic time (s).
-    """
+    """Samples the clock, the calls and the process for the metrics."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        *,
-        clock: SampledClock,
-        calls: Callable[[], Iterable[WatchedCall]],
-        look: Callable[[], Instant],
-        refused: Callable[[], Mapping[str, int]] = dict,
-        reactor: Any,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._metrics = metrics
-        self._clock = clock
-        self._calls = calls
-        self._look = look
-        self._refused = refused
-        self._now = now
+    _metrics: Metrics
+    _clock: SampledClock = attrs.field(kw_only=True)
+    _calls: Callable[[], Iterable[WatchedCall]] = attrs.field(kw_only=True)
+    """The calls that are up."""
+    _look: Callable[[], Instant] = attrs.field(kw_only=True)
+    """The state of the process, without the clock's figures."""
+    _refused: Callable[[], Mapping[str, int]] = attrs.field(default=dict, kw_only=True)
+    """Refusals so far, by limit."""
+    _reactor: Any = attrs.field(kw_only=True)
+    """Provides IReactorTime."""
+    _now: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
+    """A monotonic time (s)."""
+
+    def __attrs_post_init__(self) -> None:
         self._loop = LoopingCall(self._turn)
-        self._loop.clock = reactor
+        self._loop.clock = self._reactor
         self._cooperator = Cooperator(
-            terminationPredicateFactory=lambda: lambda: True, scheduler=lambda again: reactor.callLater(0, again)
+            terminationPredicateFactory=lambda: lambda: True, scheduler=lambda again: self._reactor.callLater(0, again)
         )
         self._looking: CooperativeTask[Generator[None, None, None]] | None = None
         self._turns = 0
@@ -83,7 +75,7 @@ class Sampler(CallWatch):
         self._forgiven_before = 0
         self._counts: list[list[int]] = []
         self._busy_before_s = 0.0
-        self._turn_before_s = now()
+        self._turn_before_s = self._now()
         self._p99_s = self._max_s = 0.0
 
     def start(self) -> None:
