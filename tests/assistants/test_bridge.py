@@ -315,6 +315,8 @@ class MakerTests(SynchronousTestCase):
 class PlacedCallTests(ChainTestCase):
     """Calls that we placed: registered nowhere while they rang. A far side that does as told, and an Asterisk's ARI."""
 
+    slow = True  # real connections with short limits
+
     def setUp(self) -> None:
         """Make the vault's key."""
         super().setUp()
@@ -398,6 +400,8 @@ class PlacedCallTests(ChainTestCase):
 
 class ConnectionTests(ChainTestCase):
     """What becomes of connections, and of registrations on their way."""
+
+    slow = True  # real connections with short limits
 
     def seen(self, answer: Any = None) -> Any:
         """Registers calls so, and keeps the connections that registrations come on."""

@@ -20,6 +20,8 @@ from tests.protocols.websockets import until
 from tests.tools.media_server import Heard
 from tests.tools.phone.test_main import read_wav
 
+slow = True  # real audio in real time: see tests/support/selection.py
+
 FRAME = array("h", [4000, -4000] * 80).tobytes()
 HEARD = "*=tests.tools.media_server:Heard"
 

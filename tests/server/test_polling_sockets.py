@@ -17,6 +17,8 @@ from tests.bridge.chain import HOST, ChainTestCase, Phone
 from tests.protocols.websockets import until
 from tests.tools.media_server import Heard
 
+slow = True  # real audio in real time: see tests/support/selection.py
+
 HEARD = "*=tests.tools.media_server:Heard"
 
 

@@ -24,10 +24,8 @@ __all__ = ["Outcome", "Part", "Suite", "main", "outcome_of_check", "outcome_of_t
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORK = REPOSITORY / "_trial_temp.suite"
 """Logs, and the directories in which the tests run."""
-UNIT_JOBS = (os.cpu_count() or 1) + 1
-"""Many tests wait for a moment, so one worker more than cores."""
-SLOW_JOBS = 2 * (os.cpu_count() or 1)
-"""These wait for other processes most of the time."""
+JOBS = os.cpu_count() or 1
+"""Workers of trial. More than cores make tests with real sockets late."""
 LIVE_JOBS = 2
 """Asterisks. Each is a worker of trial, which gives it the next test when it has done one."""
 LONGER = "oldest dependencies and other Pythons (script/test long)"
@@ -217,17 +215,17 @@ def main(words: Sequence[str]) -> int:
     suite = Suite()
     what = words[0] if words else ""
     if what == "unit":
-        suite.run([[trial("unit", groups["unit"], UNIT_JOBS, environment)]])
+        suite.run([[trial("unit", groups["unit"], JOBS, environment)]])
         return suite.sum_up("what takes seconds, the faults, the live suite, lint, types, docs, package (script/test)")
     slow = [*groups.get("slow", []), *groups["faults"]]
     if what == "plain":
-        unit = trial("unit", groups["unit"], UNIT_JOBS, environment)
-        suite.run([[unit, trial("slow", slow, SLOW_JOBS, environment)]])
+        unit = trial("unit", groups["unit"], JOBS, environment)
+        suite.run([[unit, trial("slow", slow, JOBS, environment)]])
         return suite.sum_up("")
     measuring = {**environment, "COVERAGE_FILE": str(WORK / "coverage")}
-    unit = trial("unit", groups["unit"], UNIT_JOBS, measuring, coverage=True)
+    unit = trial("unit", groups["unit"], JOBS, measuring, coverage=True)
     suite.run([[unit, *coverage_report(measuring)], checks()])
-    suite.run([[trial("slow", slow, SLOW_JOBS, environment)]])
+    suite.run([[trial("slow", slow, JOBS, environment)]])
     suite.run([[trial("live", groups["live"], LIVE_JOBS, environment)]])
     return suite.sum_up(LONGER)
 
