@@ -3,7 +3,8 @@
 A class belongs to ``live`` or ``faults`` by its package, and to the others by an attribute of its own or of its module:
 
 - ``long = True``: minutes, or programs that few machines have. Only ``script/test long`` runs it.
-- ``slow = True``: starts processes, waits for seconds, or sends audio in real time. ``script/test`` runs it, ``script/test unit`` does not.
+- ``slow = True``: starts processes, waits for seconds, or sends audio in real time. ``script/test`` runs it,
+  ``script/test unit`` does not.
 - neither: ``unit``.
 """
 

@@ -210,13 +210,17 @@ def prepare() -> tuple[dict[str, list[str]], dict[str, str]]:
 
 
 def main(words: Sequence[str]) -> int:
-    """``unit``: what is quick; ``plain``: all but lint, live and coverage, for another Python; else everything."""
+    """``unit``: what is quick; ``long``: the group of that name; ``plain``: unit, slow and faults; else everything."""
     groups, environment = prepare()
     suite = Suite()
     what = words[0] if words else ""
     if what == "unit":
         suite.run([[trial("unit", groups["unit"], JOBS, environment)]])
         return suite.sum_up("what takes seconds, the faults, the live suite, lint, types, docs, package (script/test)")
+    if what == "long":
+        if groups.get("long"):
+            suite.run([[trial("long", groups["long"], 1, environment)]])
+        return suite.sum_up("")
     slow = [*groups.get("slow", []), *groups["faults"]]
     if what == "plain":
         unit = trial("unit", groups["unit"], JOBS, environment)
