@@ -107,14 +107,9 @@ class KeyRing:
             key_id = next(made for made in iter(lambda: secrets.token_hex(6), "") if made not in known)
             secret, salt = secrets.token_urlsafe(24), secrets.token_bytes(16)
             entry = KeyEntry(
-                id=key_id,
-                name=name,
-                scopes=frozenset(scopes),
-                salt=salt,
-                digest=_digest(salt, secret),
-                made_at=now,
+                id=key_id, name=name, scopes=frozenset(scopes), salt=salt, digest=_digest(salt, secret), made_at=now,
                 max_calls=max_calls,
-            )
+            )  # fmt: skip
             self._write([*entries, entry])
         return f"rpd-{key_id}-{secret}"
 
@@ -219,14 +214,9 @@ def _to_json(entry: KeyEntry) -> dict[str, Any]:
 
 def _from_json(item: Any) -> KeyEntry:
     entry = KeyEntry(
-        id=item["id"],
-        name=item["name"],
-        scopes=frozenset(map(Scope, item["scopes"])),
-        salt=bytes.fromhex(item["salt"]),
-        digest=bytes.fromhex(item["digest"]),
-        made_at=float(item["made_at"]),
-        max_calls=item["max_calls"],
-    )
+        id=item["id"], name=item["name"], scopes=frozenset(map(Scope, item["scopes"])), max_calls=item["max_calls"],
+        salt=bytes.fromhex(item["salt"]), digest=bytes.fromhex(item["digest"]), made_at=float(item["made_at"]),
+    )  # fmt: skip
     whole = type(entry.max_calls) is int and entry.max_calls >= 0 and len(entry.salt) >= 16 and len(entry.digest) == 32
     if not whole or not re.fullmatch(r"[0-9a-f]{12}", entry.id) or not _NAME.fullmatch(entry.name) or not entry.scopes:
         raise ValueError("no entry")

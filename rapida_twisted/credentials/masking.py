@@ -50,7 +50,7 @@ class Secrets:
             forms = {form for secret in self._known for form in _forms(secret)}
             self._literal = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
             longest_first = sorted(self._known, key=len, reverse=True)
-            self._encoded = re.compile("|".join(_encoded_form(secret) for secret in longest_first))
+            self._encoded = re.compile("|".join("".join(map(_character, secret)) for secret in longest_first))
 
     def masked(self, text: str) -> str:
         """The text without secrets."""
@@ -70,12 +70,8 @@ def _forms(secret: str) -> set[str]:
     return {secret, repr(secret)[1:-1], repr(encoded)[2:-1], *in_json}
 
 
-def _encoded_form(secret: str) -> str:
-    """A pattern for the secret with any of its characters percent-encoded, once or twice."""
-    return "".join(_character(character) for character in secret)
-
-
 def _character(character: str) -> str:
+    """A pattern for a secret's character, plain or percent-encoded, once or twice."""
     codes = "".join(f"%(?:25)?{_digits(byte)}" for byte in character.encode("utf-8", "surrogatepass"))
     plain = r"[ +]" if character == " " else re.escape(character)
     return f"(?:{plain}|{codes})"

@@ -50,7 +50,11 @@ def replace_file(path: Path, data: bytes, what: str) -> None:
         except OSError:
             os.unlink(temporary)
             raise
-        _sync_directory(path.parent)
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise StartError(f"{what} {path} can't be written: {error.strerror}") from None
 
@@ -108,11 +112,3 @@ def _give_to_owner(descriptor: int, directory: Path) -> None:
     if os.geteuid() == 0:
         owner = os.stat(directory)
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

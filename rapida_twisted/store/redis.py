@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
+from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason, record_of
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
@@ -27,6 +26,7 @@ from rapida_twisted.net.tls import tls_options
 from rapida_twisted.store import redis_scripts as scripts
 from rapida_twisted.store.journal import found, full, stored_text
 from rapida_twisted.store.orders import LONGEST_QUEUE
+from rapida_twisted.store.records import context_of, storable
 from rapida_twisted.store.redis_address import RedisAddress
 from rapida_twisted.store.redis_client import RedisClient, Script
 from rapida_twisted.store.redis_connection import check_redis
@@ -85,8 +85,6 @@ class RedisStore:
         return self._client.command("ZCOUNT", self._key("key", key_name), f"({now!r}", "+inf")
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
         changed = {"status": "claimed", "transport": transport, "peer": peer, "claimed_at": now}
         claiming = self._run(scripts.CLAIM, context_id, context_id, repr(now), self.owner, *_changed_fields(changed))
         return claiming.addCallback(_claimed, context_id)
@@ -94,8 +92,6 @@ class RedisStore:
     def finish(
         self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
         status = (ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED).value
         changed = {
             "status": status, "reason": reason.value, "ended_at": now,
@@ -106,8 +102,6 @@ class RedisStore:
         return finishing.addCallback(_in_hand, context_id)
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
         return self._run(scripts.MOVE_ON, context_id, next_dial).addCallback(_in_hand, context_id)
 
     def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
@@ -166,8 +160,6 @@ class RedisStore:
         return taking.addCallback(lambda found: [json.loads(order) for order in found])
 
     def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
 
         def added(number: int) -> int:
             if number < 0:
@@ -206,11 +198,13 @@ class RedisStore:
         return f"{self._prefix}{kind}:{name}"
 
     def _run(self, script: Script, context_id: str, *words: str) -> Deferred[Any]:
+        if not storable(context_id):
+            return fail(UnknownContext(context_id))
         return self._client.run(script, self._key("call", context_id), self._prefix, *words)
 
     def _read(self, context_id: str) -> Deferred[tuple[CallContext, bytes]]:
         """The context and its version, which grows with each change; or ``UnknownContext``."""
-        if not _storable(context_id):
+        if not storable(context_id):
             return fail(UnknownContext(context_id))
 
         def found(flat: list[bytes]) -> tuple[CallContext, bytes]:
@@ -229,14 +223,11 @@ class RedisStore:
             notice = json.dumps([context_id, progress.at, record_of(changed)]) if notify else ""
             over = "1" if changed.call_status.over else "0"
             words = (over, changed.status.value, repr(changed.ended_at), self.owner, notice)
-            followed = {
-                name: getattr(changed, name)
-                for name in _FIELDS
-                if name != "variables" and getattr(changed, name) != getattr(context, name)
-            }
-            if await self._run(
-                scripts.FOLLOW, context_id, context_id, version.decode(), *words, *_changed_fields(followed)
-            ):
+            names = (
+                name for name in _FIELDS if name != "variables" and getattr(changed, name) != getattr(context, name)
+            )
+            followed = _changed_fields({name: getattr(changed, name) for name in names})
+            if await self._run(scripts.FOLLOW, context_id, context_id, version.decode(), *words, *followed):
                 return changed
         raise StoreUnavailable(f"context {context_id} keeps being changed by other processes")
 
@@ -244,7 +235,7 @@ class RedisStore:
         self, context_id: str, kind: EntryKind | None, text: str, after: int, limit: int
     ) -> list[JournalEntry]:
         page: list[JournalEntry] = []
-        more = _storable(context_id)
+        more = storable(context_id)
         while more and len(page) < limit:
             batch = ("LRANGE", self._key("journal", context_id), str(after), str(after + scripts.BATCH - 1))
             members = await self._client.command(*batch)
@@ -323,15 +314,6 @@ def _entry(context_id: str, number: int, member: bytes) -> JournalEntry:
     return JournalEntry(context_id=context_id, number=number, kind=EntryKind(kind), at=at, text=text)
 
 
-def _storable(text: str) -> bool:
-    """Whether Redis can store this text: half a surrogate pair has no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _new_fields(context: CallContext) -> list[str]:
     """A new context: a field for each value that scripts read, ``body`` for all others that are not the default."""
     body = {
@@ -346,13 +328,10 @@ def _new_fields(context: CallContext) -> list[str]:
 
 def _changed_fields(changed: Mapping[str, Any]) -> list[str]:
     """Names and values in turn. None is an empty text."""
-    flat = []
+    flat: list[str] = []
     for name, value in changed.items():
-        flat.append(name)
-        if name in _NUMBERS and value is not None:
-            flat.append(repr(float(value)))
-        else:
-            flat.append("" if value is None else str(value))
+        number = name in _NUMBERS and value is not None
+        flat += [name, repr(float(value)) if number else "" if value is None else str(value)]
     return flat
 
 
@@ -365,9 +344,5 @@ def _context(flat: list[bytes]) -> CallContext:
             values[name] = float(value) if value else None
         elif name in _FIELDS:
             values[name] = value
-    values["variables"] = MappingProxyType(values["variables"])
-    values["direction"] = Direction(values.get("direction", Direction.INBOUND))
-    values["status"] = ContextStatus(values["status"])
-    values["call_status"] = CallStatus(values["call_status"]) if values.get("call_status") else None
     values["cause"] = int(values["cause"]) if values.get("cause") not in (None, "") else None
-    return CallContext(**values)
+    return context_of(values)

@@ -287,15 +287,10 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             return  # The claim may still be on its way.
         if context.status is ContextStatus.CLAIMED and (context.owner, context.claimed_at) == (self.owner, claimed_at):
             self._log.info("call {id}: its media was refused while the store did not answer", id=context_id)
-            why = "the store did not answer in time when its media came"
             await self._store.finish(
-                context_id,
-                reason=EndReason.CONNECTION_LOST,
-                audio_in_s=0.0,
-                audio_out_s=0.0,
-                now=claimed_at,
-                detail=why,
-            )
+                context_id, reason=EndReason.CONNECTION_LOST, audio_in_s=0.0, audio_out_s=0.0, now=claimed_at,
+                detail="the store did not answer in time when its media came",
+            )  # fmt: skip
         self._doubtful.pop(context_id, None)
 
 

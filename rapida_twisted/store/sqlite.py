@@ -7,14 +7,13 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.context import CallContext, CallProgress, CallStatus, ContextStatus, Direction, EndReason, record_of
+from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason, record_of
 from rapida_twisted.errors import (
     ContextClaimed,
     ContextError,
@@ -26,8 +25,9 @@ from rapida_twisted.errors import (
 from rapida_twisted.interfaces import Adopted, EntryKind, ICallStore, JournalEntry, Notice, Swept
 from rapida_twisted.store.journal import MAX_BYTES, MAX_ENTRIES, found, full, stored_text
 from rapida_twisted.store.orders import LONGEST_QUEUE, ORDER_S
+from rapida_twisted.store.records import context_of, storable
 from rapida_twisted.store.sqlite_schema import prepare
-from rapida_twisted.store.sqlite_thread import SqliteThread
+from rapida_twisted.store.sqlite_thread import SqliteThread, Work
 
 __all__ = ["SqliteStore"]
 
@@ -129,31 +129,23 @@ class SqliteStore:
         return self._thread.read(lambda connection: _count_of_key(connection, key_name, now))
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
         values = (transport, peer, now, self.owner, context_id, now)
-        return self._thread.write(lambda connection: _claim(connection, context_id, values))
+        return self._change(context_id, lambda connection: _claim(connection, context_id, values))
 
     def finish(
         self, context_id: str, *, reason: EndReason, audio_in_s: float, audio_out_s: float, now: float, detail: str = ""
     ) -> Deferred[CallContext]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
         status = ContextStatus.FAILED if reason.failed else ContextStatus.COMPLETED
         values = (status.value, reason.value, audio_in_s, audio_out_s, now, detail, context_id)
-        return self._thread.write(lambda connection: _finish(connection, context_id, reason, now, values))
+        return self._change(context_id, lambda connection: _finish(connection, context_id, reason, now, values))
 
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
         values = (next_dial, context_id)
-        return self._thread.write(lambda connection: _change_in_hand(connection, context_id, _MOVE_ON, values))
+        return self._change(context_id, lambda connection: _change_in_hand(connection, context_id, _MOVE_ON, values))
 
     def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
         owner = self.owner if notify else None
-        return self._thread.write(lambda connection: _follow(connection, context_id, progress, owner))
+        return self._change(context_id, lambda connection: _follow(connection, context_id, progress, owner))
 
     def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
         values = {"me": self.owner, "now": now, "presume": presume}
@@ -163,10 +155,10 @@ class SqliteStore:
         return self._thread.read(lambda connection: _notices(connection, self.owner, max(0, limit), after))
 
     def drop_notice(self, number: int) -> Deferred[None]:
-        return self._thread.write(lambda connection: _drop_notice(connection, self.owner, number))
+        return self._execute("DELETE FROM notices WHERE number = ? AND owner = ?", number, self.owner)
 
     def get(self, context_id: str) -> Deferred[CallContext]:
-        if not _storable(context_id):
+        if not storable(context_id):
             return fail(UnknownContext(context_id))
         return self._thread.read(lambda connection: _get(connection, context_id))
 
@@ -180,10 +172,10 @@ class SqliteStore:
         return self._thread.write(lambda connection: _sweep(connection, now, forget_before, presume, journals))
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
-        return self._thread.write(lambda connection: _renew(connection, self.owner, until))
+        return self._execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", self.owner, until)
 
     def end_lease(self, owner: str) -> Deferred[None]:
-        return self._thread.write(lambda connection: _end_lease(connection, owner))
+        return self._execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", owner, -time.time())
 
     def order(self, owner: str, order: Mapping[str, str], *, now: float) -> Deferred[None]:
         return self._thread.write(lambda connection: _order(connection, owner, json.dumps(dict(order)), now))
@@ -200,20 +192,24 @@ class SqliteStore:
         return looking.addCallback(take)
 
     def add_entry(self, context_id: str, kind: EntryKind, text: str, *, at: float) -> Deferred[int]:
-        if not _storable(context_id):
-            return fail(UnknownContext(context_id))
-        return self._thread.write(lambda connection: _add_entry(connection, context_id, kind, text, at))
+        return self._change(context_id, lambda connection: _add_entry(connection, context_id, kind, text, at))
 
     def entries(
         self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
     ) -> Deferred[list[JournalEntry]]:
-        if not _storable(context_id):
+        if not storable(context_id):
             return succeed([])
         return self._thread.read(lambda connection: found(_entries(connection, context_id, after), kind, text, limit))
 
     def check(self) -> Deferred[None]:
         """Writes one row, and reads the calls table."""
         return self._thread.write(_check)
+
+    def _execute(self, statement: str, *values: Any) -> Deferred[None]:
+        return self._thread.write(lambda connection: connection.execute(statement, values) and None)
+
+    def _change(self, context_id: str, work: Work) -> Deferred[Any]:
+        return self._thread.write(work) if storable(context_id) else fail(UnknownContext(context_id))
 
 
 # In the worker thread, each within a transaction
@@ -300,10 +296,6 @@ def _notices(connection: sqlite3.Connection, owner: str, limit: int, after: int)
     ]
 
 
-def _drop_notice(connection: sqlite3.Connection, owner: str, number: int) -> None:
-    connection.execute("DELETE FROM notices WHERE number = ? AND owner = ?", (number, owner))
-
-
 def _get(connection: sqlite3.Connection, context_id: str) -> CallContext:
     row = connection.execute(f"SELECT {_ALL} FROM calls WHERE context_id = ?", (context_id,)).fetchone()
     if row is None:
@@ -329,14 +321,6 @@ def _sweep(
     connection.execute("DELETE FROM orders WHERE made_at < ?", (now - ORDER_S,))
     connection.execute("DELETE FROM leases WHERE abs(until) < ?", (now - FORGET_LEASE_S,))
     return Swept(expired, lost)
-
-
-def _renew(connection: sqlite3.Connection, owner: str, until: float) -> None:
-    connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (owner, until))
-
-
-def _end_lease(connection: sqlite3.Connection, owner: str) -> None:
-    connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (owner, -time.time()))
 
 
 def _order(connection: sqlite3.Connection, owner: str, words: str, now: float) -> None:
@@ -381,15 +365,6 @@ def _expires(failure: Failure) -> None:
     failure.trap(StoreUnavailable)
 
 
-def _storable(text: str) -> bool:
-    """Whether SQLite can store this text: half a surrogate pair has no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _to_row(context: CallContext) -> tuple[Any, ...]:
     values = {name: getattr(context, name) for name in _COLUMNS}
     values["direction"] = context.direction.value
@@ -401,8 +376,5 @@ def _to_row(context: CallContext) -> tuple[Any, ...]:
 
 def _from_row(row: tuple[Any, ...]) -> CallContext:
     values = dict(zip(_COLUMNS, row, strict=True))
-    values["direction"] = Direction(values["direction"])
-    values["status"] = ContextStatus(values["status"])
-    values["call_status"] = CallStatus(values["call_status"]) if values["call_status"] else None
-    values["variables"] = MappingProxyType(json.loads(values["variables"]))
-    return CallContext(**values)
+    values["variables"] = json.loads(values["variables"])
+    return context_of(values)

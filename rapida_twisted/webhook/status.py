@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredQueue, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -42,35 +43,28 @@ LOOK_S = 60.0
 GONE = 410
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class StatusWebhook:
-    """Delivers the store's notices: those of one call in order, those of different calls independently.
-
-    :param url: the receiver. Only its scheme, host and path are logged.
-    :param secret: signs each request.
-    :param treq_client: a :class:`treq.client.HTTPClient`. Its agent decides how TLS is verified.
-    :param reactor: provides IReactorTime.
-    :param now: the wall clock (UNIX s), for signatures and for the age of notices.
-    :param pause: the pause (s) after a number of failed tries, counted from 0.
-    """
+    """Delivers the store's notices: those of one call in order, those of different calls independently."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        store: CallStore,
-        url: str,
-        secret: str,
-        *,
-        treq_client: Any,
-        reactor: Any,
-        now: Callable[[], float] = time.time,
-        pause: Callable[[int], float] = retry_pause_s,
-    ) -> None:
-        self._store = store
-        self._receiver = Receiver(url, secret, treq_client, reactor, now)
-        self._reactor = reactor
-        self._now = now
-        self._pause = pause
+    _store: CallStore
+    _url: str
+    """The receiver. Only its scheme, host and path are logged."""
+    _secret: str
+    """Signs each request."""
+    _treq_client: Any = attrs.field(kw_only=True)
+    """A :class:`treq.client.HTTPClient`. Its agent decides how TLS is verified."""
+    _reactor: Any = attrs.field(kw_only=True)
+    """Provides IReactorTime."""
+    _now: Callable[[], float] = attrs.field(default=time.time, kw_only=True)
+    """The wall clock (UNIX s), for signatures and for the age of notices."""
+    _pause: Callable[[int], float] = attrs.field(default=retry_pause_s, kw_only=True)
+    """The pause (s) after a number of failed tries, counted from 0."""
+
+    def __attrs_post_init__(self) -> None:
+        self._receiver = Receiver(self._url, self._secret, self._treq_client, self._reactor, self._now)
         self._running = False
         self._queues: dict[str, _CallQueue] = {}
         self._ready: DeferredQueue[_CallQueue | None] = DeferredQueue()

@@ -130,11 +130,8 @@ class _Codec:
                     self._check_audio(end - begin)
                 if end > size:
                     break
-                at = end
-                if rate_hz is None:
-                    yield self._frame(kind, unread[begin:end])
-                else:
-                    yield AudioFrame(unread[begin:end], rate_hz)
+                at, payload = end, unread[begin:end]
+                yield self._frame(kind, payload) if rate_hz is None else AudioFrame(payload, rate_hz)
         except RemoteProtocolError as error:
             self._error = error
             raise
@@ -146,12 +143,26 @@ class _Codec:
         raise NotImplementedError
 
     def _check_header(self, kind: int, length: int) -> None:
-        """Reject any other frame by its kind and length, before its payload arrives."""
-        raise NotImplementedError
+        """Reject any other frame by its kind and length, before its payload arrives: here, by what both roles check."""
+        if kind == KIND_DTMF and length != 1:
+            raise RemoteProtocolError(f"a DTMF frame of {length} bytes came; a digit has one")
+        if kind == KIND_HANGUP and length:
+            raise RemoteProtocolError(f"a hangup frame of {length} bytes came; it must be empty")
+        if kind == KIND_ERROR and length > 1:
+            raise RemoteProtocolError(f"an error frame of {length} bytes came; its code has one")
 
     def _frame(self, kind: int, payload: bytes) -> Frame:
-        """Decode a complete frame other than audio."""
-        raise NotImplementedError
+        """Decode a complete frame other than audio: here, those that both roles may receive."""
+        if kind == KIND_HANGUP:
+            return HangupFrame()
+        if kind == KIND_ERROR:
+            return ErrorFrame(ErrorBits(payload[0] if payload else 0))
+        if kind == KIND_DTMF:
+            digit = payload.decode("latin-1")
+            if digit not in DIGITS:
+                raise RemoteProtocolError(f"DTMF digit {payload!r} came; valid are {DIGITS}")
+            return DtmfFrame(digit)
+        return UnknownFrame(kind, payload)
 
 
 class ServerCodec(_Codec):
@@ -188,13 +199,13 @@ class ServerCodec(_Codec):
                 raise RemoteProtocolError(f"a UUID frame of {length} bytes came; a UUID has {UUID_BYTES}")
         elif self.uuid is None and kind not in (KIND_HANGUP, KIND_ERROR):
             raise RemoteProtocolError(f"a frame of kind 0x{kind:02x} came before the UUID frame")
-        _check_common(kind, length)
+        super()._check_header(kind, length)
 
     def _frame(self, kind: int, payload: bytes) -> Frame:
         if kind == KIND_UUID:
             self.uuid = UUID(bytes=payload)
             return UuidFrame(self.uuid)
-        return _common_frame(kind, payload)
+        return super()._frame(kind, payload)
 
 
 class AsteriskCodec(_Codec):
@@ -238,31 +249,4 @@ class AsteriskCodec(_Codec):
     def _check_header(self, kind: int, length: int) -> None:
         if kind in (KIND_UUID, KIND_DTMF):
             raise RemoteProtocolError(f"a server sent a frame of kind 0x{kind:02x}; Asterisk hangs up on it")
-        _check_common(kind, length)
-
-    def _frame(self, kind: int, payload: bytes) -> Frame:
-        return _common_frame(kind, payload)
-
-
-def _check_common(kind: int, length: int) -> None:
-    """Check the lengths of hangup, DTMF and error frames, for both roles."""
-    if kind == KIND_DTMF and length != 1:
-        raise RemoteProtocolError(f"a DTMF frame of {length} bytes came; a digit has one")
-    if kind == KIND_HANGUP and length:
-        raise RemoteProtocolError(f"a hangup frame of {length} bytes came; it must be empty")
-    if kind == KIND_ERROR and length > 1:
-        raise RemoteProtocolError(f"an error frame of {length} bytes came; its code has one")
-
-
-def _common_frame(kind: int, payload: bytes) -> Frame:
-    """Decode the frames that both roles may receive."""
-    if kind == KIND_HANGUP:
-        return HangupFrame()
-    if kind == KIND_ERROR:
-        return ErrorFrame(ErrorBits(payload[0] if payload else 0))
-    if kind == KIND_DTMF:
-        digit = payload.decode("latin-1")
-        if digit not in DIGITS:
-            raise RemoteProtocolError(f"DTMF digit {payload!r} came; valid are {DIGITS}")
-        return DtmfFrame(digit)
-    return UnknownFrame(kind, payload)
+        super()._check_header(kind, length)

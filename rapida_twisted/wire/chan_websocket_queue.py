@@ -96,7 +96,8 @@ class MediaQueue:
                     self._stop_buffering(correlation_id)
             case MarkMedia(correlation_id):
                 if self._is_allowed(command):
-                    self._mark(MediaMarkProcessed(correlation_id=correlation_id, channel_id=self._channel_id))
+                    # Due after the audio before it, and not counted in the queue's length.
+                    self._waiting.append(MediaMarkProcessed(correlation_id=correlation_id, channel_id=self._channel_id))
             case FlushMedia():
                 self._waiting.clear()
                 self.frames = 0
@@ -154,16 +155,12 @@ class MediaQueue:
             self._full = True
             self._send_event(MediaXoff(channel_id=self._channel_id))
 
-    def _mark(self, event: Event) -> None:
-        """Queue an event that is due after the audio before it. It does not count in the queue's length."""
-        self._waiting.append(event)
-
     def _stop_buffering(self, correlation_id: str) -> None:
         self._buffering = False
         leftover, self._leftover = self._leftover, b""
         if leftover:
             self._queue(leftover)
-        self._mark(MediaBufferingCompleted(correlation_id=correlation_id, channel_id=self._channel_id))
+        self._waiting.append(MediaBufferingCompleted(correlation_id=correlation_id, channel_id=self._channel_id))
 
     def _is_allowed(self, command: Command) -> bool:
         """True if the direction allows the command; otherwise emits an ERROR event."""
