@@ -126,7 +126,7 @@ class SqliteStore:
         return self._thread.write(lambda connection: _add(connection, context, row, max_pending))
 
     def calls_of_key(self, key_name: str, *, now: float) -> Deferred[int]:
-        return self._thread.read(lambda connection: _count_of_key(connection, key_name, now))
+        return self._thread.read(lambda connection: connection.execute(_COUNT_OF_KEY, (key_name, now)).fetchone()[0])
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
         values = (transport, peer, now, self.owner, context_id, now)
@@ -182,9 +182,10 @@ class SqliteStore:
 
     def orders(self, *, now: float) -> Deferred[list[Mapping[str, str]]]:
         """Writes to the file only when there are orders."""
-        looking = self._thread.read(lambda connection: _has_orders(connection, self.owner))
+        look = "SELECT 1 FROM orders WHERE owner = ? LIMIT 1"
+        looking = self._thread.read(lambda connection: connection.execute(look, (self.owner,)).fetchone())
 
-        def take(has_orders: bool) -> Any:
+        def take(has_orders: Any) -> Any:
             if not has_orders:
                 return []
             return self._thread.write(lambda connection: _take_orders(connection, self.owner, now))
@@ -223,11 +224,6 @@ def _add(connection: sqlite3.Connection, context: CallContext, row: tuple[Any, .
         connection.execute(_INSERT, row)
     except sqlite3.IntegrityError as error:
         raise ValueError(f"context {context.context_id} is not new and pending") from error
-
-
-def _count_of_key(connection: sqlite3.Connection, key_name: str, now: float) -> int:
-    count: int = connection.execute(_COUNT_OF_KEY, (key_name, now)).fetchone()[0]
-    return count
 
 
 def _claim(connection: sqlite3.Connection, context_id: str, values: tuple[Any, ...]) -> CallContext:
@@ -328,10 +324,6 @@ def _order(connection: sqlite3.Connection, owner: str, words: str, now: float) -
     if connection.execute(count, (owner, now - ORDER_S)).fetchone()[0] >= LONGEST_QUEUE:
         raise TooManyCalls(f"{LONGEST_QUEUE} orders wait for {owner} already")
     connection.execute("INSERT INTO orders (owner, made_at, words) VALUES (?, ?, ?)", (owner, now, words))
-
-
-def _has_orders(connection: sqlite3.Connection, owner: str) -> bool:
-    return connection.execute("SELECT 1 FROM orders WHERE owner = ? LIMIT 1", (owner,)).fetchone() is not None
 
 
 def _take_orders(connection: sqlite3.Connection, owner: str, now: float) -> list[Mapping[str, str]]:
