@@ -82,7 +82,7 @@ from rapida_twisted.web.metrics import MetricsPage
 from rapida_twisted.web.next_hop import ContextPages
 from rapida_twisted.web.parameters import check_assistant
 from rapida_twisted.web.proxy import ForwardedOutbound
-from rapida_twisted.web.site import RapidaSite, make_site
+from rapida_twisted.web.site import RapidaSite, make_root
 from rapida_twisted.web.websocket import handshake_gate, websocket_page
 from rapida_twisted.webhook.status import StatusWebhook
 
@@ -196,13 +196,12 @@ def _build(
         }
         if role.ari_socket:
             extra[b"talk/asterisk/outbound"] = ForwardedOutbound(keys, role.ari_socket, reactor)
-        made = make_site(
+        root = make_root(
             store=store, keys=keys, registrar=registrar, outbound=outbound, hang_up=control.hang_up,
-            draining=lambda: state.draining, assistants=assistants.health, extra=extra, reactor=reactor,
-            rejections=rejections, max_body_bytes=settings.http.body_bytes, request_timeout_s=settings.http.request_s,
+            draining=lambda: state.draining, assistants=assistants.health, extra=extra,
         )  # fmt: skip
-        made.resource.putChild(b"metrics", MetricsPage(metrics, keys, public=settings.http.metrics_public))
-        return made
+        root.putChild(b"metrics", MetricsPage(metrics, keys, public=settings.http.metrics_public))
+        return RapidaSite(root, reactor, settings.http.request_s, settings.http.body_bytes, rejections)
 
     def check() -> Keys:
         if role.media:

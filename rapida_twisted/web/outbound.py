@@ -24,14 +24,17 @@ from rapida_twisted.web.parameters import (
     LONGEST_NUMBER,
     LONGEST_VALUE,
     MAX_VARIABLES,
+    bad_request,
     check_assistant,
     checked_text,
+    json_object,
+    media_type,
 )
 from rapida_twisted.web.request_key import is_key_name
 from rapida_twisted.web.resource import Branch, KeyedResource, granted
 from rapida_twisted.web.responses import Refusal, Response, error_response, json_response
 
-__all__ = ["UNTIL_HEADER", "OutboundPage", "OutboundPages", "parse_call"]
+__all__ = ["UNTIL_HEADER", "OutboundPage", "OutboundPages", "PlacingResource", "parse_call"]
 
 UNTIL_HEADER = "X-Rapida-Until"
 """From one process of a machine to another: the monotonic time (ns) after which to place the call no more."""
@@ -65,15 +68,23 @@ class OutboundPages(Branch):
         super().__init__(child=lambda assistant_id: OutboundPage(registrar, keys, outbound, assistant_id))
 
 
-class OutboundPage(KeyedResource):
-    """Places calls of one assistant. No dialplan sends requests here, so errors have a JSON body, too.
-
-    A client that disconnects does not cancel its call: :meth:`~rapida_twisted.interfaces.IOutbound.place` continues.
-    """
+class PlacingResource(KeyedResource):
+    """A base of the pages that place calls. No dialplan sends requests here, so errors have a JSON body, too."""
 
     methods = (b"POST",)
     scope = Scope.CONTROL
     response_timeout_s = PLACE_TIMEOUT_S
+
+    def refused(self, refusal: Refusal, request: Request) -> Response:
+        """JSON, whatever the client accepts; ``retryable`` says whether a retry is safe."""
+        return error_response(refusal, as_json=True, retryable="Retry-After" in refusal.headers)
+
+
+class OutboundPage(PlacingResource):
+    """Places calls of one assistant.
+
+    A client that disconnects does not cancel its call: :meth:`~rapida_twisted.interfaces.IOutbound.place` continues.
+    """
 
     def __init__(self, registrar: IRegistrar, keys: ApiKeys, outbound: IOutbound | None, assistant_id: str) -> None:
         super().__init__(keys)
@@ -105,10 +116,6 @@ class OutboundPage(KeyedResource):
             return Refusal(504, "this took too long: /v1/calls shows whether the call was placed")
         return super().refusal(error)
 
-    def refused(self, refusal: Refusal, request: Request) -> Response:
-        """JSON, whatever the client accepts; ``retryable`` says whether a retry is safe."""
-        return error_response(refusal, as_json=True, retryable="Retry-After" in refusal.headers)
-
     def broken(self, request: Request) -> Response:
         return self.refused(Refusal(500, "the server failed: its log shows whether the call was placed"), request)
 
@@ -122,7 +129,7 @@ def parse_call(assistant_id: str, request: Request) -> OutboundCall:
     given = _body(request)
     stasis = given.get("stasis", False)
     if not isinstance(stasis, bool):
-        raise _bad("stasis must be true or false")
+        raise bad_request("stasis must be true or false")
     return OutboundCall(
         assistant_id=assistant_id,
         to=_text(given, "to", LONGEST_NUMBER, required=True),
@@ -140,31 +147,25 @@ def _check_query(request: Request) -> None:
     for parameter in filter(None, request.uri.partition(b"?")[2].split(b"&")):
         name = unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))
         if not is_key_name(name):
-            raise _bad("the query may hold the API key only: the body describes the call")
+            raise bad_request("the query may hold the API key only: the body describes the call")
 
 
 def _body(request: Request) -> dict[str, Any]:
     """The body's JSON object, without the members that are null."""
-    kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        raise _bad("the body's Content-Type is not application/json")
+    if media_type(request) != b"application/json":
+        raise bad_request("the body's Content-Type is not application/json")
     encoded: bytes = request.content.read() if request.content is not None else b""
-    try:
-        content = json.loads(encoded.decode(), object_pairs_hook=_without_doubles)
-    except (ValueError, RecursionError):
-        raise _bad("the body is not JSON in UTF-8") from None
-    if not isinstance(content, dict):
-        raise _bad("the body is not a JSON object")
+    content = json_object(encoded, _without_doubles)
     for name in content:
         if name not in _MEMBERS:
-            raise _bad(f"{shortened(name, LONGEST_NAME)!r} is unknown: the members are {', '.join(_MEMBERS)}")
+            raise bad_request(f"{shortened(name, LONGEST_NAME)!r} is unknown: the members are {', '.join(_MEMBERS)}")
     return {name: value for name, value in content.items() if value is not None}
 
 
 def _without_doubles(members: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(members)
     if len(content) != len(members):
-        raise _bad("the body's JSON has two members of the same name")
+        raise bad_request("the body's JSON has two members of the same name")
     return content
 
 
@@ -172,20 +173,20 @@ def _text(given: Mapping[str, Any], name: str, longest: int, *, required: bool =
     """A member that must be text, and not empty; "" without it."""
     if name not in given:
         if required:
-            raise _bad(f"{name} is required")
+            raise bad_request(f"{name} is required")
         return ""
     value = given[name]
     if not isinstance(value, str) or not value:
-        raise _bad(f"{name} must be text that is not empty")
+        raise bad_request(f"{name} must be text that is not empty")
     return checked_text(value, longest, name)
 
 
 def _caller(given: Mapping[str, Any]) -> str:
     caller = given.get("from", "")
     if not isinstance(caller, str):
-        raise _bad("from must be text")
+        raise bad_request("from must be text")
     if not checked_text(caller, LONGEST_NUMBER, "from").isprintable():
-        raise _bad("from holds a character that is not printable")
+        raise bad_request("from holds a character that is not printable")
     return caller
 
 
@@ -193,10 +194,10 @@ def _context(given: Mapping[str, Any], stasis: bool) -> str:
     if "context" not in given:
         return ""
     if stasis:
-        raise _bad("context and stasis exclude each other: a call goes to the dialplan or to Stasis")
+        raise bad_request("context and stasis exclude each other: a call goes to the dialplan or to Stasis")
     context = given["context"]
     if not isinstance(context, str) or not _CONTEXT.fullmatch(context):
-        raise _bad("context must be up to 79 letters, digits, '_', '.' and '-'")
+        raise bad_request("context must be up to 79 letters, digits, '_', '.' and '-'")
     return context
 
 
@@ -206,28 +207,30 @@ def _answer_timeout_s(given: Mapping[str, Any]) -> float:
         return 0.0
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number or not SHORTEST_ANSWER_S <= seconds <= LONGEST_ANSWER_S:
-        raise _bad(f"answer_timeout_s must be a number of seconds from {SHORTEST_ANSWER_S} to {LONGEST_ANSWER_S}")
+        raise bad_request(
+            f"answer_timeout_s must be a number of seconds from {SHORTEST_ANSWER_S} to {LONGEST_ANSWER_S}"
+        )
     return float(seconds)
 
 
 def _variables(given: Mapping[str, Any]) -> dict[str, str]:
     variables = given.get("variables", {})
     if not isinstance(variables, dict):
-        raise _bad("variables must be a JSON object")
+        raise bad_request("variables must be a JSON object")
     if len(variables) > MAX_VARIABLES:
-        raise _bad(f"there are more than {MAX_VARIABLES} variables")
+        raise bad_request(f"there are more than {MAX_VARIABLES} variables")
     return {_name(name): _value(name, value) for name, value in variables.items()}
 
 
 def _name(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
-        raise _bad(
+        raise bad_request(
             f"{shortened(name, LONGEST_NAME)!r} cannot name a variable: use up to 64 letters, digits and '_', without a"
             " leading digit"
         )
     # Asterisk strips one or two leading underscores when another channel inherits the variable.
     if name.lstrip("_").upper().startswith(_OURS):
-        raise _bad(f"the variable {name} is reserved: the server sets the names that begin with {_OURS}")
+        raise bad_request(f"the variable {name} is reserved: the server sets the names that begin with {_OURS}")
     return name
 
 
@@ -237,8 +240,4 @@ def _value(name: str, value: Any) -> str:
         return checked_text(value, LONGEST_VALUE, f"the variable {name}")
     if isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
         return checked_text(json.dumps(value), LONGEST_VALUE, f"the variable {name}")
-    raise _bad(f"the variable {name} must be text, a number, true or false")
-
-
-def _bad(reason: str) -> Refusal:
-    return Refusal(400, reason)
+    raise bad_request(f"the variable {name} must be text, a number, true or false")

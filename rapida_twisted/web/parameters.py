@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.server import Request
@@ -13,7 +14,7 @@ from rapida_twisted.interfaces import IRegistrar
 from rapida_twisted.web.request_key import holds_key, is_key_name
 from rapida_twisted.web.responses import Refusal
 
-__all__ = ["check_assistant", "checked_text", "parse_parameters"]
+__all__ = ["bad_request", "check_assistant", "checked_text", "json_object", "media_type", "parse_parameters"]
 
 LONGEST_ASSISTANT_ID = 128
 LONGEST_NUMBER = 128
@@ -44,7 +45,7 @@ def parse_parameters(request: Request) -> CallParameters:
         _check_parameter(name, value)
     variables = {name: value for name, value in given.items() if name not in _KNOWN_NAMES}
     if len(variables) > MAX_VARIABLES:
-        raise _bad(f"there are more than {MAX_VARIABLES} variables")
+        raise bad_request(f"there are more than {MAX_VARIABLES} variables")
     return CallParameters(
         caller=_number(_first(given, CALLER_NAMES)),
         called=_number(_first(given, CALLED_NAMES)),
@@ -71,20 +72,39 @@ def checked_text(value: str, longest: int, what: str) -> str:
     :raises Refusal: 400, with the reason.
     """
     if len(value) > longest:
-        raise _bad(f"{what} is longer than {longest} characters")
+        raise bad_request(f"{what} is longer than {longest} characters")
     for character in value:
         if character < " " or "\x7f" <= character <= "\x9f":
-            raise _bad(f"{what} holds a control character")
+            raise bad_request(f"{what} holds a control character")
         if "\ud800" <= character <= "\udfff":
-            raise _bad(f"{what} is not text in UTF-8")
+            raise bad_request(f"{what} is not text in UTF-8")
     return value
+
+
+def media_type(request: Request) -> bytes:
+    return (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+
+
+def json_object(encoded: bytes, make: Callable[[list[tuple[str, Any]]], Any] = dict) -> dict[str, Any]:
+    """A body's JSON object.
+
+    :param make: makes an object from its members.
+    :raises Refusal: 400: the body is none.
+    """
+    try:
+        content = json.loads(encoded.decode(), object_pairs_hook=make)
+    except (ValueError, RecursionError):
+        raise bad_request("the body is not JSON in UTF-8") from None
+    if not isinstance(content, dict):
+        raise bad_request("the body is not a JSON object")
+    return content
 
 
 def _check_parameter(name: str, value: str) -> None:
     if not name:
-        raise _bad("a parameter has no name")
+        raise bad_request("a parameter has no name")
     if holds_key(f"{name}={value}"):
-        raise _bad("a parameter holds an API key: only & separates parameters")
+        raise bad_request("a parameter holds an API key: only & separates parameters")
     checked_text(name, LONGEST_NAME, "a parameter's name")
     is_number = name in _KNOWN_NAMES
     checked_text(value, LONGEST_NUMBER if is_number else LONGEST_VALUE, f"the parameter {name}")
@@ -104,18 +124,18 @@ def _body(request: Request) -> dict[str, str]:
     content: bytes = request.content.read() if request.content is not None else b""
     if not content:
         return {}
-    kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+    kind = media_type(request)
     if kind == b"application/x-www-form-urlencoded":
         return dict(_form(content))
     if kind == b"application/json":
         return dict(_json(content))
-    raise _bad("the body is neither application/x-www-form-urlencoded nor application/json")
+    raise bad_request("the body is neither application/x-www-form-urlencoded nor application/json")
 
 
 def _form(encoded: bytes) -> Iterator[tuple[str, str]]:
     """The parameters of a query or a form, without the key."""
     if encoded.count(b"&") >= MAX_PARAMETERS:
-        raise _bad(f"there are more than {MAX_VARIABLES} variables")
+        raise bad_request(f"there are more than {MAX_VARIABLES} variables")
     for parameter in filter(None, encoded.replace(b"+", b" ").split(b"&")):
         name, _, value = map(unquote_to_bytes, parameter.partition(b"="))
         if is_key_name(name):
@@ -123,18 +143,12 @@ def _form(encoded: bytes) -> Iterator[tuple[str, str]]:
         try:
             yield name.decode(), value.decode()
         except UnicodeDecodeError:
-            raise _bad("a parameter is not text in UTF-8") from None
+            raise bad_request("a parameter is not text in UTF-8") from None
 
 
 def _json(encoded: bytes) -> Iterator[tuple[str, str]]:
     """The members of a JSON object, without the key and null members."""
-    try:
-        content = json.loads(encoded.decode())
-    except (ValueError, RecursionError):
-        raise _bad("the body is not JSON in UTF-8") from None
-    if not isinstance(content, dict):
-        raise _bad("the body is not a JSON object")
-    for name, value in content.items():
+    for name, value in json_object(encoded).items():
         if is_key_name(name.encode("utf-8", "replace")) or value is None:
             continue
         if isinstance(value, str):
@@ -142,8 +156,8 @@ def _json(encoded: bytes) -> Iterator[tuple[str, str]]:
         elif isinstance(value, bool | int | float):
             yield name, json.dumps(value)
         else:
-            raise _bad("a member of the JSON object must be text, a number, true, false or null")
+            raise bad_request("a member of the JSON object must be text, a number, true, false or null")
 
 
-def _bad(reason: str) -> Refusal:
+def bad_request(reason: str) -> Refusal:
     return Refusal(400, reason)

@@ -17,11 +17,11 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from rapida_twisted.credentials.api_keys import ApiKeys, Scope
-from rapida_twisted.web.outbound import PLACE_TIMEOUT_S, UNTIL_HEADER
+from rapida_twisted.credentials.api_keys import ApiKeys
+from rapida_twisted.web.outbound import UNTIL_HEADER, PlacingResource
 from rapida_twisted.web.request_key import KEY_NAME
-from rapida_twisted.web.resource import Branch, KeyedResource
-from rapida_twisted.web.responses import ERROR_HEADER, RETRY_AFTER_S, Refusal, Response, error_response
+from rapida_twisted.web.resource import Branch
+from rapida_twisted.web.responses import ERROR_HEADER, RETRY_AFTER_S, Refusal, Response
 
 __all__ = ["ForwardedOutbound"]
 
@@ -54,13 +54,10 @@ class ForwardedOutbound(Branch):
         super().__init__(child=lambda assistant_id: _Forwarded(keys, agent))
 
 
-class _Forwarded(KeyedResource):
+class _Forwarded(PlacingResource):
     """Returns the other process's response. A client that disconnects does not cancel its call."""
 
     _log = Logger()
-    methods = (b"POST",)
-    scope = Scope.CONTROL
-    response_timeout_s = PLACE_TIMEOUT_S
 
     def __init__(self, keys: ApiKeys, agent: Agent) -> None:
         super().__init__(keys)
@@ -98,6 +95,3 @@ class _Forwarded(KeyedResource):
         kept = {name: values[0] for name in _RESPONSE_HEADERS if (values := found.getRawHeaders(name))}
         kind = found.getRawHeaders("Content-Type", [""])[0]
         return Response(response.code, body, kind, kept)
-
-    def refused(self, refusal: Refusal, request: Request) -> Response:
-        return error_response(refusal, as_json=True, retryable="Retry-After" in refusal.headers)

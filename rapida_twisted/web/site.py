@@ -26,7 +26,7 @@ from rapida_twisted.web.registration import RegistrationsPage
 from rapida_twisted.web.resource import Branch
 from rapida_twisted.web.responses import ERROR_HEADER, Response, describe, send
 
-__all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "SECURITY_HEADERS", "RapidaSite", "make_root", "make_site"]
+__all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "SECURITY_HEADERS", "RapidaSite", "make_root"]
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 30.0
@@ -61,45 +61,20 @@ def make_root(
     outbound: IOutbound | None = None,
     assistants: Callable[[], Mapping[str, Any]] = dict,
 ) -> Branch:
-    """The tree of resources: see :func:`make_site` for the parameters."""
-    v1 = Branch({b"calls": CallsPage(store, keys, hang_up)})
-    talk = {b"call": RegistrationsPage(registrar, keys), b"outbound": OutboundPages(registrar, keys, outbound)}
-    v1.putChild(b"talk", Branch({b"asterisk": Branch(talk)}))
-    for path, resource in (extra or {}).items():
-        _graft(v1, path.split(b"/"), resource)
-    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, keys, assistants)})
-
-
-def make_site(
-    *,
-    store: CallStore,
-    keys: ApiKeys,
-    registrar: IRegistrar,
-    hang_up: Callable[[str], bool],
-    draining: Callable[[], bool],
-    reactor: Any,
-    extra: Mapping[bytes, IResource] | None = None,
-    outbound: IOutbound | None = None,
-    assistants: Callable[[], Mapping[str, Any]] = dict,
-    rejections: RejectionLog | None = None,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    request_timeout_s: float = REQUEST_TIMEOUT_S,
-) -> RapidaSite:
-    """The HTTP interface as a protocol factory.
+    """The tree of resources.
 
     :param hang_up: hangs up the call of a contextId; False: it was not up.
     :param draining: whether the server is about to stop.
     :param extra: further resources by their paths below ``/v1``, such as ``b"talk/asterisk/ctx"``.
     :param outbound: places calls; None: this server places none.
     :param assistants: the health that assistants report, for ``/readyz``.
-    :param rejections: counts and logs refused clients.
-    :param request_timeout_s: how long a connection may take to send its next complete request.
     """
-    root = make_root(
-        store=store, keys=keys, registrar=registrar, hang_up=hang_up, draining=draining, extra=extra, outbound=outbound,
-        assistants=assistants,
-    )  # fmt: skip
-    return RapidaSite(root, reactor, request_timeout_s, max_body_bytes, rejections)
+    v1 = Branch({b"calls": CallsPage(store, keys, hang_up)})
+    talk = {b"call": RegistrationsPage(registrar, keys), b"outbound": OutboundPages(registrar, keys, outbound)}
+    v1.putChild(b"talk", Branch({b"asterisk": Branch(talk)}))
+    for path, resource in (extra or {}).items():
+        _graft(v1, path.split(b"/"), resource)
+    return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, keys, assistants)})
 
 
 def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:

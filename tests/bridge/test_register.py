@@ -26,7 +26,7 @@ from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.site import make_site
+from rapida_twisted.web.site import RapidaSite, make_root
 
 reactor: Any = reactor_
 
@@ -302,11 +302,11 @@ class RegisteredTests(ClientCase):
         registrar = Registrar(
             store, "7".__eq__, now=time.time, context_ttl_s=300.0, max_pending=1, draining=lambda: False
         )
-        site = make_site(
+        root = make_root(
             store=store, keys=ApiKeys((KEY,)), registrar=registrar, hang_up=lambda context_id: False,
-            draining=lambda: False, reactor=reactor,
+            draining=lambda: False,
         )  # fmt: skip
-        url = await self.listen(site)
+        url = await self.listen(RapidaSite(root, reactor))
         context_id = await self.make(url).register(call())
         kept = await store.get(context_id)
         self.assertEqual((kept.caller, kept.called, dict(kept.variables)), ("+49 30", "100", {}))

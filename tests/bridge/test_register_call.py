@@ -23,7 +23,7 @@ from rapida_twisted.credentials.api_keys import ApiKeys
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.site import make_site
+from rapida_twisted.web.site import RapidaSite, make_root
 
 CONTEXT_ID = "626162e8-ed7b-44b4-b10d-2f3ca1d457ca"
 KEY = "rpd-secret"
@@ -166,15 +166,14 @@ class LoopbackTests(TestCase):
         registrar = Registrar(
             self.store, "1".__eq__, now=time.time, context_ttl_s=300.0, max_pending=10, draining=lambda: False
         )
-        site = make_site(
+        root = make_root(
             store=self.store,
             keys=ApiKeys((KEY,)),
             registrar=registrar,
             hang_up=lambda context_id: False,
             draining=lambda: False,
-            reactor=reactor,
         )
-        self.url = await self.serve(site)
+        self.url = await self.serve(RapidaSite(root, reactor))
 
     async def serve(self, factory: Factory[Any]) -> str:
         """The URL of what listens on a free port until the test is over."""

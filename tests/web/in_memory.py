@@ -20,7 +20,7 @@ from rapida_twisted.credentials.key_ring import KeyRing
 from rapida_twisted.interfaces import IOutbound
 from rapida_twisted.server.registrar import Registrar
 from rapida_twisted.store.memory import MemoryStore
-from rapida_twisted.web.site import RapidaSite, make_site
+from rapida_twisted.web.site import RapidaSite, make_root
 
 NOW = 1_795_000_000.25
 KEY = "rpd-good"
@@ -121,17 +121,17 @@ class InMemoryHttp:
             draining=lambda: self.draining,
             prepare=self._prepare,
         )
-        self.site = make_site(
+        root = make_root(
             store=self.store,
             keys=self.keys,
             registrar=registrar,
             hang_up=self._hang_up,
             draining=lambda: self.draining,
-            reactor=self.clock,
             extra=extra,
             outbound=outbound,
             assistants=lambda: self.assistants,
         )
+        self.site = RapidaSite(root, self.clock)
 
     async def _prepare(self, context: CallContext) -> CallContext:
         if self.refusing is not None:

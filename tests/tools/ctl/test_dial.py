@@ -29,7 +29,7 @@ from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.tools.ctl.calls import calls_text
 from rapida_twisted.tools.ctl.dial import END_DELAY_S, PATIENCE_S, DialCommand, change_text
 from rapida_twisted.tools.ctl.server_client import NoResponse, Response, ServerRefused
-from rapida_twisted.web.site import RapidaSite, make_site
+from rapida_twisted.web.site import RapidaSite, make_root
 from tests.tools.ctl.test_calls import API_KEY, CTL, WRONG_KEY, ServerTestCase, Stranger
 
 slow = True  # starts processes: see tests/support/selection.py
@@ -92,10 +92,11 @@ def pretending_site(calls: PretendedCalls) -> RapidaSite:
         calls, {"123456789", "42", "a/b"}.__contains__, now=time.time, context_ttl_s=300.0, max_pending=100,
         draining=lambda: False,
     )  # fmt: skip
-    return make_site(
+    root = make_root(
         store=calls, keys=ApiKeys((API_KEY,)), registrar=registrar, hang_up=calls.hang_up, draining=lambda: False,
-        reactor=reactor, outbound=calls,
+        outbound=calls,
     )  # fmt: skip
+    return RapidaSite(root, reactor)
 
 
 class DialTestCase(ServerTestCase):
