@@ -1,4 +1,4 @@
-"""``twistd rapida-media``: words into Settings, and Settings into the service. Nothing else."""
+"""``twistd rapida-media``: makes Settings of the command line, and the service of the Settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Options(usage.Options):
         self._assistants: list[str] = []
 
     def opt_assistant(self, rule: str) -> None:
-        """who answers which id: ID=NAME[:ARGUMENT] or ID=module:Class; repeatable [default: *=greeter] ($ASSISTANT)"""
+        """which assistant answers which id: ID=NAME[:ARGUMENT] or ID=module:Class; repeatable [default: *=greeter]
+        ($ASSISTANT)"""
         self._assistants.append(rule)
 
     def opt_rapida_api_key(self, _: str) -> None:
@@ -133,10 +134,10 @@ class _Starter(MultiService):
 
 
 class _Process(Service):
-    """What concerns the whole process.
+    """Handles the process's signals.
 
-    SIGTERM and SIGINT end it in order, with exit code 0; a second one cuts the drain time short. twistd itself would
-    die of the signal after all is done, so that a supervisor sees a failure.
+    SIGTERM and SIGINT stop the server in order, with exit code 0; a second one cuts the drain time short. twistd itself
+    would die of the signal in the end, which a supervisor such as systemd takes for a failure.
     """
 
     def __init__(self, service: RapidaMedia | WorkerSupervisor) -> None:
@@ -148,7 +149,7 @@ class _Process(Service):
         self._service.reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
-        # What is there now stays for ever: full collections need not look at it, and pause the clock less.
+        # Objects made so far live for ever: without them, full collections pause the clock less.
         gc.collect()
         gc.freeze()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -165,17 +166,17 @@ class _Process(Service):
 
 
 def _announce(text: str) -> None:
-    """Tell the person who started the program; not through the log, for a key may be in it."""
+    """Print for the person who started the program; not to the log, since the text may contain a key."""
     if sys.__stdout__ is not None:
         print(text, file=sys.__stdout__, flush=True)
 
 
 def makeService(options: Options) -> IService:
-    """The service of these options; called by twistd."""
+    """Make the service of these options; twistd calls it."""
     from twisted.internet import reactor
 
     use_monotonic_time(reactor)
-    # Until it means something, it shall not end the program.
+    # Before it is handled, it must not end the program.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         service: RapidaMedia | WorkerSupervisor = (

@@ -1,4 +1,4 @@
-"""The lease: how this process tells those that share its store that it lives, and hears what they want of it."""
+"""The lease: shows the processes that share the store that this one is alive, and receives their orders."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from rapida_twisted.interfaces.typed import CallStore
 __all__ = ["LEASE_S", "Lease", "owner_name"]
 
 LEASE_S = 30.0
-"""How long others wait for word of a process until they take it for gone."""
+"""A process whose lease is not renewed for this long (s) counts as dead."""
 RENEW_S = 10.0
 ORDERS_S = 0.5
 STEP_S = 2.0
-"""How far the wall clock may go beside the steady one between two looks; more is a step."""
+"""A larger change (s) of the wall clock against the monotonic one, between two checks, is a step."""
 
 
 def owner_name() -> str:
-    """A name for this process that no other has had: its host's, and a random part."""
+    """A unique name for this process: its host's name and a random part."""
     host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname()).strip("-")[:40]
     return f"{host or 'host'}-{token_hex(4)}"
 
 
 class Lease:
-    """Renews the lease, and takes the orders of other processes.
+    """Renews the lease, and receives the orders of other processes.
 
-    :param obey: called with the words of each order.
+    :param obey: called with each order.
     :param reactor: provides IReactorTime.
     :param now: wall-clock time in UNIX seconds.
-    :param steady_s: a clock that never steps (s).
+    :param monotonic_s: a clock that never steps (s).
     """
 
     _log = Logger()
@@ -50,16 +50,16 @@ class Lease:
         obey: Callable[[Mapping[str, str]], None],
         reactor: Any,
         now: Callable[[], float] = time.time,
-        steady_s: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._obey = obey
         self._now = now
-        self._steady_s = steady_s
-        self._offset_s = now() - steady_s()
+        self._monotonic_s = monotonic_s
+        self._offset_s = now() - monotonic_s()
         self._since_s: float | None = None
-        """Since when the lease was renewed without a failure, and the clock made no step; by the steady clock."""
-        self._renewed_s = steady_s()
+        """The time, by the monotonic clock, since which the lease was renewed without a failure or a clock step."""
+        self._renewed_s = monotonic_s()
         self._works = True
         self._renewing = LoopingCall(self._renew)
         self._asking = LoopingCall(self._ask)
@@ -71,23 +71,23 @@ class Lease:
             loop.start(every_s, now=True).addErrback(self._broke)
 
     def stop(self) -> None:
-        """Renew no more; the store ends the lease when it is closed."""
+        """Stop renewing; the store ends the lease when it is closed."""
         for loop in (self._renewing, self._asking):
             if loop.running:
                 loop.stop()
 
     def may_judge(self) -> bool:
-        """Whether others may be taken for gone now, who did not renew their leases.
+        """Whether expired leases may be acted on: not just after a store outage or a clock step.
 
-        Not for as long as a lease lasts after the store was away, as far as this process knows, when nobody could; and
-        after a step of the wall clock, which leases go by in stores that have no clock of their own.
+        For as long as a lease lasts after an outage, other processes may not have renewed theirs yet. Stores without a
+        clock of their own compare leases with the wall clock, so that a step of it makes them expire.
         """
-        now_s, offset_s = self._steady_s(), self._now() - self._steady_s()
+        now_s, offset_s = self._monotonic_s(), self._now() - self._monotonic_s()
         if abs(offset_s - self._offset_s) > STEP_S:
-            self._log.warn("the clock was changed by {step:.1f} s", step=offset_s - self._offset_s)
+            self._log.warn("the wall clock stepped by {step:.1f} s", step=offset_s - self._offset_s)
             self._since_s = now_s
         self._offset_s = offset_s
-        # Who was held up, and is about to renew his own, does not know how the others are.
+        # A process that was held up, and has not renewed its own lease, knows nothing of the others'.
         recently = now_s - self._renewed_s < 2 * RENEW_S
         return recently and self._since_s is not None and now_s - self._since_s > LEASE_S
 
@@ -97,9 +97,9 @@ class Lease:
         return renewing.addCallbacks(self._renewed, self._not_renewed)
 
     def _renewed(self, _: None) -> None:
-        if self._since_s is None or self._steady_s() - self._renewed_s > 2 * RENEW_S:
-            self._since_s = self._steady_s()
-        self._renewed_s = self._steady_s()
+        if self._since_s is None or self._monotonic_s() - self._renewed_s > 2 * RENEW_S:
+            self._since_s = self._monotonic_s()
+        self._renewed_s = self._monotonic_s()
         if not self._works:
             self._works = True
             self._log.info("the store answers again")
@@ -119,11 +119,11 @@ class Lease:
         return asking.addCallbacks(self._take, lambda failure: failure.trap(StoreUnavailable))
 
     def _take(self, orders: list[Mapping[str, str]]) -> None:
-        for words in orders:
+        for order in orders:
             try:
-                self._obey(words)
+                self._obey(order)
             except Exception:
-                self._log.failure("an order of another process could not be carried out: {words}", words=dict(words))
+                self._log.failure("cannot carry out the order of another process: {order}", order=dict(order))
 
     def _broke(self, failure: Failure) -> None:
-        self._log.failure("the lease is not renewed any more: others will take this process for gone", failure)
+        self._log.failure("the lease is no longer renewed: other processes will count this one as dead", failure)

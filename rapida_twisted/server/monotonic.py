@@ -1,4 +1,4 @@
-"""Timers that do not care for the wall clock."""
+"""Makes a reactor's timers independent of the wall clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["use_monotonic_time"]
 
 
 def use_monotonic_time(reactor: Any) -> None:
-    """Have a reactor's timers follow the monotonic clock. To be called once, early, by whoever owns the process.
+    """Make a reactor's timers follow the monotonic clock. Call it once, early, in a process of your own.
 
-    Twisted's reactors reckon with the wall clock (:func:`time.time`). When that is set back by an hour, all that was to
-    happen, such as the next frame of every call, waits for an hour; when it is set forward, all timeouts are over at
-    once. ``reactor.seconds()`` is no wall-clock time afterwards, which nobody may take it for anyway.
+    Twisted's reactors use the wall clock (:func:`time.time`). When that is set back by an hour, every timer, such as
+    the next frame of a call, waits for an hour; when it is set forward, all timeouts expire at once. Afterwards
+    ``reactor.seconds()`` is no wall-clock time, which its interface never promised.
     """
     left = [(call, call.getTime() - reactor.seconds()) for call in reactor.getDelayedCalls()]
     reactor.seconds = time.monotonic

@@ -1,4 +1,4 @@
-"""The reception: it joins a media connection to its registered call, and writes down how the call went."""
+"""The reception: joins a media connection to its registered call, and records the call's end."""
 
 from __future__ import annotations
 
@@ -29,18 +29,16 @@ __all__ = ["Reception"]
 
 @implementer(IReception)
 class Reception:
-    """Where media connections arrive.
+    """Starts a call for each media connection.
 
-    :param store: where contexts are claimed and finished.
-    :param make_assistant: gives the assistant of a context's assistant id; may raise.
-    :param calls: where the calls that are up are kept.
+    :param make_assistant: makes the assistant of a context; may raise.
     :param clock: the clock of all calls.
     :param reactor: provides IReactorTime.
     :param now: wall-clock time in UNIX seconds.
-    :param transfers: which dial strings calls may be transferred to.
-    :param lead_ms: how far ahead of what is heard a channel with a queue of its own is sent.
+    :param transfers: the dial strings that calls may be transferred to.
+    :param lead_ms: how far (ms) ahead of playback a channel with a queue of its own is sent.
     :param bridges: calls whose speech waits until Asterisk's bridge has their media.
-    :param watch: told of the calls, for the metrics.
+    :param watch: counts the calls, for the metrics.
     """
 
     _log = Logger()
@@ -69,13 +67,13 @@ class Reception:
         self._bridges = bridges if bridges is not None else BridgeStates()
         self._watch = watch if watch is not None else CallWatch()
         self.closed = False
-        """Whether no further call is let in."""
+        """Whether all further calls are refused."""
         self._coming: set[str] = set()
         self._unwritten: dict[str, Deferred[Any]] = {}
 
     @property
     def coming(self) -> int:
-        """Calls that are claimed, or being claimed, and are not up yet."""
+        """Calls that are claimed, or being claimed, but not up yet."""
         return len(self._coming)
 
     @property
@@ -97,7 +95,7 @@ class Reception:
     async def _claim(self, context_id: str, transport: str, peer: str) -> CallContext:
         if self.closed:
             raise Draining("the server is about to stop")
-        # A call has its place from its claim on, or as many as come at once would all find room.
+        # A call counts from its claim on: else too many that come at once would pass the limit.
         self._calls.check_room(len(self._coming))
         if context_id in self._coming:
             raise ContextClaimed(context_id, "by a connection that came just before")
@@ -114,12 +112,12 @@ class Reception:
         try:
             assistant = self._make_assistant(context)
             if not callable(getattr(assistant, "answer", None)):
-                raise TypeError(f"{assistant!r} is no assistant: it can't answer")
+                raise TypeError(f"{assistant!r} is no assistant: it has no answer()")
             call = self._call(context, channel, assistant)
         except ASSISTANT_ERRORS:
             failure = Failure()
             self._log.failure(
-                "call {id}: the assistant of {assistant_id} could not be made",
+                "call {id}: cannot make the assistant of {assistant_id}",
                 failure, id=context.context_id, assistant_id=context.assistant_id,
             )  # fmt: skip
             call = self._call(context, channel, Assistant())
@@ -136,7 +134,7 @@ class Reception:
     def abandon(self, context: CallContext, reason: EndReason, detail: str = "") -> None:
         """A claimed call whose connection went away before it could start."""
         self._coming.discard(context.context_id)
-        self._log.info("call {id}: over before it began, {detail}", id=context.context_id, detail=detail)
+        self._log.info("call {id}: ended before it started, {detail}", id=context.context_id, detail=detail)
         self._watch.call_abandoned(context, reason)
         self._finish(context.context_id, reason, 0.0, 0.0, detail)
 

@@ -1,4 +1,4 @@
-"""Where calls may be transferred to: a whitelist, for what an assistant says is not always its own idea."""
+"""The whitelist of transfers: callers may talk an assistant into dialling anything."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rapida_twisted.errors import SettingsError, TransferRefused
 __all__ = ["NO_TRANSFERS", "TransferRules"]
 
 _SAFE = re.compile(r"[A-Za-z0-9]{1,16}/[A-Za-z0-9_+*#.:@/-]{1,120}")
-"""A technology and a resource, without anything that ends an argument of ``Dial()``, adds a second destination, or is
+"""A technology and a resource, without characters that end an argument of ``Dial()``, add a second destination, or are
 expanded by the dialplan: ``, & $ { } [ ] ( ) ; | ^ " '``, blanks and control characters."""
 _PATTERN = re.compile(r"[A-Za-z0-9_+*#.:@/?!\[\]-]{1,160}")
 
 
 class TransferRules:
-    """The dial strings that are allowed.
+    """Checks dial strings.
 
     :param patterns: shell patterns, such as ``PJSIP/2??`` or ``Local/*@internal``; case counts.
     :raises SettingsError: a pattern that could match no safe dial string.

@@ -1,7 +1,7 @@
-"""How much each process of this machine has, in memory that all of them share: for limits that hold for all together.
+"""The scoreboard: counters of all processes in shared memory, for limits that hold for all together.
 
-Each process writes into a row of its own, and reads those of the others. Nobody waits for anybody: two processes may
-both take the last place in the same moment, and a limit is exceeded by one.
+Each process writes into a row of its own and reads the others' rows, without locks: two processes may both take the
+last place at the same moment, so that a limit is exceeded by one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _SIZE = _CELLS_SIZE + BridgeStates.SIZE
 class Scoreboard:
     """The memory.
 
-    :param fd: of the file that it is, as :meth:`make` gave it to the parent.
-    :param row: which one is this process's own.
+    :param fd: the memory's file descriptor, made by :meth:`make` in the supervisor.
+    :param row: this process's own row.
     """
 
     def __init__(self, fd: int, row: int = 0) -> None:
@@ -39,22 +39,22 @@ class Scoreboard:
 
     @classmethod
     def make(cls) -> Scoreboard:
-        """A new one, in no file system. Its descriptor is for the processes to be started."""
+        """A new scoreboard, in no file system. The worker processes inherit its descriptor."""
         fd = os.memfd_create("rapida-media-board")
         os.ftruncate(fd, _SIZE)
         return cls(fd)
 
     def counter(self, name: str) -> SharedCounter:
-        """What this process has of something, one of :data:`COLUMNS`, and the others; of others it knows nothing."""
+        """The counter of a column, one of :data:`COLUMNS`; any other name gets a counter for this process alone."""
         return _Column(self._column(name), self._column(ACCEPTING), self.row) if name in COLUMNS else SharedCounter()
 
     def _column(self, name: str) -> memoryview:
         return self._cells[COLUMNS.index(name) :: len(COLUMNS)]
 
     def wipe(self, row: int) -> None:
-        """The process of that row is gone."""
-        for place in range(row * len(COLUMNS), (row + 1) * len(COLUMNS)):
-            self._cells[place] = 0
+        """Clear the row of a process that has ended."""
+        for cell in range(row * len(COLUMNS), (row + 1) * len(COLUMNS)):
+            self._cells[cell] = 0
 
 
 class _Column(SharedCounter):

@@ -1,4 +1,4 @@
-"""The place of one worker: who is in it, and when the next comes."""
+"""The slot of one worker: keeps a worker process running in it, and restarts or replaces it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rapida_twisted.server.workers.worker_process import WorkerProcess
 __all__ = ["Slot"]
 
 SHORT_LIFE_S = 60.0
-"""A worker that dies sooner is not started again at once."""
+"""A worker that dies sooner is restarted after a pause."""
 START_S = 60.0
-"""A worker that is not ready by then is killed."""
+"""A worker that is not ready within this time (s) is killed."""
 LONGEST_PAUSE_S = 60.0
 restart_pause_s = backoff(1.0, LONGEST_PAUSE_S)
 
@@ -26,9 +26,9 @@ restart_pause_s = backoff(1.0, LONGEST_PAUSE_S)
 class Slot:
     """Keeps a worker running.
 
-    :param name: of the worker, for the log.
-    :param spawn: starts one, and is given what to call when it listens.
-    :param ready: called when the place's worker listens: the first, and each that comes after one that died.
+    :param name: the worker's name in the log.
+    :param spawn: starts a process; calls its argument when the process listens.
+    :param ready: called when a worker listens: the first, and each that is started after one died.
     :param reactor: provides IReactorTime.
     """
 
@@ -54,13 +54,13 @@ class Slot:
 
     @property
     def processes(self) -> list[WorkerProcess]:
-        """All who are here: the worker, the one that is to follow it, and those whose calls are ending."""
+        """The worker, its successor while it starts, and old workers whose calls are ending."""
         return [process for process in (self._current, self._coming, *self._leaving) if process is not None]
 
     def fill(self) -> None:
-        """Start a worker here.
+        """Start a worker.
 
-        :raises OSError: no process can be made.
+        :raises OSError: the process can't be started.
         """
         self._current = self._start(self._ready)
 
@@ -69,11 +69,11 @@ class Slot:
         try:
             self.fill()
         except OSError as error:
-            self._start_again(f"no process can be made: {error}", 0.0)
+            self._start_again(f"the process can't be started: {error}", 0.0)
 
     def replace(self) -> Deferred[bool]:
-        """Start another worker, and let this one go once that one listens. Fires when it does, or did not come; with
-        whether it did. Where there is no worker just now, the next one comes anyway."""
+        """Start a successor, and retire the worker once the successor listens. Fires with True then, with False if the
+        successor fails to start. Without a worker, the next one starts anyway."""
         old, done = self._current, Deferred[bool]()
         if old is None or self._stopping or self._coming is not None:
             done.callback(old is None)
@@ -81,7 +81,7 @@ class Slot:
 
         def listens() -> None:
             self._coming = None
-            # The old one may have died meanwhile, and another one come.
+            # The old worker may have died meanwhile, and another have been started.
             current = self._current
             if current is not None:
                 self._leaving.add(current)
@@ -93,33 +93,33 @@ class Slot:
             self._ready()
             done.callback(True)
 
-        def came_not(how: str) -> None:
+        def failed(how: str) -> None:
             if not done.called:
-                self._log.error("{worker}: its successor did not come up ({how})", worker=self.name, how=how)
+                self._log.error("{worker}: its successor failed to start ({how})", worker=self.name, how=how)
                 done.callback(False)
 
         try:
             self._coming = new = self._start(listens)
         except OSError as error:
-            came_not(f"no process can be made: {error}")
+            failed(f"the process can't be started: {error}")
         else:
-            new.when_ended().addCallback(came_not)
+            new.when_ended().addCallback(failed)
         return done
 
-    def order(self, word: str) -> None:
-        """Pass an order on to all who are here."""
+    def order(self, order: str) -> None:
+        """Send an order to all processes of this slot."""
         for process in self.processes:
-            process.order(word)
+            process.order(order)
 
     def close(self) -> None:
-        """Start nobody any more."""
+        """Start no further worker."""
         self._stopping = True
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
 
     def stop(self, longest_s: float) -> Deferred[Any]:
-        """Stop; fires when nobody is left. Whoever does not end in time is killed."""
+        """Stop; fires when all processes have ended. Those that do not end in time are killed."""
         self.close()
         self.order(STOP)
         ended = gatherResults([process.when_ended() for process in self.processes])
@@ -128,7 +128,7 @@ class Slot:
 
     def _kill(self) -> None:
         for process in self.processes:
-            self._log.error("{worker} does not end, and is killed", worker=self.name)
+            self._log.error("{worker} does not end: killing it", worker=self.name)
             process.kill()
 
     def _start(self, ready: Callable[[], None]) -> WorkerProcess:
@@ -143,7 +143,7 @@ class Slot:
         return process
 
     def _overdue(self, process: WorkerProcess) -> None:
-        self._log.error("{worker} is not ready after {seconds:g} s, and is killed", worker=self.name, seconds=START_S)
+        self._log.error("{worker} is not ready after {seconds:g} s: killing it", worker=self.name, seconds=START_S)
         process.kill()
 
     def _ended(self, how: str, process: WorkerProcess, began_s: float, overdue: IDelayedCall) -> str:
@@ -166,8 +166,7 @@ class Slot:
         else:
             self._short_lives = 0
         self._log.error(
-            "{worker} is gone after {lived_s:.0f} s ({how}), and what it had with it; another is started in"
-            " {pause_s:.1f} s",
+            "{worker} died after {lived_s:.0f} s ({how}); its calls are lost; restarting in {pause_s:.1f} s",
             worker=self.name, lived_s=lived_s, how=how, pause_s=pause_s,
         )  # fmt: skip
         self._waiting = self._reactor.callLater(pause_s, self._fill_again)

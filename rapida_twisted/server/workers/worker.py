@@ -1,4 +1,4 @@
-"""A worker: ``python -m rapida_twisted.server.workers.worker``, as its parent starts it. Of no use by hand."""
+"""A worker process: ``python -m rapida_twisted.server.workers.worker``. Only the supervisor starts it."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ __all__ = ["main"]
 
 TRY_AGAIN_S = 0.1
 _ORPHANED = "orphaned"
-"""What the end of the orders means."""
+"""The order that the end of the supervisor's pipe stands for."""
 
 
 @implementer(ILogObserver)
 class News:
-    """What the parent is told: whole lines, into a pipe. While the parent does not read, the log has gaps: the calls do
-    not wait for it.
+    """Writes whole lines to the supervisor's pipe. While the supervisor does not read, the log has gaps: calls do not
+    wait for it.
 
     :param file: the pipe's descriptor.
     """
@@ -66,18 +66,18 @@ class News:
             self._lost += 1
 
     def say(self, line: bytes) -> bool:
-        """Begin to write a line, if what was begun before is written; whether it was."""
+        """Begin to write a line. False if an earlier line is still being written: then this one is dropped."""
         if not self.flush():
             return False
         self._write(line)
         return True
 
     def flush(self) -> bool:
-        """Write what was begun; whether all of it is written."""
+        """Go on writing the current line. True if all of it is written."""
         return self._write(self._rest)
 
     def _write(self, data: bytes) -> bool:
-        """Write as much as goes, and keep the rest; whether all went."""
+        """Write as much as the pipe takes, and keep the rest. True if nothing is left."""
         self._rest = data[self._written(data) :]
         return not self._rest
 
@@ -87,15 +87,12 @@ class News:
         except BlockingIOError:
             return 0
         except OSError:
-            # The parent is gone; the end of our input tells, too.
+            # The supervisor is gone; the end of our input reports it, too.
             return len(data)
 
 
 class SupervisorProtocol(LineOnlyReceiver):
-    """The parent's orders.
-
-    :param worker: what it gives orders to.
-    """
+    """Receives the supervisor's orders."""
 
     delimiter = b"\n"
 
@@ -103,20 +100,16 @@ class SupervisorProtocol(LineOnlyReceiver):
         self._worker = worker
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
-        """An order."""
-        self._worker.ordered(json.loads(line)["order"])
+        self._worker.obey(json.loads(line)["order"])
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The parent is gone."""
-        self._worker.ordered(_ORPHANED)
+        self._worker.obey(_ORPHANED)
 
 
 class Worker:
-    """This process.
+    """Runs the server in this process.
 
-    :param start: what it is to be.
-    :param sockets: those that it accepts from.
-    :param reactor: runs it.
+    :param sockets: the inherited listening sockets, by port name.
     :raises SettingsError: an assistant or the store named in the settings can't be used.
     """
 
@@ -130,11 +123,11 @@ class Worker:
         self._service = make_worker(start.settings, reactor=reactor, announce=self._ready, role=_role(start, sockets))
 
     def run(self) -> int:
-        """Until it is told to stop; gives the exit code.
+        """Run until stopped; returns the exit code.
 
-        :raises StartError: it can't start.
+        :raises StartError: the server can't start.
         """
-        # Before it says that it is ready.
+        # Before it reports that it is ready.
         self._reactor.callWhenRunning(self._install)
         self._service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", self._service.stopService)
@@ -145,33 +138,33 @@ class Worker:
         # As in tap.py, of a server without workers.
         gc.collect()
         gc.freeze()
-        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self.ordered, STOP))
-        # Of a terminal, every process gets these; the parent tells what to do.
+        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self.obey, STOP))
+        # A terminal sends these to every process; the supervisor sends orders.
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
-    def _ready(self, welcome: str) -> None:
-        # The log may have gaps; this must be heard.
+    def _ready(self, banner: str) -> None:
+        # The log may have gaps; this line must arrive.
         if not self._news.say(READY):
-            self._reactor.callLater(TRY_AGAIN_S, self._ready, welcome)
+            self._reactor.callLater(TRY_AGAIN_S, self._ready, banner)
         self._flush()
 
     def _flush(self) -> None:
         if not self._news.flush():
             self._reactor.callLater(TRY_AGAIN_S, self._flush)
 
-    def ordered(self, word: str) -> None:
-        """Do what the parent says."""
-        if word == HURRY:
+    def obey(self, order: str) -> None:
+        """Carry out an order of the supervisor."""
+        if order == HURRY:
             self._service.hurry()
             return
-        if word == _ORPHANED:
-            # Whoever starts the server again needs the ports.
+        if order == _ORPHANED:
+            # A restarted server needs the ports.
             self._service.leave_ports()
         if self._stopping:
             return
         self._stopping = True
-        if word == RETIRE:
+        if order == RETIRE:
             self._service.hand_over()
         self._reactor.callWhenRunning(self._reactor.stop)
 
@@ -190,21 +183,21 @@ def _role(start: Start, sockets: dict[str, socket.socket]) -> ProcessRole:
 
 
 def main() -> int:
-    """Run a worker; gives the exit code."""
+    """Run a worker; returns the exit code."""
     start = Start.from_line(_first_line())
-    sockets = {what: socket.socket(fileno=FIRST_SOCKET_FD + place) for place, what in enumerate(start.sockets)}
+    sockets = {name: socket.socket(fileno=FIRST_SOCKET_FD + number) for number, name in enumerate(start.sockets)}
     from twisted.internet import reactor
 
     use_monotonic_time(reactor)
     try:
         return Worker(start, sockets, reactor).run()
     except (SettingsError, StartError) as error:
-        print(f"it can't start: {masked(str(error))}", file=sys.stderr)  # noqa: T201
+        print(f"cannot start: {masked(str(error))}", file=sys.stderr)  # noqa: T201
         return 1
 
 
 def _first_line() -> bytes:
-    """The first line, and nothing behind it."""
+    """Read the first line and no byte beyond it."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

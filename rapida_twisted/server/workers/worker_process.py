@@ -1,4 +1,4 @@
-"""One worker, as its parent sees it."""
+"""A worker process, as the supervisor sees it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["WorkerProcess"]
 
 LONGEST_LINE = 1 << 20
 LAST_WORDS_S = 1.0
-"""How long what a process said is waited for once it is gone."""
+"""How long (s) to read the output of a process that has ended."""
 
 
 class WorkerProcess(ProcessProtocol):
-    """A process.
+    """The pipes and the end of a worker process.
 
-    :param name: in the log.
-    :param row: of the board, which is its own.
-    :param first_line: is written to it at once.
+    :param name: the worker's name in the log.
+    :param row: its row of the scoreboard.
+    :param first_line: written to it at once.
     :param is_ready: called when it listens.
     :param reactor: provides IReactorTime.
     """
@@ -50,9 +50,9 @@ class WorkerProcess(ProcessProtocol):
         self.pid = self.transport.pid
         self.transport.write(self._first_line)
 
-    def order(self, word: str) -> None:
-        """Tell it to do something."""
-        self.transport.write(order_line(word))
+    def order(self, order: str) -> None:
+        """Send it an order: see :mod:`~rapida_twisted.server.workers.control_pipe`."""
+        self.transport.write(order_line(order))
 
     def kill(self) -> None:
         """End it at once."""
@@ -62,7 +62,7 @@ class WorkerProcess(ProcessProtocol):
             pass
 
     def when_ended(self) -> Deferred[str]:
-        """Fires when it is gone and all that it said was heard, with how it ended, in words."""
+        """Fires when it has ended and its output is read, with a description of how it ended."""
         ended: Deferred[str] = Deferred()
         if self._how:
             ended.callback(self._how)
@@ -71,31 +71,30 @@ class WorkerProcess(ProcessProtocol):
         return ended
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803
-        """Something came through one of its pipes."""
         if childFD == NEWS_FD:
             *lines, self._news = (self._news + data)[-LONGEST_LINE:].split(b"\n")
             for line in lines:
-                self._heard(line)
+                self._line_received(line)
         else:
             *lines, self._said = (self._said + data)[-LONGEST_LINE:].split(b"\n")
             for line in lines:
-                self._log.warn("{worker} says: {text}", worker=self.name, text=line.decode("utf-8", "replace"))
+                self._log.warn("{worker} wrote: {text}", worker=self.name, text=line.decode("utf-8", "replace"))
 
-    def _heard(self, line: bytes) -> None:
+    def _line_received(self, line: bytes) -> None:
         if line + b"\n" == READY:
             self._is_ready()
             return
         try:
             event = log_event(json.loads(line)["log"])
         except (ValueError, LookupError, TypeError):
-            self._log.warn("{worker} says: {text}", worker=self.name, text=line.decode("utf-8", "replace"))
+            self._log.warn("{worker} wrote: {text}", worker=self.name, text=line.decode("utf-8", "replace"))
             return
         level = getattr(event.get("log_level"), "name", "info")
         event["log_system"] = f"{self.name} {event.get('log_namespace', '-')}#{level}"
         globalLogPublisher(event)
 
     def processExited(self, reason: Failure = connectionDone) -> None:  # noqa: N802
-        """It is gone, and its pipes may not be: a process that it started holds them as long as it lives."""
+        """Close the pipes soon: a process that the worker started may hold them open."""
         self._reactor.callLater(LAST_WORDS_S, self._close_pipes)
 
     def _close_pipes(self) -> None:
@@ -103,7 +102,6 @@ class WorkerProcess(ProcessProtocol):
             self.transport.closeChildFD(file)
 
     def processEnded(self, reason: Failure = connectionDone) -> None:  # noqa: N802
-        """It is gone."""
         self._how = "in order" if reason.check(ProcessDone) else str(reason.value).rstrip(".")
         ended, self._ended = self._ended, []
         for each in ended:

@@ -92,11 +92,11 @@ class ProcessTests(SynchronousTestCase):
 
     def test_says_something_else(self) -> None:
         """Whatever it prints is a warning; without an end of the line it fills no memory."""
-        self.assertEqual(self.says(2, b"oh\nno"), ["worker 1 says: oh"])
-        self.assertEqual(self.says(2, b"!\n"), ["worker 1 says: no!"])
+        self.assertEqual(self.says(2, b"oh\nno"), ["worker 1 wrote: oh"])
+        self.assertEqual(self.says(2, b"!\n"), ["worker 1 wrote: no!"])
         for nonsense in (b"{}", b"[]", b"17", b'{"log": 3}', b'{"log": "{"}', b"\xff"):
             (said,) = self.says(NEWS_FD, nonsense + b"\n")
-            self.assertTrue(said.startswith("worker 1 says: "), said)
+            self.assertTrue(said.startswith("worker 1 wrote: "), said)
         self.assertEqual(self.ready_count, 0)
         for _ in range(40):
             self.process.childDataReceived(1, b"x" * (LONGEST_LINE // 16))

@@ -119,7 +119,7 @@ class WorkersTests(WorkersTestCase):
         for context_id in set(calls) - lost:
             self.goes_on(calls[context_id])
         self.wait_for_log(f"{killed} is ready", count=2)
-        self.assertIn(f"{killed} is gone after", self.server.log())
+        self.assertIn(f"{killed} died after", self.server.log())
         for context_id in lost:
             record = self.server.ended_call(context_id, 12)
             self.assertEqual((record["status"], record["reason"]), ("failed", "server_lost"))
@@ -144,7 +144,7 @@ class WorkersTests(WorkersTestCase):
         wait_until("the old workers are gone", lambda: len(self.pids) == 3, 8)
         self.assertFalse(set(before) & set(self.pids))
         self.goes_on(new)
-        self.assertNotIn("is gone after", self.server.log())
+        self.assertNotIn("died after", self.server.log())
 
     def test_kept_connection(self) -> None:
         """Whoever keeps a connection to a worker that is replaced, and has calls up, is answered, for the last time
@@ -192,7 +192,7 @@ class WorkersTests(WorkersTestCase):
         self.goes_on(ends)
         self.server.terminate()
         self.server.wait(10)
-        self.assertNotIn("is gone after", self.server.log())
+        self.assertNotIn("died after", self.server.log())
         for phone in (ends, goes_on[1]):
             wait_until("it is hung up", lambda: phone.hung_up, 2)  # noqa: B023
         self.assertFalse(folder.exists())
