@@ -55,13 +55,13 @@ class TwistdTests(SynchronousTestCase):
         if process.stdout is not None:
             process.stdout.close()
 
-    def read_welcome(self, process: subprocess.Popen[str]) -> str:
-        """What it prints until its last line, the dialplan's."""
+    def read_welcome(self, process: subprocess.Popen[str], until: str = "same => n(error)") -> str:
+        """What it prints until the dialplan's last line, or another."""
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if "same => n(error)" in line:
+            if until in line:
                 return "".join(lines)
         self.fail("it ended: " + "".join(lines))
 
@@ -125,7 +125,7 @@ class TwistdTests(SynchronousTestCase):
             env={**os.environ, "RAPIDA_API_KEY": "very-secret-key-1"},
         )  # fmt: skip
         self.addCleanup(self._stop, phone)
-        time.sleep(2)
+        self.read_welcome(process, until=": up over ")
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=30)
@@ -145,7 +145,7 @@ class TwistdTests(SynchronousTestCase):
             env={**os.environ, "RAPIDA_API_KEY": "very-secret-key-1"},
         )  # fmt: skip
         self.addCleanup(self._stop, phone)
-        time.sleep(2)
+        self.read_welcome(process, until=": up over ")
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)

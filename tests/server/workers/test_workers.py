@@ -132,7 +132,7 @@ class WorkersTests(WorkersTestCase):
         """SIGHUP: new processes take new calls; those that are up end with their own, whatever happens."""
         before, calls = self.pids, dict(self.call() for _ in range(4))
         self.signal(signal.SIGHUP)
-        self.wait_for_log("replaced the workers")
+        self.wait_for_log("replaced the workers", limit_s=60)
         wait_until("the old ARI worker is gone", lambda: before[0] not in self.pids, 5)
         self.assertEqual(len(self.pids), 5)
         _, new = self.call()
@@ -154,7 +154,7 @@ class WorkersTests(WorkersTestCase):
         for connection in kept:
             self.assertEqual(self.register_by(connection), (200, None))
         self.signal(signal.SIGHUP)
-        self.wait_for_log("replaced the workers")
+        self.wait_for_log("replaced the workers", limit_s=60)
         self.assertEqual([self.register_by(connection) for connection in kept], [(200, "close")] * 4)
         self.assertEqual([self.register_by(connection) for connection in kept], [(200, None)] * 4)
         for connection in kept:
