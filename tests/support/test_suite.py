@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.suite import outcome_of_check, outcome_of_trial
+from tests.support.suite import REPOSITORY, outcome_of_check, outcome_of_trial
 
 SKIPPED = """\
 tests.store.test_redis
@@ -56,3 +58,15 @@ class OutcomeTests(SynchronousTestCase):
         outcome = outcome_of_check("one\ntwo\n\n", 0)
         self.assertEqual((outcome.passed, outcome.failed, outcome.note), (1, 0, "two"))
         self.assertEqual(outcome_of_check("", 2).failed, 1)
+
+
+class PlacesTests(SynchronousTestCase):
+    """Who may import whom."""
+
+    def test_benchmarks(self) -> None:
+        """Benchmarks import nothing from the tests."""
+        benchmarks = REPOSITORY / "benchmarks"
+        places = [path for path in benchmarks.rglob("*") if path.suffix == ".py" or path.name in ("faults", "fuzz")]
+        pattern = re.compile(r"^\s*(from|import) tests\b", re.MULTILINE)
+        found = [str(path) for path in places if pattern.search(path.read_text())]
+        self.assertEqual(found, [])
