@@ -19,7 +19,9 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 _GROUP_BITS = 64
 """Whoever has one IPv6 address has all of its /64."""
-_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>\d{1,5}))?")
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>\d{1,5}))?"
+)
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 

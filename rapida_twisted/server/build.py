@@ -135,7 +135,9 @@ def _build(
     metrics.set_rules(assistants.ids)
     http_client, http_pool = _http_client(settings.tls, reactor)
     state_dir = settings.process.state_dir
-    plain = given_store or _plain_store(settings.store, settings.tls, state_dir, reactor, owner_name())
+    plain = given_store
+    if plain is None:
+        plain = _plain_store(settings.store, settings.tls, state_dir, reactor, owner_name())
     store: CallStore = observed(_spooling(plain, state_dir, reactor, lambda: webhook.wake()), metrics)
     webhook = _webhook(settings.webhook, store, metrics, http_client, reactor)
     registrar = _registrar(settings.limits, store, assistants, state, rejections)

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _DECIMAL = re.compile(r"\d{1,9}(\.\d{0,9})?|\.\d{1,9}", re.ASCII)
 _WHOLE = re.compile(r"\d{1,9}", re.ASCII)
+_ANY_FLOAT = re.compile(rf"\s*\+?({_DECIMAL.pattern})(e[+-]?\d{{1,2}})?\s*", re.ASCII | re.IGNORECASE)
+"""Durations may have blanks, a plus and an exponent (``1e6``), too."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,12 @@ def _checker(is_valid: Callable[[Any], object], expected: str) -> Callable[[Any]
     return check
 
 
-def number(kind: type[T], lowest: float, highest: float, expected: str) -> Parser[T]:
-    """A number from ``lowest`` to ``highest``, in plain digits; ``expected`` says so in the error."""
-    form = _WHOLE if kind is int else _DECIMAL
+def number(
+    kind: type[T], lowest: float, highest: float, expected: str, form: re.Pattern[str] | None = None
+) -> Parser[T]:
+    """A number from ``lowest`` to ``highest``, in plain digits if no other form is given; ``expected`` says so in the
+    error."""
+    form = form or (_WHOLE if kind is int else _DECIMAL)
     accepted = int if kind is int else (int, float)
 
     def convert(given: str) -> T:
@@ -78,10 +83,10 @@ HOST = _matching(r"[A-Za-z0-9._:-]*", "a host is a name or an address, without a
 
 def seconds(lowest: float, highest: float) -> Parser[float]:
     """A duration (s)."""
-    return number(float, lowest, highest, f"it is a number of seconds from {lowest:g} to {highest:g}")
+    return number(float, lowest, highest, f"it is a number of seconds from {lowest:g} to {highest:g}", _ANY_FLOAT)
 
 
-SECONDS = number(float, 0, 31_536_000, "a time is a number of seconds, not negative and at most a year")
+SECONDS = number(float, 0, 31_536_000, "a time is a number of seconds, not negative and at most a year", _ANY_FLOAT)
 
 
 def _boolean(given: str) -> bool:

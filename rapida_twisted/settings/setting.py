@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -51,7 +52,7 @@ class Setting:
             raise self._error(value, error) from None
 
     def _error(self, value: Any, reason: ValueError) -> SettingsError:
-        shown = repr(value)
+        shown = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
         if self.secret:
             return SettingsError(f"{self.env} can't be used: {reason}")
         # A URL may contain a password.

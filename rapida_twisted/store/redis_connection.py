@@ -21,7 +21,7 @@ from txredisapi import ConnectionError as RedisConnectionError
 from txredisapi import HiredisProtocol
 
 from rapida_twisted.errors import StoreUnavailable
-from rapida_twisted.net.connection_errors import error_text, tls_problem
+from rapida_twisted.net.connection_errors import error_text, tls_problem, was_cancelled
 from rapida_twisted.store.redis_address import RedisAddress
 
 __all__ = ["RedisConnector", "RedisProtocol", "check_redis"]
@@ -103,8 +103,10 @@ class RedisConnector:
         except BaseException as error:
             if protocol is not None and protocol.connected:
                 protocol.transport.abortConnection()
-            if isinstance(error, CancelledError) or not isinstance(error, Exception):
+            if not isinstance(error, Exception):
                 raise
+            if was_cancelled(error):
+                raise CancelledError from None
             if isinstance(error, RedisConnectionError) and protocol is not None and protocol.lost is not None:
                 error = protocol.lost.value or error
             problem = tls_problem(error)

@@ -106,15 +106,18 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         self._closed = True
         if self._telling is not None:
             self._telling.cancel()
-        if self.waiting:
-            self._log.warn("{count} ends and status changes of calls wait for the next start", count=self.waiting)
         try:
-            self._file.save()
-        except OSError:
-            for entry in self._file.unsaved:
-                self._log.error("call {id}: {entry} is lost", id=entry["id"], entry=dict(entry))
-        await self._store.close()
-        await self._file.close()
+            await self._store.close()
+        finally:
+            # Closing fails what was still being written; that is kept only now.
+            if self.waiting:
+                self._log.warn("{count} ends and status changes of calls wait for the next start", count=self.waiting)
+            try:
+                self._file.save()
+            except OSError:
+                for entry in self._file.unsaved:
+                    self._log.error("call {id}: {entry} is lost", id=entry["id"], entry=dict(entry))
+            await self._file.close()
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
         """Claim it. If nobody knows whether that was done, it is undone later."""
@@ -145,8 +148,8 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         finishing = self._say({"do": "finish", "id": context_id, **words}, keep=ended is not None, kept=ended)
 
         def over(result: CallContext | Failure) -> CallContext | Failure:
-            if not (isinstance(result, Failure) and result.check(StoreUnavailable)):
-                self._up.pop(context_id, None)
+            # Nobody tries again: the end is written, kept or lost.
+            self._up.pop(context_id, None)
             return result
 
         return finishing.addBoth(over)
@@ -181,7 +184,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             self._file.append(entry)
         except SpoolFull:
             self._log.error(
-                "call {id}: {entry} is lost: {count} entries wait for the store already",
+                "call {id}: {entry} cannot be kept: {count} entries wait for the store already",
                 id=entry["id"], entry=dict(entry), count=self.waiting,
             )  # fmt: skip
             return False

@@ -36,5 +36,11 @@ def find_api_key(key_file: Path | None, state_dir: Path | None = None, environ: 
 
 
 def state_directory(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The server's state directory: the named one, else ``STATE_DIR``, else the default."""
-    return named or Path(environ.get("STATE_DIR") or default_state_dir()).expanduser()
+    """The server's state directory: the named one, else ``STATE_DIR``, else the default.
+
+    :raises ValueError: there is no home directory.
+    """
+    try:
+        return named or Path(environ.get("STATE_DIR") or default_state_dir()).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"the state directory is not known: {error}; name it (--state-dir)") from None

@@ -75,6 +75,7 @@ class HostPortTests(SynchronousTestCase):
             self.assertEqual(parse_host_port(text), read)
             self.assertEqual(host_and_port(*read), text)
         self.assertEqual(parse_host_port("pbx", 80), ("pbx", 80))
+        self.assertEqual(parse_host_port("[fe80::1%eth0]:4573"), ("fe80::1%eth0", 4573))
         self.assertEqual(parse_host_port("[::1]", 80), ("::1", 80))
 
     def test_no_text(self) -> None:

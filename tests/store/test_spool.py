@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.components import proxyForInterface
@@ -237,6 +237,26 @@ class SpoolingStoreTests(StoreTests, TestCase):
         await self.finish(store)
         with capturedLogs() as events:
             await store.close()
+        [text] = [formatEvent(event) for event in events if "is lost" in formatEvent(event)]
+        self.assertIn("caller_hangup", text)
+
+    async def test_full_disk_and_an_end_under_way(self) -> None:
+        """An end that is being written when the store closes, and that the disk has no room for, is in the log."""
+        store = await self.up()
+        writing: Deferred[Any] = Deferred()
+        self.patch(self.behind, "finish", lambda *words, **named: writing)
+        real = os.write
+        self.patch(spool_file.os, "write", lambda fd, data: real(fd, data[:10]))
+        ended = self.finish(store)
+
+        def close() -> Deferred[None]:
+            writing.errback(StoreUnavailable("the store closes"))
+            return succeed(None)
+
+        self.patch(self.behind, "close", close)
+        with capturedLogs() as events:
+            await store.close()
+        await ended
         [text] = [formatEvent(event) for event in events if "is lost" in formatEvent(event)]
         self.assertIn("caller_hangup", text)
 
