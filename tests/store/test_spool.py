@@ -247,7 +247,7 @@ class SpoolingStoreTests(StoreTests, TestCase):
         self.patch(self.behind, "finish", lambda *words, **named: writing)
         real = os.write
         self.patch(spool_file.os, "write", lambda fd, data: real(fd, data[:10]))
-        ended = self.finish(store)
+        ended = Deferred.fromCoroutine(self.finish(store))
 
         def close() -> Deferred[None]:
             writing.errback(StoreUnavailable("the store closes"))
