@@ -18,10 +18,7 @@ from rapida_twisted.interfaces import IFarEndUser
 from rapida_twisted.net.addresses import host_and_port
 from rapida_twisted.net.connection_errors import was_cancelled
 
-__all__ = ["STALLED_S", "FarEnd", "connect"]
-
-STALLED_S = 5.0
-"""A server that reads nothing for this long has failed; over AudioSocket also one that sends nothing."""
+__all__ = ["FarEnd", "connect"]
 
 
 class FarEnd:
@@ -30,6 +27,8 @@ class FarEnd:
     :param user: notified of the end in a reactor turn of its own.
     :param name: the server's host and port.
     :param format: of the audio in both directions.
+    :param stalled_s: a server that reads nothing for this long (s) has failed. One that sends nothing has not: bots
+        send while they speak.
     :param reactor: provides IReactorTime.
     :param now: a monotonic time (s).
     """
@@ -38,9 +37,16 @@ class FarEnd:
     """Asterisk's side of the protocol, made by the subclass; its ``transport`` is None before it is connected."""
 
     def __init__(
-        self, user: IFarEndUser, name: str, format: AudioFormat, reactor: Any, now: Callable[[], float]
+        self,
+        user: IFarEndUser,
+        name: str,
+        format: AudioFormat,
+        stalled_s: float,
+        reactor: Any,
+        now: Callable[[], float],
     ) -> None:
         self.format = format
+        self.stalled_s = stalled_s
         self.dropped_ms = 0.0
         """See :class:`~rapida_twisted.interfaces.IFarEnd`."""
         self.opened: Deferred[None] = Deferred(lambda _: self.abort())
@@ -85,13 +91,13 @@ class FarEnd:
             self._notifying.cancel()
 
     def _watch_sending(self, sent: bool) -> bool:
-        """Fail a server that reads nothing for STALLED_S. Returns ``sent``: False if the packet was dropped."""
+        """Fail a server that reads nothing for ``stalled_s``. Returns ``sent``: False if the packet was dropped."""
         if sent:
             self._blocked_since_s = None
         elif self._blocked_since_s is None:
             self._blocked_since_s = self._now()
-        elif self._now() - self._blocked_since_s > STALLED_S:
-            self._failed("stalled", f"read nothing for {STALLED_S:g} s")
+        elif self._now() - self._blocked_since_s > self.stalled_s:
+            self._failed("stalled", f"read nothing for {self.stalled_s:g} s")
             self._close_now()
         return sent
 

@@ -16,10 +16,11 @@ from zope.interface import implementer
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.drift import Step
 from rapida_twisted.audio.formats import FRAME_MS, SLIN, AudioFormat
-from rapida_twisted.bridge.far_end import STALLED_S, FarEnd, connect
+from rapida_twisted.bridge.far_end import FarEnd, connect
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
 from rapida_twisted.net.addresses import host_and_port
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
+from rapida_twisted.protocols.frame_writer import tune_socket
 from rapida_twisted.wire.audiosocket import ErrorBits
 
 __all__ = ["AudioSocketFarEnd", "connect_audiosocket"]
@@ -38,9 +39,15 @@ class AudioSocketFarEnd(FarEnd):
     connection: _Connection
 
     def __init__(
-        self, uuid: UUID, user: IFarEndUser, name: str, reactor: Any, now: Callable[[], float] = time.monotonic
+        self,
+        uuid: UUID,
+        user: IFarEndUser,
+        name: str,
+        stalled_s: float,
+        reactor: Any,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(user, name, SLIN, reactor, now)
+        super().__init__(user, name, SLIN, stalled_s, reactor, now)
         self.connection = _Connection(self, uuid)
         self._frames: deque[bytes] = deque()
         self._rest = b""
@@ -48,7 +55,6 @@ class AudioSocketFarEnd(FarEnd):
         self._convert: Converter | None = None
         self._max_frames = MAX_QUEUED_FRAMES
         self._has_sent = False
-        self._last_audio_s = now()
 
     # IFarEnd
 
@@ -57,25 +63,21 @@ class AudioSocketFarEnd(FarEnd):
         return len(self._frames) * FRAME_MS + SLIN.ms(len(self._rest))
 
     def take(self) -> bytes | None:
-        frames, guard, now_s = self._frames, self._guard, self._now()
+        frames, guard = self._frames, self._guard
         while frames:
-            step = guard.due(frames[0], now_s)
+            step = guard.due(frames[0], self._now())
             if step is Step.REPEAT:
                 return frames[0]
             frame = frames.popleft()
             if step is Step.TAKE:
                 return frame
         guard.empty()
-        if now_s - self._last_audio_s > STALLED_S and not self._over:
-            self._failed("stalled", f"sent nothing for {STALLED_S:g} s")
-            self._close_now()
         return None
 
     # From the connection
 
     def audio(self, samples: bytes, rate_hz: int) -> None:
         self._has_sent = True
-        self._last_audio_s = self._now()
         if rate_hz != self._rate_hz:
             self._rate_hz, self._convert = rate_hz, converter(AudioFormat("slin", rate_hz), SLIN)
         data = self._rest + (samples if self._convert is None else self._convert(samples))
@@ -84,7 +86,7 @@ class AudioSocketFarEnd(FarEnd):
         self._rest = data[whole:]
         if whole:
             self._frames.extend([data[begin : begin + size] for begin in range(0, whole, size)])
-            self._guard.arrived(whole // size, self._last_audio_s)
+            self._guard.arrived(whole // size, self._now())
             self._max_frames = max(self._max_frames, whole // size)
             while len(self._frames) > self._max_frames:
                 self._frames.popleft()
@@ -122,6 +124,7 @@ class _Connection(AsteriskProtocol):
         self._far_end = far_end
 
     def call_started(self) -> None:
+        tune_socket(self.transport, self._far_end.stalled_s)
         self._far_end.opened.callback(None)
 
     def audio_received(self, samples: bytes, rate_hz: int) -> None:
@@ -139,14 +142,15 @@ class _Connection(AsteriskProtocol):
 
 
 async def connect_audiosocket(
-    host: str, port: int, uuid: UUID, *, user: IFarEndUser, reactor: Any, timeout_s: float
+    host: str, port: int, uuid: UUID, *, user: IFarEndUser, reactor: Any, timeout_s: float, stalled_s: float
 ) -> IFarEnd:
     """Connect a call to an AudioSocket server, as Asterisk's ``AudioSocket()`` does.
 
     :param timeout_s: the time limit of connecting.
+    :param stalled_s: see :class:`FarEnd`.
     :raises UpstreamFailed: the connection failed. A server that refuses the call closes it later.
     """
-    far_end = AudioSocketFarEnd(uuid, user, host_and_port(host, port), reactor)
+    far_end = AudioSocketFarEnd(uuid, user, host_and_port(host, port), stalled_s, reactor)
     factory = Factory.forProtocol(lambda: far_end.connection)
     factory.noisy = False
     await connect(far_end, factory, host, port, None, reactor, timeout_s)

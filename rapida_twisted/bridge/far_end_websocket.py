@@ -19,13 +19,14 @@ from rapida_twisted.net.addresses import host_and_port, host_port_of
 from rapida_twisted.net.connection_errors import tls_problem
 from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
+from rapida_twisted.protocols.frame_writer import tune_socket
 from rapida_twisted.wire.chan_websocket import Command, ControlForm, FlushMedia
 from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 
 __all__ = ["WebSocketFarEnd", "connect_websocket"]
 
-PING_S = 2.5
-"""The interval of pings and the time limit of their answers: a dead server is noticed within 5 s."""
+PINGS = 4
+"""How often a server is pinged while the time limit of an answer runs."""
 REFUSAL_S = 2.0
 """A server that closes a call this soon, and has sent nothing, refuses it."""
 
@@ -47,10 +48,11 @@ class WebSocketFarEnd(FarEnd):
         format: AudioFormat,
         form: ControlForm,
         context: CallContext,
+        stalled_s: float,
         reactor: Any,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(user, name, format, reactor, now)
+        super().__init__(user, name, format, stalled_s, reactor, now)
         self.connection = _Channel(self, format, form, context, self._guard, now)
         self._has_sent = False
         self._opened_s = 0.0
@@ -108,7 +110,7 @@ class WebSocketFarEnd(FarEnd):
         if violation:
             self._failed("malformed", f"broke the protocol: {violation}")
         elif "ping timeout" in problem:
-            self._failed("stalled", f"answered no ping for {2 * PING_S:g} s")
+            self._failed("stalled", f"answered no ping for {self.stalled_s:g} s")
         elif not clean:
             self._failed("lost", f"lost the connection{f': {problem}' if problem else ''}")
         elif self._has_sent or self._now() - self._opened_s > REFUSAL_S:
@@ -139,6 +141,7 @@ class _Channel(AsteriskClientProtocol):
 
     def call_started(self) -> None:
         self._started = True
+        tune_socket(self.transport, self._far_end.stalled_s)
         self._far_end.started()
 
     def hangup_received(self) -> None:
@@ -210,17 +213,19 @@ async def connect_websocket(
     tls_options: Any,
     reactor: Any,
     timeout_s: float,
+    stalled_s: float,
 ) -> IFarEnd:
     """Connect a call to a program that speaks chan_websocket, as Asterisk's ``Dial(WebSocket/...)`` does.
 
     :param url: ``ws://...`` or ``wss://...``. It may hold a key, so no log line or error quotes it.
     :param tls_options: verify the server; None for ``ws``.
     :param timeout_s: the time limit of connecting, and again of the handshakes.
+    :param stalled_s: the time limit of the answer to a ping; see also :class:`FarEnd`.
     :raises UpstreamFailed: the server did not accept the call.
     """
     host, port = host_port_of(url)
-    far_end = WebSocketFarEnd(user, host_and_port(host, port), format, form, context, reactor)
+    far_end = WebSocketFarEnd(user, host_and_port(host, port), format, form, context, stalled_s, reactor)
     factory = AsteriskClientFactory(url, far_end.connection, reactor)
-    factory.setProtocolOptions(autoPingInterval=PING_S, autoPingTimeout=PING_S)
+    factory.setProtocolOptions(autoPingInterval=stalled_s / PINGS, autoPingTimeout=stalled_s)
     await connect(far_end, factory, host, port, tls_options, reactor, timeout_s)
     return far_end

@@ -100,6 +100,7 @@ class _WebSocketRoute:
             tls_options=self._tls_options,
             reactor=self._reactor,
             timeout_s=self._settings.timeout_s,
+            stalled_s=self._settings.stalled_s,
         )
 
 
@@ -174,6 +175,7 @@ class AudioSocketRoute(_RegisteringRoute):
             user=user,
             reactor=self._reactor,
             timeout_s=self._settings.timeout_s,
+            stalled_s=self._settings.stalled_s,
         )
 
 

@@ -105,7 +105,7 @@ class AsteriskChannel(QuickWebSocket):
     # From Autobahn
 
     def onOpen(self) -> None:
-        if self.state != self.STATE_OPEN:  # the application did not accept the subprotocol
+        if self.state != self.STATE_OPEN:  # the application chose another subprotocol
             return
         self.send_event(self._start)
         self.call_started()
@@ -141,7 +141,8 @@ class AsteriskClientProtocol(AsteriskChannel, websocket.WebSocketClientProtocol)
     """The channel of ``Dial(WebSocket/<client>/...)``: connects to the application."""
 
     def onConnect(self, response: ConnectionResponse) -> None:
-        if response.protocol != wire.SUBPROTOCOL:
+        # res_http_websocket.c accepts an answer without a subprotocol. Autobahn refuses one that was not offered.
+        if response.protocol not in (wire.SUBPROTOCOL, None):
             self.fail(1002, "the subprotocol must be media")
 
 

@@ -25,7 +25,8 @@ READ_BYTES = 4096
 KERNEL_SEND_BYTES = 16384
 """The socket's send buffer (Linux doubles it): about 2 s of slin at 8 kHz. The default would hold minutes."""
 
-UNACKNOWLEDGED_MS = 10_000
+UNACKNOWLEDGED_S = 10.0
+"""The kernel closes the connection if the peer acknowledges nothing, or leaves its window closed, for this long."""
 
 
 class FrameWriter:
@@ -159,7 +160,7 @@ class _DirectWriter(FrameWriter):
         self.full = True
 
 
-def tune_socket(transport: Any) -> None:
+def tune_socket(transport: Any, unacknowledged_s: float = UNACKNOWLEDGED_S) -> None:
     """Disable Nagle's algorithm, shrink the buffers and detect dead peers, as far as the transport has a socket."""
     transport.bufferSize = READ_BYTES
     while isinstance(transport, ProtocolWrapper):  # TLS, the PROXY protocol
@@ -173,8 +174,7 @@ def tune_socket(transport: Any) -> None:
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        # The kernel closes the connection if the peer acknowledges nothing for this long.
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unacknowledged_s * 1000))
 
 
 def make_frame_writer(transport: Any, *, records: bool = False) -> FrameWriter:

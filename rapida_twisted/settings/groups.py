@@ -326,6 +326,16 @@ class UpstreamSettings(Group):
         seconds(0.1, 5),
         "2",
     )
+    stalled_s: float = setting(
+        "UPSTREAM__STALLED_S",
+        "seconds that server may answer no ping or read nothing, before its call ends",
+        seconds(1, 600),
+        "20",
+    )
+    digits: str = setting(
+        "UPSTREAM__DIGITS", "whether that server gets the digits that the caller presses: on or off",
+        choice("on", "off"), "on",
+    )  # fmt: skip
     fallback: str = setting(
         "UPSTREAM__FALLBACK",
         "when that server fails: the assistant that takes over, as play:sorry.wav, or next:DIALSTRING for a transfer;"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from hashlib import sha1
 from typing import Any
 
 from twisted.internet import reactor
@@ -66,6 +69,20 @@ class Peer(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note it."""
         self.lost = True
+
+
+class Chat(Peer):
+    """Answers a handshake with the subprotocol chat, as Autobahn's own server would not."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Answer."""
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", data)
+        if key is not None:
+            digest = sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            self.transport.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Accept: " + b64encode(digest) + b"\r\n\r\n"
+            )
 
 
 class Peers(Factory):

@@ -11,7 +11,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from rapida_twisted.audio.g711 import slin_to_ulaw
-from rapida_twisted.bridge import far_end_websocket
 from rapida_twisted.tools.phone.main import Phone as PhoneTool
 from rapida_twisted.tools.phone.options import parse_options
 from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, begins, nothing, says
@@ -317,13 +316,12 @@ class InTheCallTests(ChainTestCase):
 
     async def test_silent(self) -> None:
         """One that stops reading and says nothing any more."""
-        self.patch(far_end_websocket, "PING_S", 0.2)
 
         class Sleeping(Bot):
             def onOpen(self) -> None:
                 self.transport.pauseProducing()
 
-        await self.fails(Sleeping, "answered no ping")
+        await self.fails(Sleeping, "answered no ping for 1 s", upstream_stalled_s=1.0)
 
     async def test_handshake_hangs(self) -> None:
         """One whose handshake is never answered: in time."""

@@ -15,12 +15,10 @@ from twisted.internet.task import deferLater
 
 from benchmarks.harness.authority import Authority
 from rapida_twisted.audio.formats import ULAW
-from rapida_twisted.bridge import far_end_websocket
-from rapida_twisted.bridge.far_end import STALLED_S
 from rapida_twisted.bridge.far_end_websocket import connect_websocket
 from rapida_twisted.net.tls import tls_options
 from rapida_twisted.wire.chan_websocket import ControlForm
-from tests.bridge.far_ends import KEY, FarEndTestCase, Peer, Peers, context
+from tests.bridge.far_ends import KEY, Chat, FarEndTestCase, Peer, Peers, context
 from tests.protocols.websockets import CALL, until
 
 FRAME = b"\x11" * 160
@@ -97,12 +95,14 @@ class WebSocketFarEndTestCase(FarEndTestCase):
 
     form = ControlForm.PLAIN
 
+    stalled_s = 20.0
+
     def connecting(self, port: int, timeout_s: float = 3.0, scheme: str = "ws", tls: Any = None) -> Any:
         """Begin to connect."""
         return connect_websocket(
             f"{scheme}://127.0.0.1:{port}/v1/talk/asterisk/ctx/{CALL}?x-api-key={KEY}",
             user=self.user, format=ULAW, form=self.form, context=context(variables={"ACCOUNT": "7"}),
-            tls_options=tls, reactor=reactor, timeout_s=timeout_s,
+            tls_options=tls, reactor=reactor, timeout_s=timeout_s, stalled_s=self.stalled_s,
         )  # fmt: skip
 
     async def connect(self, make: type[Bot] = Bot, tls: Any = None, **words: Any) -> Any:
@@ -245,7 +245,7 @@ class UpTests(WebSocketFarEndTestCase):
         self.assertEqual(self.user.told, [])
 
     async def test_stops_reading(self) -> None:
-        """What a program does not read is dropped, with bounded memory; after 5 s of that it is given up."""
+        """What a program does not read is dropped, with bounded memory; after the time limit it is given up."""
         time_s = 0.0
         far_end = await self.connect()
         far_end._now = lambda: time_s
@@ -254,16 +254,31 @@ class UpTests(WebSocketFarEndTestCase):
         while far_end.send_audio(bytes(60_000)):
             sent += 1
             self.assertLess(sent, 1000)
-        time_s = STALLED_S + 0.1
+        time_s = self.stalled_s + 0.1
         self.assertFalse(far_end.send_audio(FRAME))
         self.assertEqual(await self.told(), ["stalled"])
 
     async def test_goes_silent(self) -> None:
         """A program that is gone without a word is noticed by its missing pongs."""
-        self.patch(far_end_websocket, "PING_S", 0.1)
+        self.stalled_s = 0.2
         await self.connect()
         self.bot.transport.pauseProducing()
         self.assertEqual(await self.told(), ["stalled"])
+        self.assertIn("answered no ping for 0.2 s", str(self.user.failures[0]))
+
+    async def test_stands_still(self) -> None:
+        """A program that stands still for less than the time limit keeps its call."""
+        self.stalled_s = 5.0
+        far_end = await self.connect()
+        self.bot.transport.pauseProducing()
+        for _ in range(35):
+            far_end.send_audio(FRAME)
+            await deferLater(reactor, 0.06)
+        self.bot.transport.resumeProducing()
+        self.bot.play(FRAME)
+        await until(lambda: far_end.take() == FRAME)
+        await until(lambda: len(self.bot.audio) == 35)
+        self.assertEqual(self.user.told, [])
 
     async def test_flood_of_commands(self) -> None:
         """A program that asks for its status without reading the answers costs its connection, not our memory."""
@@ -320,9 +335,13 @@ class RefusedTests(WebSocketFarEndTestCase):
         self.assertEqual((failure.word, failure.status), ("refused", 302))
 
     async def test_subprotocol(self) -> None:
-        """A WebSocket that is no chan_websocket's is none for us."""
-        failure = await self.refused(type("Plain", (Bot,), {"subprotocol": None}))
+        """A program that names another subprotocol is refused; one that names none is accepted, as by Asterisk."""
+        failure = await self.failure(self.connecting(self.listen(Peers(Chat))))
         self.assertEqual(failure.word, "malformed")
+        self.assertIn("does not speak the subprotocol 'media'", str(failure))
+        far_end = await self.connect(type("Plain", (Bot,), {"subprotocol": None}))
+        self.bot.play(FRAME)
+        await until(lambda: far_end.take() == FRAME)
 
     async def test_no_http(self) -> None:
         """Nor is another protocol."""

@@ -32,7 +32,7 @@ from rapida_twisted.context import EndReason
 from rapida_twisted.protocols import audiosocket_app as audiosocket
 from rapida_twisted.protocols.audiosocket_app import STALLED_FRAMES, AudioSocketFactory
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
-from rapida_twisted.protocols.frame_writer import READ_BYTES, UNACKNOWLEDGED_MS
+from rapida_twisted.protocols.frame_writer import READ_BYTES, UNACKNOWLEDGED_S
 from tests.media.fakes import KeptLog
 from tests.protocols.fakes import EchoSink, FakeReception, FakeSink, warnings_of, write_certificate
 from tests.support.strategies import raw_frame
@@ -481,4 +481,4 @@ def assert_tuned(test: TestCase, channel: Any) -> None:
     handle = transport.getHandle()
     test.assertLessEqual(handle.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), 65_536)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        test.assertEqual(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), UNACKNOWLEDGED_MS)
+        test.assertEqual(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), UNACKNOWLEDGED_S * 1000)

@@ -29,6 +29,7 @@ from rapida_twisted.tools.phone.queue import QueueFigures
 from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
 from rapida_twisted.tools.phone.websocket_connection import WebSocketConnection, WebSocketServer
 from rapida_twisted.wire.chan_websocket import ControlForm
+from tests.bridge.far_ends import Chat, Peers
 from tests.tools.echo_server import API_KEY
 from tests.tools.media_server import FloodServer, Heard, settings_of, stop
 from tests.tools.phone.test_main import read_wav
@@ -279,11 +280,9 @@ class FailureTests(WebSocketTestCase):
         self.assertEqual(report.ended_by, "network")
         self.assertIn("the connection was lost", report.problem)
 
-    async def test_no_subprotocol(self) -> None:
-        """A WebSocket server that does not agree to the subprotocol is none for calls."""
-        factory = WebSocketServerFactory(reactor=reactor)
-        factory.protocol = WebSocketServerProtocol
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    async def test_another_subprotocol(self) -> None:
+        """A WebSocket server that chooses another subprotocol is none for calls."""
+        port = reactor.listenTCP(0, Peers(Chat), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         problem = await self.refusal(f"http://127.0.0.1:{port.getHost().port}")
         self.assertIn("subprotocol", problem)
