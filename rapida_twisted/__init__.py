@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         IReception,
         OutboundCall,
         Playable,
+        PlayEnd,
         PlayOutcome,
     )
     from rapida_twisted.interfaces.typed import (
@@ -99,6 +100,7 @@ __all__ = [
     "MediaServerFactory",
     "MediaSink",
     "OutboundCall",
+    "PlayEnd",
     "PlayOutcome",
     "Playable",
     "PlayoutFull",

@@ -84,12 +84,13 @@ class Record(Assistant):
         self._inner = inner
         self._folder = folder
         self._recorder: Recorder | None = None
+        self._tap: typed.Tap | None = None
 
     async def answer(self, call: Call) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._recorder = Recorder(self._folder / f"{call.context.context_id}.wav", call.rate_hz)
-            ICallPlumbing(call).tap(self._recorder.heard, lambda samples: self._said(call, samples))
+            self._tap = ICallPlumbing(call).tap(self._recorder.heard, lambda samples: self._said(call, samples))
         except OSError as error:
             self._give_up(call, error)
         await self._inner.answer(call)
@@ -117,7 +118,8 @@ class Record(Assistant):
 
     def _give_up(self, call: Call, error: OSError) -> None:
         """End the recording, for instance on a full disk; the call goes on."""
-        ICallPlumbing(call).tap(None, None)
+        if self._tap is not None:
+            self._tap.stop()
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             with suppress(OSError):

@@ -3,6 +3,14 @@
 The queue holds two kinds of audio. *Speech* (a file, samples, a stream) is a :class:`Source`, whose parts are converted
 as they are taken: a minute of speech costs neither a minute's memory nor a long conversion. *Live* audio (an echo, a
 bridge) plays when no speech is queued, and only its newest ``live_limit_ms`` are kept.
+
+The queue also knows what was heard. It counts positions in ms of audio taken; the frames in ``ahead`` were taken and
+sent, and the caller has not heard them yet::
+
+    sources     |---- A ----|-- B --|------- C ...
+    taken       |=====================|                frames * 20 ms
+    ahead                       |=====|
+    heard       |===============|                      all of A, half of B, nothing of C
 """
 
 from __future__ import annotations
@@ -11,12 +19,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from rapida_twisted.audio.convert import Converter, converter
-from rapida_twisted.audio.formats import AudioFormat
+from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 
 __all__ = ["STANDING_FRAMES", "PartsSource", "PipeSource", "Playout", "Source"]
 
 STANDING_FRAMES = 50
 """Frames of live audio (1 s) after which a standing queue is shortened."""
+FILLS_KEPT = 64
+"""Filled frames whose positions are known: more than are ever sent ahead at once."""
 
 
 class Source:
@@ -33,6 +43,21 @@ class Source:
         self._ready = b""
         self._odd = b""
         self._tail_due = True
+        self._taken_bytes = 0
+        self._taken_ms = 0.0
+        """Audio taken in an earlier format of the wire (ms)."""
+        self.end_ms: float | None = None
+        """The queue's position after the last sample; None until all was taken."""
+
+    @property
+    def taken_ms(self) -> float:
+        """Audio taken so far (ms)."""
+        return self._taken_ms + self._wire_format.ms(self._taken_bytes)
+
+    @property
+    def rest_ms(self) -> float | None:
+        """Audio that was not taken yet (ms); None if that is not known."""
+        return self.queued_ms if self._exhausted else None
 
     @property
     def ended(self) -> bool:
@@ -66,6 +91,7 @@ class Source:
             self._ready += self._converted(part)
         taken = self._ready[:byte_count]
         self._ready = self._ready[byte_count:]
+        self._taken_bytes += len(taken)
         return taken
 
     def retarget(self, wire_format: AudioFormat) -> None:
@@ -73,6 +99,7 @@ class Source:
         again = converter(self._wire_format, wire_format)
         if again is not None and self._ready:
             self._ready = again(self._ready)
+        self._taken_ms, self._taken_bytes = self.taken_ms, 0
         self._wire_format = wire_format
         self._convert = converter(self._source_format, wire_format)
 
@@ -86,11 +113,27 @@ class Source:
 
 
 class PartsSource(Source):
-    """Speech that is available at once, such as a file. Each part is read just before it is played."""
+    """Speech that is available at once, such as a file. Each part is read just before it is played.
 
-    def __init__(self, parts: Iterable[bytes], source_format: AudioFormat, wire_format: AudioFormat) -> None:
+    :param duration_ms: the length of all parts, where it is known.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[bytes],
+        source_format: AudioFormat,
+        wire_format: AudioFormat,
+        duration_ms: float | None = None,
+    ) -> None:
         super().__init__(source_format, wire_format)
         self._parts: Iterator[bytes] | None = iter(parts)
+        self._duration_ms = duration_ms
+
+    @property
+    def rest_ms(self) -> float | None:
+        if self._parts is None or self._duration_ms is None:
+            return super().rest_ms
+        return max(0.0, self._duration_ms - self.taken_ms)
 
     @property
     def _exhausted(self) -> bool:
@@ -128,6 +171,10 @@ class PipeSource(Source):
     def queued_ms(self) -> float:
         return super().queued_ms + self._source_format.ms(self._fed_bytes)
 
+    @property
+    def rest_ms(self) -> float | None:
+        return self.queued_ms if self._closed else None
+
     def feed(self, part: bytes) -> None:
         self._fed.append(part)
         self._fed_bytes += len(part)
@@ -156,6 +203,16 @@ class Playout:
         """Live audio dropped because too much was queued (ms)."""
         self.underruns = 0
         """Frames filled up with silence because a stream was too slow."""
+        self.frames = 0
+        """Frames taken so far."""
+        self.ahead: deque[bytes] = deque()
+        """Frames taken that the caller has not heard yet, as far as known. Its pacer fills and empties it."""
+        self._lost_ms = 0.0
+        """Audio that was taken and never heard (ms)."""
+        self._filled_ms = 0.0
+        """Silence that filled up frames (ms)."""
+        self._fills: deque[tuple[float, float]] = deque(maxlen=FILLS_KEPT)
+        """The position and length (ms) of the latest of it."""
         self._frame_bytes = wire_format.frame_bytes
         self._sources: deque[Source] = deque()
         self._partial = b""
@@ -247,6 +304,7 @@ class Playout:
                 self._live.appendleft(frame[wanted:])
                 frame = frame[:wanted]
         self._live_bytes -= wanted
+        self.frames += 1
         self._shorten_standing_queue()
         return frame
 
@@ -271,11 +329,52 @@ class Playout:
         self._live_bytes = 0
         return queued_ms
 
+    def drop_ahead(self) -> None:
+        """The frames that were sent ahead will not be heard."""
+        self._lost_ms += self.ahead_ms
+        self.ahead.clear()
+        self._partial = b""
+
     @property
     def queued_ms(self) -> float:
         """The length of the queued audio (ms), without the unread parts of files and streams."""
         waiting_bytes = self._live_bytes + len(self._partial)
         return sum(source.queued_ms for source in self._sources) + self.format.ms(waiting_bytes)
+
+    @property
+    def rest_ms(self) -> float | None:
+        """All audio that was not heard yet (ms), also what was sent ahead; None while a stream's end is not known."""
+        known_ms = self.format.ms(self._live_bytes + len(self._partial)) + self.ahead_ms
+        for source in self._sources:
+            rest_ms = source.rest_ms
+            if rest_ms is None:
+                return None
+            known_ms += rest_ms
+        return known_ms
+
+    @property
+    def ahead_ms(self) -> float:
+        """Audio that was sent ahead and not heard yet (ms)."""
+        return self._unheard_ms(self.frames * FRAME_MS)
+
+    @property
+    def heard_ms(self) -> float:
+        """Audio heard so far (ms), without the silence that filled up frames."""
+        return max(0.0, self.frames * FRAME_MS - self._filled_ms - self.ahead_ms - self._lost_ms)
+
+    def heard_of(self, source: Source) -> float:
+        """How much of a source was heard so far (ms)."""
+        end_ms = source.end_ms
+        if end_ms is None:
+            end_ms = self.frames * FRAME_MS + self.format.ms(len(self._partial))
+        return max(0.0, source.taken_ms - self._unheard_ms(end_ms))
+
+    def _unheard_ms(self, end_ms: float) -> float:
+        """Audio between the position that was heard last and this one (ms)."""
+        heard_ms = (self.frames - len(self.ahead)) * FRAME_MS
+        if end_ms <= heard_ms:
+            return 0.0
+        return end_ms - heard_ms - sum(ms for begin_ms, ms in self._fills if heard_ms <= begin_ms < end_ms)
 
     def retarget(self, wire_format: AudioFormat) -> None:
         """Change the wire's format, and convert the queued audio."""
@@ -301,15 +400,26 @@ class Playout:
                 break
             # An iterable's own code may have flushed the queue meanwhile.
             if self.discard(source):
+                source.end_ms = self.frames * FRAME_MS + self.format.ms(len(frame))
                 self.finished.append(source)
-        if len(frame) == self._frame_bytes:
-            return frame
-        if self._sources:
-            if not fill:
-                self._partial = frame
+        if len(frame) != self._frame_bytes:
+            if self._sources:
+                if not fill:
+                    self._partial = frame
+                    return None
+                self.underruns += 1
+            if not frame:
                 return None
-            self.underruns += 1
-        return frame + self.format.silent_frame[len(frame) :] if frame else None
+            frame = self._filled(frame)
+        self.frames += 1
+        return frame
+
+    def _filled(self, frame: bytes) -> bytes:
+        """A partial frame, filled up with silence."""
+        filled_ms = FRAME_MS - self.format.ms(len(frame))
+        self._filled_ms += filled_ms
+        self._fills.append((self.frames * FRAME_MS + self.format.ms(len(frame)), filled_ms))
+        return frame + self.format.silent_frame[len(frame) :]
 
     def _drop_live(self, excess: int) -> None:
         """Drop the oldest ``excess`` bytes of live audio."""

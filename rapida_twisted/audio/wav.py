@@ -7,8 +7,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import soundfile
+
+from rapida_twisted.audio.arrays import float_samples
 
 __all__ = ["WavReader", "WavWriter"]
 
@@ -65,7 +66,7 @@ class WavReader:
             self._file.close()
             raise StopIteration
         mono = part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)
-        return bytes(np.clip(np.rint(np.nan_to_num(mono) * 32768), -32768, 32767).astype("<i2").tobytes())
+        return float_samples(mono)
 
 
 class WavWriter:

@@ -12,31 +12,59 @@ from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.interfaces.values import Playable, PlayOutcome
 
 if TYPE_CHECKING:
-    from rapida_twisted.interfaces.typed import Assistant, Call
+    from rapida_twisted.interfaces.typed import Assistant, Call, Tap
 
-__all__ = ["IAssistant", "ICall", "ICallPlumbing"]
+__all__ = ["IAssistant", "ICall", "ICallPlumbing", "ITap"]
 
 
 class ICall(Interface):
-    """A call, as its assistant sees it: the same over every transport."""
+    """A call, as its assistant sees it: the same over every transport.
+
+    A method that returns a Deferred fails through it; only what is wrong in the program itself (``TypeError``,
+    ``ValueError``) is raised at once. After the call's end they fail with :class:`~rapida_twisted.errors.CallEnded`.
+    """
 
     context: CallContext = Attribute("Caller, called number, assistant id, and the registration's variables.")
     rate_hz: int = Attribute("The rate of the samples that the assistant hears and plays.")
     queued_ms: float = Attribute("How much of what was played has not left yet, as far as known (ms).")
+    heard_ms: float = Attribute(
+        "How much audio the caller heard since the call began (ms), without the silence that the server adds. Over"
+        " AudioSocket exact to a frame of 20 ms, over WebSocket to 40 ms."
+    )
     ended: EndReason | None = Attribute("Why the call ended; None while it lasts.")
     reactor: Any = Attribute("The reactor, for timers and whatever else an assistant needs.")
 
     def play(audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
         """Queue audio, to be heard after what was queued before.
 
-        :param audio: samples (s16le mono) at ``rate_hz``, a WAV file's path, or an iterable or async iterable of
-            such samples. An iterable is read no faster than it is heard.
-        :param rate_hz: the samples' rate; by default the assistant's own. A WAV file has its own.
-        :return: fires with PLAYED or FLUSHED. Cancelling it stops this audio alone.
-        :raises PlayoutFull: more than the limit is waiting already.
-        :raises CallEnded: the call is over.
-        :raises OSError: the file can't be opened; ``ValueError``: it is no sound file.
+        :param audio: samples (s16le mono) at ``rate_hz``, a numpy array of int16 or float32 (-1 to 1), a sound file's
+            path, or an iterable or async iterable of samples. An iterable is read no faster than it is heard.
+        :param rate_hz: the samples' rate; by default the assistant's own. A sound file has its own.
+        :return: fires with the outcome. Cancelling it stops this audio alone. It fails with ``PlayoutFull`` if more
+            than the limit is waiting already, with ``OSError`` if a file can't be opened, with ``ValueError`` if it is
+            no sound file, and, after what came before was heard, with whatever an iterable raises. A failure that no
+            code handles by the reactor's next turn ends the call with the reason ``assistant_failed``.
+        :raises TypeError: this is nothing that can be played; ``ValueError``: it is a text, for instance.
         """
+
+    def play_tone(hz: float, duration_ms: float, level_db: float = -10.0) -> Deferred[PlayOutcome]:
+        """Queue a sine tone, as play() does.
+
+        :param level_db: relative to a full-scale sine (negative).
+        :raises ValueError: no such tone can be played.
+        """
+
+    def stop(playing: Deferred[PlayOutcome]) -> None:
+        """Stop one play(): the Deferred fires with FLUSHED. What was queued after it goes on."""
+
+    def queued() -> Deferred[None]:
+        """Fires when each play() up to now has ended: heard, stopped, dropped or failed. At once if none is left.
+
+        Live audio, and what is played later, do not count.
+        """
+
+    def wait(seconds: float) -> Deferred[None]:
+        """Fires after this time, or fails with ``CallEnded`` when the call ends before."""
 
     def write(samples: bytes) -> None:
         """Live audio at the assistant's rate: heard as soon as possible, while nothing that was played is waiting.
@@ -44,13 +72,27 @@ class ICall(Interface):
         At most the live limit waits; older audio is dropped and counted, so that the delay can't grow.
         """
 
-    def flush() -> float:
-        """Barge-in: drop everything that waits to be heard. Returns how much that was (ms)."""
+    def flush() -> float | None:
+        """Barge-in: drop everything that waits to be heard, also what was sent ahead of time.
 
-    def digits(count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
+        Returns how much will not be heard (ms); None if that is not known, for a stream that has not ended.
+        """
+
+    def digits(
+        count: int | None = None,
+        timeout_s: float = 10.0,
+        terminator: str = "#",
+        *,
+        pattern: str | None = None,
+        on_digit: Callable[[str], object] | None = None,
+    ) -> Deferred[str]:
         """Collect ``count`` digits, or those before the terminator, or what came within the time.
 
         Digits that came earlier and were not collected yet count. Collected digits still reach ``digit_received``.
+
+        :param pattern: a regular expression; as soon as it matches all digits so far, they are the result.
+        :param on_digit: called after each digit with all digits so far.
+        :raises RuntimeError: another digits() is waiting; ``ValueError``: neither a count nor a pattern is given.
         """
 
     def transfer(dial_string: str) -> Deferred[None]:
@@ -78,11 +120,16 @@ class ICallPlumbing(ICall):
             ahead, for as long as it returns audio. Returns 20 ms at the assistant's rate, or None if it has none now.
         """
 
-    def tap(heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None:
-        """Listen in, with s16le mono at :attr:`rate_hz`; None to stop.
+    def tap(
+        heard: Callable[[bytes], None] | None = None,
+        said: Callable[[bytes], None] | None = None,
+        rate_hz: int | None = None,
+    ) -> Tap:
+        """Listen in, with s16le mono, until the tap is stopped or the call ends. A call may have several taps.
 
         :param heard: called with each of the caller's packets.
-        :param said: called once each 20 ms with what leaves, silence included.
+        :param said: called once each 20 ms with what the caller hears, silence included.
+        :param rate_hz: of the samples; by default the assistant's own rate now.
         """
 
     def hand_over(assistant: Assistant) -> None:
@@ -91,6 +138,13 @@ class ICallPlumbing(ICall):
 
     def note(text: str) -> None:
         """Add a sentence to the call's record (``detail``): what went wrong although the call goes on."""
+
+
+class ITap(Interface):
+    """One listener to a call."""
+
+    def stop() -> None:
+        """Listen no more. Idempotent."""
 
 
 class IAssistant(Interface):

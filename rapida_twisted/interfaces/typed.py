@@ -30,6 +30,7 @@ __all__ = [
     "OrderStore",
     "PolledReader",
     "Reception",
+    "Tap",
 ]
 
 
@@ -46,6 +47,9 @@ class Call(Protocol):
     def queued_ms(self) -> float: ...
 
     @property
+    def heard_ms(self) -> float: ...
+
+    @property
     def ended(self) -> EndReason | None: ...
 
     @property
@@ -53,11 +57,27 @@ class Call(Protocol):
 
     def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]: ...
 
+    def play_tone(self, hz: float, duration_ms: float, level_db: float = -10.0) -> Deferred[PlayOutcome]: ...
+
+    def stop(self, playing: Deferred[PlayOutcome]) -> None: ...
+
+    def queued(self) -> Deferred[None]: ...
+
+    def wait(self, seconds: float) -> Deferred[None]: ...
+
     def write(self, samples: bytes) -> None: ...
 
-    def flush(self) -> float: ...
+    def flush(self) -> float | None: ...
 
-    def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]: ...
+    def digits(
+        self,
+        count: int | None = None,
+        timeout_s: float = 10.0,
+        terminator: str = "#",
+        *,
+        pattern: str | None = None,
+        on_digit: Callable[[str], object] | None = None,
+    ) -> Deferred[str]: ...
 
     def transfer(self, dial_string: str) -> Deferred[None]: ...
 
@@ -69,11 +89,22 @@ class CallPlumbing(Call, Protocol):
 
     def fetch(self, source: Callable[[], bytes | None] | None) -> None: ...
 
-    def tap(self, heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None: ...
+    def tap(
+        self,
+        heard: Callable[[bytes], None] | None = None,
+        said: Callable[[bytes], None] | None = None,
+        rate_hz: int | None = None,
+    ) -> Tap: ...
 
     def hand_over(self, assistant: Assistant) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+class Tap(Protocol):
+    """One listener to a call."""
+
+    def stop(self) -> None: ...
 
 
 class Assistant(Protocol):

@@ -10,19 +10,35 @@ from typing import Any, NamedTuple
 
 from rapida_twisted.context import CallContext
 
-__all__ = ["Adopted", "EntryKind", "JournalEntry", "Notice", "PlayOutcome", "Playable", "Swept"]
+__all__ = ["Adopted", "EntryKind", "JournalEntry", "Notice", "PlayEnd", "PlayOutcome", "Playable", "Swept"]
 
 Playable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
-"""What a call can play: samples (s16le mono), a WAV file's path, or the samples in parts as they are made."""
+"""What a call can play: samples (s16le mono), a sound file's path, or the samples in parts as they are made.
+
+Samples may also be a numpy array of int16, or of float32 from -1 to 1."""
 
 
-class PlayOutcome(Enum):
-    """What became of audio that was played."""
+class PlayEnd(Enum):
+    """How audio that was played ended."""
 
     PLAYED = "played"
-    """All of it was sent to the caller."""
+    """The caller heard all of it."""
     FLUSHED = "flushed"
-    """It was cut short by a flush or by the end of the call."""
+    """It was cut short: by a flush, by stop(), or by the end of the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayOutcome:
+    """What became of audio that was played."""
+
+    end: PlayEnd
+    heard_ms: float
+    """How much of it the caller heard (ms): over AudioSocket exact to a frame of 20 ms, over WebSocket to 40 ms."""
+
+    @property
+    def played(self) -> bool:
+        """Whether the caller heard all of it."""
+        return self.end is PlayEnd.PLAYED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,10 @@ from rapida_twisted.context import EndReason
 from rapida_twisted.interfaces import IAssistant
 from rapida_twisted.interfaces.typed import Call
 
-__all__ = ["Assistant"]
+__all__ = ["ASSISTANT_ERRORS", "Assistant"]
+
+ASSISTANT_ERRORS = (Exception, SystemExit)
+"""An assistant's errors end its call, SystemExit included, and not the process."""
 
 
 @implementer(IAssistant)

@@ -20,23 +20,24 @@ from zope.interface import implementer
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
+from rapida_twisted.audio.tones import tone
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
 from rapida_twisted.interfaces import ICallPlumbing, IMediaSink, IPolledReader, Playable, PlayOutcome, typed
 from rapida_twisted.interfaces.typed import MediaChannel
-from rapida_twisted.media.assistant import Assistant
+from rapida_twisted.media.assistant import ASSISTANT_ERRORS, Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
 from rapida_twisted.media.pacer import LEAD_MS, AheadPacer, Pacer, RealtimePacer
+from rapida_twisted.media.requests import Requests
 from rapida_twisted.media.speech import Speech
+from rapida_twisted.media.tap import Listener, Tap
 from rapida_twisted.observe.interface import CallFigures
 
 __all__ = ["ASSISTANT_ERRORS", "Call", "refuse_transfer"]
 
 LIVE_LIMIT_MS = 200.0
 QUEUE_LIMIT_MS = 300_000.0
-ASSISTANT_ERRORS = (Exception, SystemExit)
-"""An assistant's errors end its call, SystemExit included, and not the process."""
 MAX_DETAIL = 500
 """Maximum characters of the detail in a call's record."""
 QUEUE_LIMIT_SOURCES = 256
@@ -103,20 +104,16 @@ class Call:
         self._flushed = flushed
         self._queue_limit_ms = queue_limit_ms
         self._playout = Playout(channel.format, live_limit_ms)
-        self._speech = Speech(self._playout, self._assistant_failed, reactor)
+        self._requests = Requests(reactor, self._unhandled)
+        self._speech = Speech(self._playout, self._requests, reactor, lambda: self._pacer.flush())
         self._pacer: Pacer
         if channel.paced:  # A channel with a queue of its own never waits for a bridge.
             self._pacer = AheadPacer(self._playout, channel, self._speech.played, lead_ms)
         else:
             self._pacer = RealtimePacer(self._playout, channel, self._speech.played, is_bridged)
-        self._digits = Digits(reactor)
+        self._digits = Digits(reactor, self._requests.fail)
         self._hears = _hears(assistant)
-        self._heard_tap: Callable[[bytes], None] | None = None
-        self._said_tap: Callable[[bytes], None] | None = None
-        self._tap_rate_hz = 0
-        """The assistant's rate when the tap was set. A later assistant may have another rate."""
-        self._heard_tapped: Converter | None = None
-        self._tapped: Converter | None = None
+        self._taps: tuple[Tap, ...] = ()
         self._earlier_in_ms = 0.0
         self._bytes_in = 0
         self._answering: Deferred[None] | None = None
@@ -188,15 +185,38 @@ class Call:
     def queued_ms(self) -> float:
         return self._playout.queued_ms
 
+    @property
+    def heard_ms(self) -> float:
+        return self._playout.heard_ms
+
     def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
         if self.ended is not None:
-            return fail(self._too_late("say something"))
+            return self._refuse("play audio")
         if self._playout.queued_ms > self._queue_limit_ms or self._playout.sources >= QUEUE_LIMIT_SOURCES:
-            raise PlayoutFull(
-                f"call {self.context.context_id}: {self._playout.sources} things wait to be heard already, over"
-                f" {self._playout.queued_ms / 1000:.0f} s of speech; wait for what was said before"
+            return self._requests.refuse(
+                PlayoutFull(
+                    f"call {self.context.context_id}: {self._playout.sources} things wait to be heard already, over"
+                    f" {self._playout.queued_ms / 1000:.0f} s of speech; wait for what was said before"
+                )
             )
-        return self._speech.play(audio, rate_hz or self.rate_hz)
+        return self._speech.play(audio, self.rate_hz if rate_hz is None else rate_hz)
+
+    def play_tone(self, hz: float, duration_ms: float, level_db: float = -10.0) -> Deferred[PlayOutcome]:
+        rate_hz = self.rate_hz
+        if not 0 < hz < rate_hz / 2 or duration_ms < 0:
+            raise ValueError(f"a tone of {hz:g} Hz and {duration_ms:g} ms can't be played at a rate of {rate_hz} Hz")
+        return self.play(tone(hz, duration_ms, rate_hz, level_db), rate_hz)
+
+    def stop(self, playing: Deferred[PlayOutcome]) -> None:
+        if not isinstance(playing, Deferred):
+            raise TypeError(f"stop() takes what play() returned, not {type(playing).__name__}")
+        self._speech.stop(playing)
+
+    def queued(self) -> Deferred[None]:
+        return self._speech.queued() if self.ended is None else self._refuse("wait for what is queued")
+
+    def wait(self, seconds: float) -> Deferred[None]:
+        return self._requests.wait(seconds) if self.ended is None else self._refuse("wait")
 
     def write(self, samples: bytes) -> None:
         if len(samples) % 2:
@@ -233,44 +253,53 @@ class Call:
         """All notes, and the detail of the end."""
         return "; ".join(text for text in (*self._notes, self.end_detail) if text)[:MAX_DETAIL]
 
-    def flush(self) -> float:
+    def flush(self) -> float | None:
         began_s = time.perf_counter()
-        if self.ended is None:
-            self._pacer.flush()
-        cut_ms = self._speech.flush()
-        self._flushed(self, time.perf_counter() - began_s, cut_ms / 1000)
-        return cut_ms
+        known_ms = self._playout.queued_ms
+        rest_ms = self._speech.flush()
+        self._flushed(self, time.perf_counter() - began_s, (known_ms if rest_ms is None else rest_ms) / 1000)
+        return rest_ms
 
-    def digits(self, count: int, timeout_s: float = 10.0, terminator: str = "#") -> Deferred[str]:
-        return self._digits.collect(count, timeout_s, terminator)
+    def digits(
+        self,
+        count: int | None = None,
+        timeout_s: float = 10.0,
+        terminator: str = "#",
+        *,
+        pattern: str | None = None,
+        on_digit: Callable[[str], object] | None = None,
+    ) -> Deferred[str]:
+        if self.ended is not None:
+            return self._refuse("collect digits")
+        return self._digits.collect(count, timeout_s, terminator, pattern, on_digit)
 
     def hang_up(self) -> Deferred[None]:
         return self._leave(EndReason.ASSISTANT_HANGUP)
 
     def transfer(self, dial_string: str) -> Deferred[None]:
         if self.ended is not None:
-            return fail(self._too_late("transfer it"))
+            return self._refuse("transfer it")
         return self._move_on(self, dial_string).addCallback(lambda _: self._leave(EndReason.TRANSFERRED))
 
-    def tap(self, heard: Callable[[bytes], None] | None, said: Callable[[bytes], None] | None) -> None:
-        self._heard_tap, self._said_tap, self._tap_rate_hz = heard, said, self.rate_hz
-        self._set_tap_formats()
+    def tap(self, heard: Listener | None = None, said: Listener | None = None, rate_hz: int | None = None) -> Tap:
+        tap = Tap(self._channel.format, rate_hz or self.rate_hz, heard, said, self._remove_tap)
+        self._taps = (*self._taps, tap)
+        return tap
+
+    def _remove_tap(self, stopped: Tap) -> None:
+        self._taps = tuple(tap for tap in self._taps if tap is not stopped)
 
     # IMediaSink, called by the channel
 
     def audio_received(self, payload: bytes) -> None:
         self._bytes_in += len(payload)
-        if self.ended is not None or not (self._hears or self._heard_tap):
+        if self.ended is not None or not (self._hears or self._taps):
             return
         try:
-            if self._heard_tap is not None and self._tap_rate_hz != self.rate_hz:
-                self._heard_tap(payload if self._heard_tapped is None else self._heard_tapped(payload))
-                if not self._hears:
-                    return
-            samples = payload if self._upward is None else self._upward(payload)
-            if self._heard_tap is not None and self._tap_rate_hz == self.rate_hz:
-                self._heard_tap(samples)
-            self._assistant.audio_received(self, samples)
+            for tap in self._taps:
+                tap.heard(payload)
+            if self._hears:
+                self._assistant.audio_received(self, payload if self._upward is None else self._upward(payload))
         except ASSISTANT_ERRORS:
             self._assistant_failed(Failure())
 
@@ -288,6 +317,8 @@ class Call:
         self._bytes_in = 0
         self._playout.retarget(self._channel.format)
         self._set_formats()
+        for tap in self._taps:
+            tap.set_format(self._channel.format)
 
     def sending_paused(self, paused: bool) -> None:
         self._pacer.pause(paused)
@@ -300,10 +331,11 @@ class Call:
     def tick(self) -> None:
         try:
             frame = self._pacer.tick()
-            if self._said_tap is not None and self.ended is None:
-                self._said_tap(frame if self._tapped is None else self._tapped(frame))
+            if self._taps and self.ended is None:
+                for tap in self._taps:
+                    tap.said(frame)
         except ASSISTANT_ERRORS:
-            # Iterables that are played, and taps, run the assistant's code.
+            # Audio that is fetched, and taps, run the assistant's code.
             self._assistant_failed(Failure())
 
     # The end
@@ -339,6 +371,7 @@ class Call:
             self._answering.cancel()
         self._speech.flush()
         self._digits.close(self._too_late("collect digits"))
+        self._requests.close(self._too_late("wait"))
         for assistant in (*self._former, self._assistant):
             try:
                 assistant.call_ended(self, self.ended)
@@ -374,6 +407,21 @@ class Call:
         )
         self.end(EndReason.ASSISTANT_FAILED, f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:200])
 
+    def _unhandled(self, failure: Failure) -> None:
+        """No code handled the failure of something that this call was asked for."""
+        if failure.check(CancelledError, CallEnded):
+            return
+        if self.ended is None:
+            self._assistant_failed(failure)
+        else:
+            self._log.warn(
+                "call {id}: failed at the call's end: {error!r}", id=self.context.context_id, error=failure.value
+            )
+
+    def _refuse(self, what: str) -> Deferred[Any]:
+        """The answer to each request that comes after the end."""
+        return self._requests.refuse(self._too_late(what))
+
     def _too_late(self, what: str) -> CallEnded:
         reason = self.ended.value if self.ended else ""
         return CallEnded(f"call {self.context.context_id} has ended ({reason}): too late to {what}")
@@ -384,14 +432,7 @@ class Call:
         wire, assistant = self._channel.format, AudioFormat("slin", self.rate_hz)
         self._upward: Converter | None = converter(wire, assistant)
         self._downward: Converter | None = converter(assistant, wire)
-        self._set_tap_formats()
         self.fetch(self._fetch)
-
-    def _set_tap_formats(self) -> None:
-        if self._tap_rate_hz:
-            tap = AudioFormat("slin", self._tap_rate_hz)
-            self._tapped = converter(self._channel.format, tap)
-            self._heard_tapped = converter(self._channel.format, tap)
 
 
 def _hears(assistant: typed.Assistant) -> bool:

@@ -11,7 +11,6 @@ one, so speech is sent up to 200 ms ahead: few messages, and little to take back
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from rapida_twisted.audio.formats import FRAME_MS
@@ -35,14 +34,17 @@ class Pacer:
     """
 
     def __init__(self, playout: Playout, channel: MediaChannel, played: Callable[[Source], None]) -> None:
-        self.frames_out = 0
-        """Frames sent with audio of the assistant."""
         self.silent_frames = 0
         """Frames of silence sent to keep the connection alive."""
         self._closed = False
         self._playout = playout
         self._channel = channel
         self._played = played
+
+    @property
+    def frames_out(self) -> int:
+        """Frames sent with audio of the assistant."""
+        return self._playout.frames
 
     def tick(self) -> bytes:
         """20 ms have passed: send the audio that is due. Returns the frame that the caller hears now."""
@@ -86,8 +88,6 @@ class RealtimePacer(Pacer):
         if frame is None:
             self.silent_frames += 1
             frame = playout.format.silent_frame
-        else:
-            self.frames_out += 1
         self._channel.send_audio(frame)
         if playout.finished:
             finished, playout.finished = playout.finished, []
@@ -116,8 +116,9 @@ class AheadPacer(Pacer):
         super().__init__(playout, channel, played)
         self._lead = max(1, round(lead_ms / FRAME_MS))
         self._refill_at = self._lead // 2
-        self._ahead: deque[bytes] = deque()
-        """The frames that the peer has, as far as we can tell, not played yet."""
+        self._ahead = playout.ahead
+        self._batch: list[bytes] = []
+        """Frames to send in one message."""
         self._paused = False
 
     def tick(self) -> bytes:
@@ -127,35 +128,35 @@ class AheadPacer(Pacer):
         return heard
 
     def flush(self) -> None:
-        self._ahead.clear()
-        self._channel.flush()
+        self._playout.drop_ahead()
+        self._batch.clear()
+        if not self._closed:
+            self._channel.flush()
 
     def pause(self, paused: bool) -> None:
         self._paused = paused
 
     def _send_ahead(self) -> None:
         playout, ahead = self._playout, self._ahead
-        frames: list[bytes] = []
         # Sending may fill the connection, which pauses this pacer.
         while len(ahead) < self._lead and not self._paused:
             # With nothing ahead, a partial frame cannot wait for its rest.
             frame = playout.take(fill=not ahead)
             if frame is not None:
-                frames.append(frame)
+                self._batch.append(frame)
                 ahead.append(frame)
             if playout.finished:
-                self._send(frames)
-                frames = []
+                self._send()
                 self._mark_finished()
             # A DriftGuard compares the clock of fetched audio with ours: take it in real time.
             if frame is None or playout.is_fetching:
                 break
-        self._send(frames)
+        self._send()
 
-    def _send(self, frames: list[bytes]) -> None:
-        if frames and not self._closed:
-            self.frames_out += len(frames)
-            self._channel.send_audio(b"".join(frames))
+    def _send(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch and not self._closed:
+            self._channel.send_audio(b"".join(batch))
 
     def _mark_finished(self) -> None:
         """Report the finished sources as played once the peer has played up to here."""

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from rapida_twisted.audio.formats import SLIN, ULAW
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull
-from rapida_twisted.interfaces import IAssistant, ICall, ICallPlumbing, IMediaChannel, IMediaSink, PlayOutcome
+from rapida_twisted.interfaces import IAssistant, ICall, ICallPlumbing, IMediaChannel, IMediaSink, PlayEnd, PlayOutcome
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from tests.media.call_case import SILENCE, SLIN16, CallTestCase, level
@@ -52,7 +52,7 @@ class LineTests(CallTestCase):
         fakes.tick()
         spoken = fakes.call.play(counted(3))
         self.assertEqual(b"".join(fakes.tick(5)), counted(3) + 2 * SILENCE)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
         self.assertEqual((fakes.call.audio_out_s, fakes.call.silent_frames), (0.06, 3))
 
     def test_other_calls_go_on(self) -> None:
@@ -84,7 +84,7 @@ class SayTests(CallTestCase):
 
         fakes = self.up(answer)
         fakes.tick(20)
-        self.assertEqual(told, [PlayOutcome.PLAYED] * 4)
+        self.assertEqual([outcome.end for outcome in told], [PlayEnd.PLAYED] * 4)
         self.assertEqual(
             fakes.channel.voiced,
             counted(2) + counted(2, first=10) + counted(1, first=30) + counted(2, first=20),
@@ -108,7 +108,7 @@ class SayTests(CallTestCase):
         fakes.tick(20)
         self.assertApproximates(fakes.call.queued_ms, 600, 0.1)
         self.assertApproximates(fakes.call.flush(), 600, 0.1)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.assertEqual(fakes.tick(2), [SILENCE] * 2)
         self.assertEqual(fakes.call.queued_ms, 0)
 
@@ -116,11 +116,11 @@ class SayTests(CallTestCase):
         """Once more than the limit waits, nothing more can be said until some of it was heard."""
         fakes = self.up(queue_limit_ms=1000)
         said = [fakes.call.play(counted(30)) for _ in range(2)]
-        self.assertRaises(PlayoutFull, fakes.call.play, counted(1))
+        self.failureResultOf(fakes.call.play(counted(1)), PlayoutFull)
         fakes.tick(15)
         said.append(fakes.call.play(counted(1)))
         fakes.tick(60)
-        self.assertEqual([self.successResultOf(spoken) for spoken in said], [PlayOutcome.PLAYED] * 3)
+        self.assertEqual([self.successResultOf(spoken).end for spoken in said], [PlayEnd.PLAYED] * 3)
 
     def test_cancel(self) -> None:
         """Cancelling one thing said goes on with the next."""
@@ -130,7 +130,7 @@ class SayTests(CallTestCase):
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertEqual(fakes.tick(2), [counted(1, first=50), SILENCE])
-        self.assertIs(self.successResultOf(second), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(second).end, PlayEnd.PLAYED)
 
     def test_barge_in_from_the_callback(self) -> None:
         """The caller's audio may flush what is being said, from the callback that tells of it."""
@@ -139,7 +139,7 @@ class SayTests(CallTestCase):
         spoken = fakes.call.play(counted(50))
         fakes.tick(3)
         fakes.call.audio_received(counted(1))
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.assertEqual(fakes.tick(1), [SILENCE])
 
     def test_from_what_is_being_said(self) -> None:
@@ -154,7 +154,7 @@ class SayTests(CallTestCase):
         fakes = self.up()
         spoken = fakes.call.play(parts())
         self.assertEqual(fakes.tick(3), [counted(1), counted(1, first=7), SILENCE])
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
 
 
 class PacedTests(CallTestCase):
@@ -188,7 +188,7 @@ class PacedTests(CallTestCase):
             self.assertNoResult(spoken)
             [reached] = self.channel.marks
             reached()
-            self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+            self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
 
     def test_flush(self) -> None:
         """A barge-in flushes what the peer has too, and a mark that comes yet changes nothing."""
@@ -196,7 +196,7 @@ class PacedTests(CallTestCase):
         self.fakes.tick(2)
         self.fakes.call.flush()
         self.assertEqual(self.channel.flushes, 1)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         for reached in self.channel.marks:
             reached()
 
@@ -216,7 +216,7 @@ class PacedTests(CallTestCase):
         self.fakes.tick(2)
         self.fakes.call.media_ended(EndReason.CALLER_HANGUP)
         self.assert_over(self.fakes, EndReason.CALLER_HANGUP)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
 
 
 class LiveTests(CallTestCase):
@@ -305,7 +305,7 @@ class HearingTests(CallTestCase):
         frames = fakes.tick(50)
         self.assertEqual({len(frame) for frame in frames}, {SLIN16.frame_bytes})
         self.assertApproximates(fakes.call.audio_out_s, 1.0, 0.05)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
         self.assistant.heard.clear()
         for _ in range(50):
             fakes.call.audio_received(b"\0\x10" * 320)
@@ -321,11 +321,12 @@ class HearingTests(CallTestCase):
         heard: list[bytes] = []
         said: list[bytes] = []
         fakes = self.up()
-        fakes.call.tap(heard.append, said.append)
+        tap = fakes.call.tap(heard.append, said.append)
         fakes.call.play(counted(1))
         fakes.call.audio_received(counted(2, first=5))
         fakes.tick(2)
-        fakes.call.tap(None, None)
+        tap.stop()
+        tap.stop()
         fakes.call.audio_received(counted(1))
         fakes.tick(2)
         self.assertEqual((heard, said), ([counted(2, first=5)], [counted(1), SILENCE]))

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock, deferLater
 
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import CallEnded
-from rapida_twisted.interfaces import ICall, PlayOutcome
+from rapida_twisted.interfaces import ICall, PlayEnd
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from tests.media.call_case import CallTestCase, void
@@ -43,7 +43,7 @@ class EndTests(CallTestCase):
         self.assertEqual((ends, self.assistant.ended), ([], []))
         self.assert_over(fakes, EndReason.CALLER_HANGUP)
         self.assertEqual(ends, ["CancelledError"])
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.assertEqual((fakes.channel.hangups, fakes.call.end_detail), (0, "as told"))
 
     def test_only_the_first_reason_counts(self) -> None:
@@ -124,7 +124,7 @@ class EndTests(CallTestCase):
             spoken = fakes.call.play(audio)
             fakes.tick(20)
             self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
-            self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+            self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
 
     def test_hangup_while_ending(self) -> None:
         """Hanging up a call that is ending, or over, fires when it is over."""
@@ -336,7 +336,7 @@ class FailureTests(CallTestCase):
         self.assertEqual([event["id"] for event in self.logged.failures], [fakes.call.context.context_id])
 
     def test_what_is_being_said_raises(self) -> None:
-        """An iterable, or a stream, that raises while it is heard."""
+        """An iterable, or a stream, that raises while it is heard, and that nobody awaits."""
 
         def parts() -> Iterator[bytes]:
             yield counted(1)
@@ -351,9 +351,9 @@ class FailureTests(CallTestCase):
             self.logged.events.clear()
             fakes = self.up()
             spoken = fakes.call.play(audio)
-            fakes.tick(10)
+            fakes.tick(60)
             self.assert_failed(fakes, ZeroDivisionError)
-            self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+            self.failureResultOf(spoken, ZeroDivisionError)
 
     def test_other_calls_go_on(self) -> None:
         """The calls beside one that fails are not disturbed."""
@@ -369,6 +369,6 @@ class FailureTests(CallTestCase):
         said = [fakes.call.play(counted(5)) for fakes in calls if fakes is not calls[2]]
         reactor.pump([0.005] * 40)
         self.assertIs(calls[2].call.ended, EndReason.ASSISTANT_FAILED)
-        self.assertEqual([self.successResultOf(spoken) for spoken in said], [PlayOutcome.PLAYED] * 5)
+        self.assertEqual([self.successResultOf(spoken).end for spoken in said], [PlayEnd.PLAYED] * 5)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(len(clock), 5)

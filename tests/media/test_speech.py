@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -13,8 +16,10 @@ from rapida_twisted.audio import playout as playout_module
 from rapida_twisted.audio.convert import Converter, converter
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.audio.playout import Playout
-from rapida_twisted.interfaces import Playable, PlayOutcome
-from rapida_twisted.media.speech import AHEAD_MS, PART_MS, Speech
+from rapida_twisted.interfaces import Playable, PlayEnd, PlayOutcome
+from rapida_twisted.media.playable import PART_MS
+from rapida_twisted.media.requests import Requests
+from rapida_twisted.media.speech import AHEAD_MS, Speech
 from tests.media.fakes import counted, ramp, write_wav
 
 FRAME = SLIN.frame_bytes
@@ -28,7 +33,7 @@ class SpeechTestCase(SynchronousTestCase):
         self.reactor = Clock()
         self.playout = Playout(SLIN)
         self.failures: list[Failure] = []
-        self.speech = Speech(self.playout, self.failures.append, self.reactor)
+        self.speech = Speech(self.playout, Requests(self.reactor, self.failures.append), self.reactor)
 
     def play(self, audio: Playable, rate_hz: int = 8000) -> Deferred[PlayOutcome]:
         """Say something."""
@@ -98,7 +103,7 @@ class KindsTests(SpeechTestCase):
         self.assertEqual(b"".join(frame or b"" for frame in self.hear(5)), samples)
         self.assertNoResult(spoken)
         self.assertEqual(self.hear(1), [None])
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
 
     def test_every_kind_sounds_the_same(self) -> None:
         """Bytes, a bytearray, a memoryview, a file's name, an iterable and an async iterable sound the same."""
@@ -115,7 +120,7 @@ class KindsTests(SpeechTestCase):
         for name, audio in kinds.items():
             spoken = self.play(audio)
             self.assertEqual(self.hear_all()[: len(samples)], samples, name)
-            self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+            self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
         for raw in (bytearray(samples), memoryview(samples)):
             self.play(raw)  # type: ignore[arg-type]
             self.assertEqual(self.hear_all()[: len(samples)], samples)
@@ -127,14 +132,14 @@ class KindsTests(SpeechTestCase):
             for audio in (tone, [tone], Stream([tone]).parts(), write_wav(self.mktemp(), tone, rate_hz)):
                 spoken = self.play(audio, 8000 if isinstance(audio, str) else rate_hz)
                 self.assertApproximates(SLIN.ms(len(self.hear_all())), 1000, 30)
-                self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+                self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
 
     def test_nothing(self) -> None:
         """Saying nothing at all is played with the next frame."""
         for nothing in (b"", [], [b"", b""], Stream([]).parts()):
             spoken = self.play(nothing)
             self.assertEqual(self.hear(1), [None])
-            self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+            self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
 
     def test_cut_in_the_middle_of_a_sample(self) -> None:
         """Parts may be cut anywhere: half a sample waits for its other half."""
@@ -152,9 +157,28 @@ class KindsTests(SpeechTestCase):
         self.assertEqual(self.hear_all()[:2000], samples)
 
     def test_no_audio(self) -> None:
-        """What is no audio is refused at once, and nothing is queued."""
-        self.assertRaises(TypeError, self.play, 17)
-        self.assertRaises(FileNotFoundError, self.play, "no/such/file.wav")
+        """What is no audio is refused at once, with a sentence; a file's errors fail the Deferred."""
+
+        async def words() -> bytes:
+            return b""
+
+        forgotten = words()
+        self.addCleanup(forgotten.close)
+        wrong: list[tuple[Any, type[Exception], str]] = [
+            (17, TypeError, "not int"),
+            (forgotten, TypeError, "not coroutine: await it first"),
+            ([b"", 1], TypeError, "not int"),
+            ("Hello", ValueError, "plays sound files and does not synthesise speech: there is no file 'Hello'"),
+            ("How do you do? Yes. No.", ValueError, "does not synthesise"),
+            (np.zeros(10, np.int32), TypeError, "an array of int16 or float32"),
+            (np.zeros((10, 2), np.int16), ValueError, "one channel"),
+        ]
+        for audio, error, sentence in wrong:
+            self.assertIn(sentence, str(self.assertRaises(error, self.play, audio)))
+        self.assertRaises(ValueError, self.play, b"", rate_hz=0)
+        self.failureResultOf(self.play("no/such/file.wav"), FileNotFoundError)
+        self.failureResultOf(self.play(Path("nothing")), FileNotFoundError)
+        self.failureResultOf(self.play(Path(__file__)), ValueError)
         self.assertEqual(self.hear(1), [None])
 
     def test_long_parts_are_converted_in_pieces(self) -> None:
@@ -184,8 +208,8 @@ class FlushTests(SpeechTestCase):
         first, second = self.play(counted(50)), self.play(counted(25))
         self.hear(20)
         self.assertApproximates(self.speech.flush(), 1000 + 500 - 400, 0.1)
-        self.assertIs(self.successResultOf(first), PlayOutcome.FLUSHED)
-        self.assertIs(self.successResultOf(second), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(first).end, PlayEnd.FLUSHED)
+        self.assertIs(self.successResultOf(second).end, PlayEnd.FLUSHED)
         self.assertEqual(self.hear(1), [None])
         self.assertEqual(self.speech.flush(), 0.0)
 
@@ -196,7 +220,7 @@ class FlushTests(SpeechTestCase):
         self.play(counted(5))
         self.speech.flush()
         self.assertEqual(self.hear(2), [counted(1, first=99), None])
-        self.assertIs(self.successResultOf(again[0]), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(again[0]).end, PlayEnd.PLAYED)
 
     def test_flush_in_answer_to_a_flush(self) -> None:
         """A flush from a flushed Deferred's callback changes nothing for the other Deferreds."""
@@ -204,7 +228,7 @@ class FlushTests(SpeechTestCase):
         self.play(counted(5)).addCallback(lambda _: self.speech.flush())
         self.play(counted(5)).addCallback(told.append)
         self.speech.flush()
-        self.assertEqual(told, [PlayOutcome.FLUSHED])
+        self.assertEqual([outcome.end for outcome in told], [PlayEnd.FLUSHED])
 
     def test_cancel_one(self) -> None:
         """Cancelling stops this one thing, wherever it stands in the queue; the rest goes on."""
@@ -218,14 +242,14 @@ class FlushTests(SpeechTestCase):
             self.failureResultOf(cancelled, CancelledError)
             del texts[stopped]
             self.assertEqual(self.hear_all(), b"".join(texts))
-            self.assertEqual([self.successResultOf(spoken) for spoken in said], [PlayOutcome.PLAYED] * 2)
+            self.assertEqual([self.successResultOf(spoken).end for spoken in said], [PlayEnd.PLAYED] * 2)
 
     def test_too_late_to_cancel(self) -> None:
         """Cancelling what was played already does nothing."""
         spoken = self.play(counted(1))
         self.hear(2)
         spoken.cancel()
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
 
 
 class StreamTests(SpeechTestCase):
@@ -241,7 +265,7 @@ class StreamTests(SpeechTestCase):
             self.assertGreaterEqual(stream.read * part_ms - heard_ms, min(AHEAD_MS - part_ms, 10_000 - heard_ms))
             self.hear(1)
         self.hear(1)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
         self.assertEqual(stream.ended_by, ["end"])
         self.assertEqual(self.playout.underruns, 0)
 
@@ -268,8 +292,8 @@ class StreamTests(SpeechTestCase):
         self.assertEqual(self.hear(3), [counted(1, first=1), None, None])
         gate.callback(None)
         self.assertEqual(self.hear(3), [counted(1, first=2), counted(1, first=3), None])
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
-        self.assertIs(self.successResultOf(after), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
+        self.assertIs(self.successResultOf(after).end, PlayEnd.PLAYED)
 
     def test_any_async_iterable(self) -> None:
         """It need not be a generator: whatever has the two methods will do."""
@@ -289,7 +313,7 @@ class StreamTests(SpeechTestCase):
 
         spoken = self.play(Twice())
         self.assertEqual(self.hear(3), [counted(1), counted(1), None])
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.PLAYED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.PLAYED)
 
     def test_flushed_while_it_waits(self) -> None:
         """A stream that waits for its own source is cancelled there, in the reactor's next turn."""
@@ -298,7 +322,7 @@ class StreamTests(SpeechTestCase):
         spoken = self.play(stream.parts())
         self.hear(1)
         self.speech.flush()
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.reactor.advance(0)
         self.assertEqual(stream.ended_by, ["CancelledError"])
         self.assertEqual(self.failures, [])
@@ -313,7 +337,7 @@ class StreamTests(SpeechTestCase):
         self.reactor.advance(0)
         self.assertEqual(stream.ended_by, ["GeneratorExit"])
         self.assertEqual(stream.read, read)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.assertEqual(self.failures, [])
 
     def test_cancelled(self) -> None:
@@ -345,20 +369,40 @@ class StreamTests(SpeechTestCase):
         spoken = self.play(parts())
         self.hear(1)
         gate.callback(None)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.reactor.advance(0)
         self.assertEqual(ended_by, ["CancelledError"])
         self.assertEqual(self.failures, [])
 
     def test_a_stream_that_raises(self) -> None:
-        """A stream that raises is reported once, with its own exception."""
+        """Its play() fails once what it gave before was heard; what comes after it is heard, too."""
 
         async def parts() -> AsyncIterator[bytes]:
-            yield counted(1)
+            yield counted(2)
             raise ZeroDivisionError
 
-        self.play(parts())
+        spoken, after = self.play(parts()), self.play(counted(1, first=9))
+        self.assertEqual(self.hear(2), [counted(1), counted(1, first=2)])
+        self.assertNoResult(spoken)
+        self.assertEqual(self.hear(2), [counted(1, first=9), None])
+        self.failureResultOf(spoken, ZeroDivisionError)
+        self.assertTrue(self.successResultOf(after).played)
+        self.reactor.advance(0)
+        self.assertEqual(self.failures, [])
+
+    def test_nobody_handles_a_failure(self) -> None:
+        """A failure that no code handles by the next turn is reported once; a later await still gets it."""
+
+        async def parts() -> AsyncIterator[bytes]:
+            raise ZeroDivisionError
+            yield b""
+
+        spoken = self.play(parts())
+        self.hear(1)
+        self.assertEqual(self.failures, [])
+        self.reactor.advance(0)
         self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
+        self.failureResultOf(spoken, ZeroDivisionError)
 
     def test_a_stream_that_raises_when_stopped(self) -> None:
         """What a stream makes of being stopped, such as an error of its own, is no failure of the call."""
@@ -373,16 +417,19 @@ class StreamTests(SpeechTestCase):
         spoken = self.play(parts())
         self.speech.flush()
         self.reactor.advance(0)
-        self.assertIs(self.successResultOf(spoken), PlayOutcome.FLUSHED)
+        self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.assertEqual(self.failures, [])
 
     def test_an_iterable_that_raises(self) -> None:
-        """A plain iterable that raises does so where it is read: when the next frame is taken."""
+        """A plain iterable that raises, or that gives no audio, fails its play() likewise."""
 
-        def parts() -> Iterator[bytes]:
+        def parts(last: Any) -> Iterator[bytes]:
             yield counted(1)
-            raise ZeroDivisionError
+            yield last or b"" * (1 // 0)
 
-        self.play(parts())
-        self.assertEqual(self.hear(1), [counted(1)])
-        self.assertRaises(ZeroDivisionError, self.hear, 1)
+        for last, error in ((None, ZeroDivisionError), ("no audio", TypeError)):
+            spoken = self.play(parts(last))
+            self.assertEqual(self.hear(1), [counted(1)])
+            self.assertNoResult(spoken)
+            self.assertEqual(self.hear(1), [None])
+            self.failureResultOf(spoken, error)

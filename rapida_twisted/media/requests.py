@@ -1,0 +1,81 @@
+"""The Deferreds that one call gives out: how they fail, and what becomes of a failure that nobody handles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+__all__ = ["Requests"]
+
+
+class Requests:
+    """:param reactor: provides IReactorTime.
+
+    :param unhandled: called with each failure that no code handles by the reactor's next turn.
+    """
+
+    def __init__(self, reactor: Any, unhandled: Callable[[Failure], None]) -> None:
+        self._reactor = reactor
+        self._unhandled = unhandled
+        self._waits: dict[Deferred[None], IDelayedCall] = {}
+
+    def refuse(self, error: Exception) -> Deferred[Any]:
+        """A Deferred that has failed."""
+        return self.fail(Deferred(), error)
+
+    def fail(self, waiting: Deferred[Any], error: Failure | Exception) -> Deferred[Any]:
+        """Fail a Deferred. Whoever awaits it, or adds an errback in this turn of the reactor, handles the failure."""
+        waiting.errback(error)
+        self.check(waiting)
+        return waiting
+
+    def check(self, waiting: Deferred[Any]) -> None:
+        """Report the failure of a Deferred that has fired, if nothing handles it by the next turn.
+
+        Twisted itself would only log it, when the garbage collector finds it.
+        """
+        if _failed(waiting):
+            self.check_later(waiting)
+
+    def check_later(self, waiting: Deferred[Any]) -> None:
+        """The same for a Deferred that fires in this turn."""
+        self._reactor.callLater(0, self._check, waiting)
+
+    def _check(self, waiting: Deferred[Any]) -> None:
+        if _failed(waiting):
+            failure = waiting.result
+            waiting.addErrback(self._unhandled)
+            # Code that awaits it only later gets the failure, too. Twisted logs nothing: it was handled once.
+            waiting.result = failure
+
+    def wait(self, seconds: float) -> Deferred[None]:
+        """Fires after this time."""
+        if seconds < 0:
+            raise ValueError(f"a call can't wait {seconds} s: the time must not be negative")
+        waiting: Deferred[None] = Deferred(self._cancelled)
+        self._waits[waiting] = self._reactor.callLater(seconds, self._over, waiting)
+        return waiting
+
+    def close(self, error: Exception) -> None:
+        """The call has ended: fail all that wait."""
+        for waiting in list(self._waits):
+            timer = self._waits.pop(waiting, None)
+            if timer is not None:
+                timer.cancel()
+                self.fail(waiting, error)
+
+    def _over(self, waiting: Deferred[None]) -> None:
+        del self._waits[waiting]
+        waiting.callback(None)
+
+    def _cancelled(self, waiting: Deferred[None]) -> None:
+        self._waits.pop(waiting).cancel()
+        self.check_later(waiting)
+
+
+def _failed(waiting: Deferred[Any]) -> bool:
+    return isinstance(getattr(waiting, "result", None), Failure)
