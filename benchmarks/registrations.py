@@ -160,7 +160,7 @@ def server(folder: Path, url: str) -> Iterator[int]:
     python = str(VENV_PYTHON if VENV_PYTHON.exists() else sys.executable)
     environment = {
         **os.environ, "RAPIDA_API_KEY": KEY, "STORE__URL": url, "MAX_WAITING": "999999999", "HTTP__PORT": str(port),
-        "AUDIOSOCKET__PORT": "0", "STATE_DIR": str(folder / "state"),
+        "AUDIOSOCKET__PORT": "0", "ADMIN__PORT": "0", "STATE_DIR": str(folder / "state"),
     }  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -172,7 +172,7 @@ def rapida_media(
     api_key = settings.setdefault("RAPIDA_API_KEY", secrets.token_urlsafe(24))
     words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "rapida-media"]
     words += ["--assistant", f"*={assistant}", "--store-url", "memory:", "--state-dir", str(state_dir)]
-    words += ["--http-port", str(http_port), "--audiosocket-port", str(port), *options]
+    words += ["--http-port", str(http_port), "--admin-port", "0", "--audiosocket-port", str(port), *options]
     settings["MEDIA__POLLING"] = reading
     with _running(words, core, settings, state_dir / "server.log") as process:
         server = RapidaMedia(process.pid, transport, reading, port, http_port, api_key)

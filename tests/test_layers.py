@@ -81,7 +81,7 @@ ROOMS = {
         {"request_key"},
         {"responses", "websocket"},
         {"parameters", "resource"},
-        {"calls", "clock", "health", "metrics", "next_hop", "outbound", "registration"},
+        {"calls", "clock", "health", "metrics", "next_hop", "outbound", "registration", "server"},
         {"proxy", "site"},
     ),
 }
@@ -257,6 +257,6 @@ class ReadingImportsTests(SynchronousTestCase):
         """The modules are found, and so are imports that are known to be there."""
         paths = modules()
         self.assertIn("rapida_twisted.wire.audiosocket", paths)
-        source = paths["rapida_twisted.server.build"].read_text("utf-8")
-        imported = set(imports_of(source, "rapida_twisted.server.build", False, set(paths)))
+        source = paths["rapida_twisted.server.components"].read_text("utf-8")
+        imported = set(imports_of(source, "rapida_twisted.server.components", False, set(paths)))
         self.assertIn("rapida_twisted.server.reception", imported)

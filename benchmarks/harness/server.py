@@ -58,12 +58,14 @@ class Server:
         }  # fmt: skip
         self.http_port = free_port()
         self.audiosocket_port = free_port()
+        self.admin_port = free_port()
         self.wss_port = 0
         """Where media with TLS goes, if not to the port of ``--https``."""
         self._command = [
             *PROGRAM,
             *["--audiosocket-host", "127.0.0.1", "--audiosocket-port", str(self.audiosocket_port)],
             *["--http-host", "127.0.0.1", "--http-port", str(self.http_port)],
+            *["--admin-port", str(self.admin_port)],
             *["--state-dir", str(directory / "state")],
             *(word for rule in assistants for word in ("--assistant", rule)),
             *options,

@@ -8,7 +8,13 @@ from twisted.application.service import Application
 from rapida_twisted import RapidaMedia, Settings
 
 settings = Settings.from_mapping(
-    {"ASSISTANT": "*=support_bot:Support", "STORE__URL": "memory:", "AUDIOSOCKET__PORT": "0", "HTTP__PORT": "0"}
+    {
+        "ASSISTANT": "*=support_bot:Support",
+        "STORE__URL": "memory:",
+        "AUDIOSOCKET__PORT": "0",
+        "HTTP__PORT": "0",
+        "ADMIN__PORT": "0",
+    }
 )
 application = Application("my-telephone")
 service = RapidaMedia(settings)

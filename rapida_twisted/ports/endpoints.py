@@ -38,10 +38,11 @@ def parse_endpoint(name: str, description: str, reactor: Any) -> Any:
         raise StartError(f"{name}: the endpoint {description!r} can't be used: {error}") from None
 
 
-def outcome_of(started: Deferred[Any], what: str) -> Any:
+def outcome_of(started: Deferred[Any], what: str, advice: str = "") -> Any:
     """The result of a Deferred that has fired, or None if it has not.
 
     :param what: begins the error's sentence.
+    :param advice: ends it.
     :raises StartError: it failed.
     """
     results: list[Any] = []
@@ -49,5 +50,6 @@ def outcome_of(started: Deferred[Any], what: str) -> Any:
     if not results:
         return None
     if isinstance(results[0], Failure):
-        raise StartError(f"{what}: {results[0].getErrorMessage()}")
+        reason = results[0].getErrorMessage()
+        raise StartError(f"{what}: {reason.rstrip('.')}; {advice}" if advice else f"{what}: {reason}")
     return results[0]

@@ -28,6 +28,7 @@ class ListeningPort:
     :param factory: makes the protocols.
     :param limiter: of the connections; None: no limits.
     :param inherited: a listening socket that several processes share, used in place of a new one.
+    :param advice: what to do if the port can't be opened, for errors.
     """
 
     _log = Logger()
@@ -40,11 +41,13 @@ class ListeningPort:
         reactor: Any,
         limiter: ConnectionLimiter | None = None,
         inherited: socket.socket | None = None,
+        advice: str = "",
     ) -> None:
         self.name = name
         self.description = description
         self.limiter = limiter or ConnectionLimiter(name, proxied=is_proxied(description))
         self._factory = PeerCheckFactory(factory, self.limiter) if self.limiter.proxied else factory
+        self._advice = advice
         self._port: IListeningPort | None = None
         self._reactor = LimitingReactor(reactor, self.limiter, inherited)
         self._certificate = _certificate_times(description)
@@ -54,7 +57,7 @@ class ListeningPort:
 
         :raises StartError: the port cannot be opened; the text is one sentence.
         """
-        port = outcome_of(self._listen(), f"{self.name} can't listen")
+        port = outcome_of(self._listen(), f"{self.name} can't listen", self._advice)
         assert port is not None
         self._port = port
 

@@ -19,11 +19,13 @@ from rapida_twisted.ports.listening_port import ListeningPort
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.ports.shared_socket import adopt_unix
 
-__all__ = ["AUDIOSOCKET", "HTTP", "HTTPS", "PortSpec", "ServerPorts"]
+__all__ = ["ADMIN", "AUDIOSOCKET", "HTTP", "HTTPS", "PortSpec", "ServerPorts"]
 
 HTTP = "HTTP"
 HTTPS = "HTTPS"
 AUDIOSOCKET = "AudioSocket"
+ADMIN = "Admin"
+"""The port for operators."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class PortSpec:
     limits: ConnectionLimits
     fallback_port: int = 0
     """The number to report for an endpoint without one, such as a UNIX socket."""
+    advice: str = ""
+    """What to do if the port can't be opened."""
 
 
 @attrs.define(eq=False, repr=False, slots=False)
@@ -59,20 +63,20 @@ class ServerPorts:
     _ports: dict[str, ListeningPort] = attrs.field(factory=dict, init=False)
     _unix_port: IListeningPort | None = attrs.field(default=None, init=False)
 
-    def open(self, site: Any, audiosocket: Any) -> None:
+    def open(self, factories: Mapping[str, Any]) -> None:
         """Listen.
 
-        :param site: the factory for HTTP's connections.
-        :param audiosocket: the factory for AudioSocket's.
+        :param factories: make the protocols of each port, by the ports' names.
         :raises StartError: a port can't be opened; the text is one sentence, and none stays open.
         """
         for name, spec in self._specs.items():
             limiter = ConnectionLimiter(
                 name, spec.limits, self._rejections, proxied=is_proxied(spec.endpoint), counter=self._counter(name)
             )
-            factory = audiosocket if name == AUDIOSOCKET else site
             sock = self._sockets.get(name)
-            self._ports[name] = ListeningPort(name, spec.endpoint, factory, self._reactor, limiter, sock)
+            self._ports[name] = ListeningPort(
+                name, spec.endpoint, factories[name], self._reactor, limiter, sock, spec.advice
+            )
         try:
             for port in self._ports.values():
                 port.open()

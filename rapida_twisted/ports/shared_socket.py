@@ -16,15 +16,16 @@ from rapida_twisted.ports.endpoints import BACKLOG, outcome_of, parse_endpoint
 __all__ = ["adopt_unix", "bind"]
 
 
-def bind(name: str, description: str) -> socket.socket:
+def bind(name: str, description: str, advice: str = "") -> socket.socket:
     """Bind a listening socket as a Twisted endpoint would, without accepting from it.
 
     :param name: of the port, for errors.
+    :param advice: what to do if it can't be bound, for errors.
     :raises StartError: the endpoint cannot listen, or is not TCP; the text is one sentence.
     """
     binder, unused = SocketBinder(), Factory()
     unused.noisy = False
-    outcome_of(parse_endpoint(name, description, binder).listen(unused), f"{name} can't listen")
+    outcome_of(parse_endpoint(name, description, binder).listen(unused), f"{name} can't listen", advice)
     assert binder.bound is not None
     return binder.bound
 

@@ -10,39 +10,40 @@ from pathlib import Path
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
 from rapida_twisted.credentials.key_file import KEY_FILE
-from rapida_twisted.settings import default_state_dir
-from rapida_twisted.settings.groups import AudioSocketSettings, HttpSettings, PublicSettings
+from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP
+from rapida_twisted.server.addresses import addresses
+from rapida_twisted.server.preflight import Keys
+from rapida_twisted.settings import Settings, default_state_dir
+from rapida_twisted.settings.groups import host_for
 
-__all__ = ["banner_text", "dialplan_values"]
+__all__ = ["banner", "banner_text"]
 
 
-def dialplan_values(
-    http: HttpSettings,
-    audiosocket: AudioSocketSettings,
-    public: PublicSettings,
-    *,
-    api_key: str,
-    port_of: Callable[[str], int],
-    assistant_ids: Iterable[str],
-) -> DialplanValues:
-    """The values that a dialplan for this server contains.
+def banner(settings: Settings, keys: Keys, port_of: Callable[[str], int], assistant_ids: Iterable[str]) -> str:
+    """The banner of a server whose ports listen.
 
-    :param port_of: returns the port number of ``HTTP`` and ``AudioSocket``.
+    :param port_of: returns a port's number by its name.
     """
-    return DialplanValues(
-        api_key=api_key,
-        http_url=f"http://{public.host_for(http.host)}:{port_of('HTTP')}",
-        audiosocket_host=public.host_for(audiosocket.host),
-        audiosocket_port=public.audiosocket_port or port_of("AudioSocket"),
-        assistant_id=next((name for name in assistant_ids if name != "*"), "123456789"),
+    found = addresses(settings, port_of, assistant_ids)
+    values = DialplanValues(
+        api_key=keys.first,
+        http_url=f"http://{found.http_host}:{port_of(HTTP)}",
+        audiosocket_host=found.audiosocket_host,
+        audiosocket_port=found.audiosocket_port or port_of(AUDIOSOCKET),
+        assistant_id=found.assistant_id,
+    )
+    admin = f"http://{host_for(settings.admin.host)}:{found.admin_port}" if found.admin_port else ""
+    return banner_text(
+        values, settings.process.state_dir, key_is_new=keys.is_new, key_is_set=bool(settings.keys.api_keys), admin=admin
     )
 
 
-def banner_text(values: DialplanValues, state_dir: Path, *, key_is_new: bool, key_is_set: bool) -> str:
+def banner_text(values: DialplanValues, state_dir: Path, *, key_is_new: bool, key_is_set: bool, admin: str = "") -> str:
     """The addresses, the API key, the dialplan, and the command that places a test call.
 
     :param key_is_new: the server has just made the key; only then is it shown.
     :param key_is_set: the key is from the environment, not from the state directory.
+    :param admin: the address for operators; empty: there is none.
     """
     if key_is_new:
         key_line = f"API key:      {values.api_key}   (shown this once; kept in {state_dir / KEY_FILE})"
@@ -57,6 +58,7 @@ def banner_text(values: DialplanValues, state_dir: Path, *, key_is_new: bool, ke
             "rapida-media is listening.",
             f"HTTP:         {values.http_url}",
             f"AudioSocket:  {values.audiosocket_host}:{values.audiosocket_port}",
+            *([f"Operators:    {admin}   (/metrics, /readyz, /v1/calls)"] if admin else []),
             key_line,
             "",
             "Place a test call from another terminal:",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -24,8 +23,10 @@ from rapida_twisted.errors import StartError, StoreUnavailable
 from rapida_twisted.interfaces import Swept
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.ports.endpoints import outcome_of
-from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS
+from rapida_twisted.ports.server_ports import ADMIN, AUDIOSOCKET, HTTP, HTTPS
+from rapida_twisted.server.banner import banner
 from rapida_twisted.server.components import Components
+from rapida_twisted.server.preflight import Keys, check_start, warn_of_limits
 from rapida_twisted.server.role import ARI
 from rapida_twisted.web.site import RapidaSite
 
@@ -41,33 +42,20 @@ GOODBYE_S = 2.5
 class Lifecycle(Service):
     """Runs the components of a server process.
 
-    :param drain_s: how long (s) calls may take to end when the server stops.
-    :param keep_s: how long (s) the store keeps the records of ended calls.
     :param announce: called once when all ports listen, with the banner. It may contain the API key.
     """
 
     _log = Logger()
     name = "rapida-media"
 
-    def __init__(
-        self,
-        components: Components,
-        reactor: Any,
-        *,
-        state_dir: Path,
-        drain_s: float,
-        keep_s: float,
-        announce: Callable[[str], None],
-    ) -> None:
+    def __init__(self, components: Components, announce: Callable[[str], None]) -> None:
         self.components = components
-        self.reactor = reactor
-        self._state_dir = state_dir
-        self._drain_s = drain_s
-        self._keep_s = keep_s
+        self.reactor = components.reactor
+        self._drain_s = components.settings.process.drain_s
         self._announce = announce
-        self._site: RapidaSite | None = None
+        self._sites: dict[str, RapidaSite] = {}
         self._housekeeping = LoopingCall(self._keep_house)
-        self._housekeeping.clock = reactor
+        self._housekeeping.clock = self.reactor
         self._drained: IDelayedCall | None = None
 
     @property
@@ -90,6 +78,11 @@ class Lifecycle(Service):
         """The port with TLS, once started; 0 without one."""
         return self.components.ports.port_of(HTTPS)
 
+    @property
+    def admin_port(self) -> int:
+        """The port for operators, once started; 0 without one."""
+        return self.components.ports.port_of(ADMIN)
+
     # Starting
 
     def startService(self) -> None:
@@ -98,10 +91,10 @@ class Lifecycle(Service):
         :raises StartError: the text is one sentence.
         """
         components = self.components
-        keys = components.check_start()
+        keys = self._check()
         outcome_of(components.store.open(), "the call store can't be opened")
         try:
-            self._open_ports(components.make_site(keys.accepted))
+            self._open_ports(components.make_sites(keys.accepted))
         except StartError:
             components.store.close()
             raise
@@ -113,27 +106,33 @@ class Lifecycle(Service):
         components.sampler.start()
         super().startService()
         if components.role.ari:
-            if components.webhook_enabled:
+            if components.settings.webhook.url:
                 components.webhook.start()
             Deferred.fromCoroutine(components.outbound.start()).addErrback(
                 self._failed, "cannot resume tracking outbound calls placed before the restart"
             )
         self._log.info(
             "listening: HTTP on port {http}, AudioSocket on port {audiosocket}; state in {state_dir}",
-            http=self.http_port, audiosocket=self.audiosocket_port, state_dir=self._state_dir,
+            http=self.http_port, audiosocket=self.audiosocket_port, state_dir=components.state_dir,
         )  # fmt: skip
-        banner = components.banner(keys)
+        text = banner(components.settings, keys, components.ports.port_of, components.assistants.ids)
         ready = (
             succeed(None) if components.role.media else Deferred.fromCoroutine(components.outbound.connected(CONNECT_S))
         )
-        ready.addCallback(lambda _: self.reactor.callWhenRunning(self._announce, banner))
+        ready.addCallback(lambda _: self.reactor.callWhenRunning(self._announce, text))
 
-    def _open_ports(self, site: RapidaSite) -> None:
+    def _check(self) -> Keys:
+        components, settings = self.components, self.components.settings
+        if components.role.media:
+            warn_of_limits(settings.limits, settings.connections)
+        return check_start(components.state_dir, settings.keys, components.vault)
+
+    def _open_ports(self, sites: dict[str, RapidaSite]) -> None:
         components = self.components
         if ARI in components.role.sockets:
-            components.ports.serve_unix(components.role.sockets[ARI], site)
-        components.ports.open(site, components.audiosocket)
-        self._site = site
+            components.ports.serve_unix(components.role.sockets[ARI], sites[HTTP])
+        components.ports.open({**sites, AUDIOSOCKET: components.audiosocket})
+        self._sites = sites
 
     def _failed(self, failure: Failure, message: str) -> None:
         self._log.failure(message, failure)
@@ -151,8 +150,8 @@ class Lifecycle(Service):
 
     async def _sweep(self) -> None:
         components = self.components
-        now, presume = time.time(), components.lease.may_judge()
-        self._swept(await components.store.sweep(now=now, forget_before=now - self._keep_s, presume=presume))
+        now, presume, keep_s = time.time(), components.lease.may_judge(), components.settings.store.keep_s
+        self._swept(await components.store.sweep(now=now, forget_before=now - keep_s, presume=presume))
         if components.role.ari and await components.outbound.adopt(presume):
             components.webhook.look_back()
 
@@ -186,8 +185,8 @@ class Lifecycle(Service):
         """Before :meth:`stopService`, where another process takes this one's place: leave it the ports, and the calls
         that are followed through ARI."""
         self.components.state.handing_over = True
-        if self._site is not None:
-            self._site.leaving = True
+        for site in self._sites.values():
+            site.leaving = True
         self.components.ports.close()
 
     def hurry(self) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.settings.env_file import read_env_file
 from rapida_twisted.settings.groups import (
+    AdminSettings,
     AriSettings,
     AssistantSettings,
     AudioSocketSettings,
@@ -55,6 +56,7 @@ class Settings:
     process: ProcessSettings = field(default_factory=ProcessSettings)
     audiosocket: AudioSocketSettings = field(default_factory=AudioSocketSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
     connections: ConnectionSettings = field(default_factory=ConnectionSettings)
     public: PublicSettings = field(default_factory=PublicSettings)
     keys: KeySettings = field(default_factory=KeySettings)

@@ -43,6 +43,11 @@ def default_state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "rapida-media"
 
 
+def host_for(listening_on: str) -> str:
+    """The host, in a URL, by which programs on this machine reach a port that listens on this address."""
+    return "127.0.0.1" if listening_on in ("", "0.0.0.0", "::") else bracketed(listening_on)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AudioSocketSettings(Group):
     """The AudioSocket server."""
@@ -89,6 +94,14 @@ class HttpSettings(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdminSettings(Group):
+    """The port for operators."""
+
+    host: str = setting("ADMIN__HOST", "address that the port for operators listens on", TEXT, "127.0.0.1")
+    port: int = setting("ADMIN__PORT", "TCP port for operators: metrics, health, calls; 0: none", PORT, "8081")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConnectionSettings(Group):
     """Limits of connections, for each port."""
 
@@ -122,10 +135,7 @@ class PublicSettings(Group):
 
     def host_for(self, listening_on: str) -> str:
         """The host by which a dialplan reaches a port that listens on this address."""
-        host = self.host or listening_on
-        if host in ("", "0.0.0.0", "::"):
-            return "127.0.0.1"
-        return bracketed(host)
+        return host_for(self.host or listening_on)
 
 
 @dataclass(frozen=True, kw_only=True)

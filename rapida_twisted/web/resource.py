@@ -96,8 +96,8 @@ class KeyedResource(AsyncResource):
     :param keys: the accepted keys.
     """
 
-    scope = Scope.READ
-    """The scope that a key needs here; DELETE always needs ``control``."""
+    scope: Scope | None = Scope.READ
+    """The scope that a key needs here, None: no special one. DELETE always needs ``control``."""
 
     def __init__(self, keys: ApiKeys) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class KeyedResource(AsyncResource):
             raise Refusal(401, reason, {"WWW-Authenticate": 'Bearer realm="rapida"'})
         super().check(request)
         scope = Scope.CONTROL if request.method == b"DELETE" else self.scope
-        if scope not in grant.scopes:
+        if scope is not None and scope not in grant.scopes:
             raise Refusal(403, f"this API key has no scope {scope.value}")
         request.grant = grant  # type: ignore[attr-defined]
 

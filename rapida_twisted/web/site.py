@@ -26,7 +26,7 @@ from rapida_twisted.web.registration import RegistrationsPage
 from rapida_twisted.web.resource import Branch
 from rapida_twisted.web.responses import ERROR_HEADER, Response, describe, send
 
-__all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "SECURITY_HEADERS", "RapidaSite", "make_root"]
+__all__ = ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_S", "SECURITY_HEADERS", "RapidaSite", "make_root", "operators_root"]
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 30.0
@@ -75,6 +75,21 @@ def make_root(
     for path, resource in (extra or {}).items():
         _graft(v1, path.split(b"/"), resource)
     return Branch({b"v1": v1, b"healthz": HealthPage(), b"readyz": ReadyPage(store, draining, keys, assistants)})
+
+
+_OPERATORS_PAGES = ("healthz", "readyz", "metrics", "v1/calls", "v1/clock", "v1/server", "v1/talk/asterisk/outbound")
+
+
+def operators_root(root: Branch) -> Branch:
+    """The pages of a tree that operators use: neither registration, nor media, nor assistants' pages."""
+    found = Branch()
+    for path in _OPERATORS_PAGES:
+        names = path.encode().split(b"/")
+        page: Any = root
+        for name in names:
+            page = page.children.get(name, Branch())
+        _graft(found, names, page)
+    return found
 
 
 def _graft(branch: Branch, path: list[bytes], resource: IResource) -> None:

@@ -40,7 +40,7 @@ class EnvironmentTests(TestCase):
         self.patch(registry, "getPlugins", lambda interface: [self.greedy])
         values = {
             "ASSISTANT": "*=greedy", "STORE__URL": "memory:", "STATE_DIR": str(Path(self.mktemp()).absolute()),
-            "HTTP__PORT": "0", "AUDIOSOCKET__PORT": "0",
+            "HTTP__PORT": "0", "AUDIOSOCKET__PORT": "0", "ADMIN__PORT": "0",
         }  # fmt: skip
         self.store = MemoryStore()
         self.service: Any = RapidaMedia(Settings.from_mapping(values), reactor=reactor, store=self.store)

@@ -9,10 +9,13 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialplan
-from rapida_twisted.server.banner import banner_text, dialplan_values, phone_command
-from rapida_twisted.settings import default_state_dir, load
-from rapida_twisted.settings.groups import AudioSocketSettings, HttpSettings, PublicSettings
+from rapida_twisted.credentials.api_keys import ApiKeys
+from rapida_twisted.server.addresses import addresses
+from rapida_twisted.server.banner import banner, banner_text, phone_command
+from rapida_twisted.server.preflight import Keys
+from rapida_twisted.settings import default_state_dir
 from rapida_twisted.tools.phone.options import parse_options
+from tests.support.settings import make_settings
 
 KEY = "rpd-0123456789abcdef"
 USUAL = DialplanValues(KEY, "http://127.0.0.1:8080", "127.0.0.1", 4573)
@@ -63,17 +66,26 @@ class BannerTests(SynchronousTestCase):
 
 
 class ValuesTests(SynchronousTestCase):
-    """What Asterisk is told of the server."""
+    """The values of a running server."""
 
     def test_ports(self) -> None:
-        """The ports that are listened on, or that of the load balancer before them."""
-        for words, port in (({}, 5), ({"PUBLIC_AUDIOSOCKET_PORT": "4574"}, 4574)):
-            values = dialplan_values(
-                HttpSettings(), AudioSocketSettings(), load(PublicSettings, words),
-                api_key=KEY, port_of={"HTTP": 8, "AudioSocket": 5}.__getitem__, assistant_ids=["7"],
-            )  # fmt: skip
-            self.assertEqual((values.http_url, values.audiosocket_port), ("http://127.0.0.1:8", port))
-            self.assertEqual(values.assistant_id, "7")
+        """The ports that are open, or that of the load balancer before AudioSocket; and the one for operators."""
+        keys = Keys(ApiKeys((KEY,)), KEY, False)
+        ports = {"HTTP": 8, "HTTPS": 0, "AudioSocket": 5, "Admin": 9}
+        for more, port in (({}, 5), ({"public_audiosocket_port": 4574}, 4574)):
+            lines = lines_of(banner(make_settings(**more), keys, ports.__getitem__, ["*", "7"]))
+            for line in (
+                "HTTP:         http://127.0.0.1:8", f"AudioSocket:  127.0.0.1:{port}", "ASSISTANT_ID = 7",
+                "Operators:    http://127.0.0.1:9   (/metrics, /readyz, /v1/calls)",
+            ):  # fmt: skip
+                self.assertIn(line, lines)
+        self.assertNotIn("Operators", banner(make_settings(), keys, {**ports, "Admin": 0}.__getitem__, []))
+
+    def test_behind_a_proxy(self) -> None:
+        """A port that speaks the PROXY protocol is not the one that Asterisk uses."""
+        settings = make_settings(http_endpoint="haproxy:tcp:8080", audiosocket_endpoint="haproxy:tcp:4573")
+        found = addresses(settings, {"HTTP": 8, "HTTPS": 7, "AudioSocket": 5, "Admin": 9}.__getitem__, [])
+        self.assertEqual((found.http_port, found.https_port, found.audiosocket_port), (0, 7, 0))
 
 
 class PhoneCommandTests(SynchronousTestCase):

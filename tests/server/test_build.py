@@ -66,7 +66,8 @@ class BuildTests(SynchronousTestCase):
         RapidaMedia(self.settings(STORE__URL="sqlite:"), reactor=Clock())
         self.assertFalse(self.state_dir.exists())
         self.assertEqual(
-            check_settings(self.settings(ASSISTANT="7=echo,*=greeter", STORE__URL="sqlite:"), Clock()), ("7", "*")
+            check_settings(self.settings(ASSISTANT="7=echo,*=greeter", STORE__URL="sqlite:"), Clock()).assistants.ids,
+            ("7", "*"),
         )
         self.assertFalse(self.state_dir.exists())
 

@@ -40,7 +40,7 @@ class TwistdTests(SynchronousTestCase):
         process = subprocess.Popen(
             [
                 str(TWISTD), "-n", "--pidfile=", "rapida-media", "--state-dir", str(self.state),
-                *(("--audiosocket-port", "0", "--http-port", "0") if ports else ()),
+                *(("--audiosocket-port", "0", "--http-port", "0", "--admin-port", "0") if ports else ()),
                 *options,
             ],
             cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -233,7 +233,7 @@ class TwistdTests(SynchronousTestCase):
         """A port that somebody else has is one sentence, and nothing stays behind."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
-            said = self.fails("--http-port", "0", "--audiosocket-port", port)
+            said = self.fails("--http-port", "0", "--admin-port", "0", "--audiosocket-port", port)
         self.assertIn("AudioSocket can't listen", said)
         self.assertIn(port, said)
 
@@ -246,7 +246,8 @@ class TwistdTests(SynchronousTestCase):
         """A call store that is no database is one sentence."""
         self.state.mkdir()
         (self.state / "calls.sqlite3").write_bytes(b"this is no database" * 100)
-        self.assertIn("the call store can't be opened", self.fails("--http-port", "0", "--audiosocket-port", "0"))
+        said = self.fails("--http-port", "0", "--admin-port", "0", "--audiosocket-port", "0")
+        self.assertIn("the call store can't be opened", said)
 
     def test_own_assistant_from_a_file(self) -> None:
         """An assistant in a file of the current folder is found by module and class."""
@@ -259,7 +260,8 @@ class TwistdTests(SynchronousTestCase):
 
     def test_env_file(self) -> None:
         """Settings are read from an env file."""
-        (self.folder / "assistant.env").write_text("ASSISTANT='42=echo'\nHTTP__PORT=0\nAUDIOSOCKET__PORT=0\n")
+        values = "ASSISTANT='42=echo'\nHTTP__PORT=0\nADMIN__PORT=0\nAUDIOSOCKET__PORT=0\n"
+        (self.folder / "assistant.env").write_text(values)
         process = self.start("--env-file", "assistant.env", ports=False)
         self.assertIn("ASSISTANT_ID = 42", self.read_welcome(process))
         process.terminate()

@@ -40,7 +40,7 @@ class Program:
         self._environment |= {"RAPIDA_API_KEY": KEY, **(environment or {})}
         words = [
             str(BIN / "twistd"), "--pidfile=", *twistd, "rapida-media", "--state-dir", str(folder / "state"),
-            "--audiosocket-port", "0", "--http-port", "0", *options,
+            "--audiosocket-port", "0", "--http-port", "0", "--admin-port", "0", *options,
         ]  # fmt: skip
         with self.output.open("w") as output:
             self.process = subprocess.Popen(

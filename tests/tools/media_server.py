@@ -104,6 +104,7 @@ def settings_of(state_dir: str, **more: str) -> Settings:
         {
             "AUDIOSOCKET__PORT": "0",
             "HTTP__PORT": "0",
+            "ADMIN__PORT": "0",
             "STORE__URL": "memory:",
             "STATE_DIR": state_dir,
             "RAPIDA_API_KEY": API_KEY,

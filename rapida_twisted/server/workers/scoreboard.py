@@ -17,7 +17,7 @@ __all__ = ["COLUMNS", "ROWS", "Scoreboard"]
 
 ROWS = 256
 """More than there can be processes: while workers are replaced there are twice as many."""
-COLUMNS = (ACCEPTING, "calls", "HTTP", "HTTPS", "AudioSocket")
+COLUMNS = (ACCEPTING, "calls", "HTTP", "HTTPS", "AudioSocket", "Admin")
 _CELLS_SIZE = ROWS * len(COLUMNS) * 8
 _SIZE = _CELLS_SIZE + BridgeStates.SIZE
 

@@ -131,7 +131,7 @@ class WorkerSupervisor(Service):
             self._folder = _make_folder()
             self._environ = prepare_shared(self._folder / "metrics")
             for name, spec in self._specs.items():
-                self._sockets[name] = bind(name, spec.endpoint)
+                self._sockets[name] = bind(name, spec.endpoint, spec.advice)
             self._sockets[ARI] = self._open_ari()
         except OSError as error:
             raise StartError(f"the workers can't be started: {error}") from None
