@@ -55,7 +55,7 @@ ROOMS = {
     ),
     "bridge": (
         {"breaker", "fallback", "far_end", "registration_reply"},
-        {"bridged_call", "far_end_audiosocket", "far_end_websocket", "register"},
+        {"bridged_call", "far_end_audiosocket", "far_end_websocket", "placeholders", "register"},
         {"routes"},
     ),
     "tools": (

@@ -17,6 +17,7 @@ from rapida_twisted.bridge.routes import Route, route_of
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError, TransferRefused, UpstreamFailed
 from rapida_twisted.interfaces import AssistantEnvironment, Counters, IAssistantMaker, IFarEnd, IFarEndUser, typed
+from rapida_twisted.settings.argument import parse_argument, with_options
 
 __all__ = ["BridgeMaker", "configure"]
 
@@ -32,21 +33,29 @@ class BridgeMaker:
     :param breaker: sends calls to their fallback at once while the server is down.
     :param client: the HTTP client of the route; closed with the maker.
     :param counters: counts the outcome of each attempt.
+    :param relays_digits: whether the other server gets the caller's digits.
     """
 
     _log = Logger()
 
     def __init__(
-        self, route: Route, fallback: Fallback, breaker: CircuitBreaker, client: Any, counters: Counters
+        self,
+        route: Route,
+        fallback: Fallback,
+        breaker: CircuitBreaker,
+        client: Any,
+        counters: Counters,
+        relays_digits: bool = True,
     ) -> None:
         self._route = route
         self._fallback = fallback
         self._breaker = breaker
         self._client = client
         self._count = counters.upstream
+        self._relays_digits = relays_digits
 
     def __call__(self, context: CallContext) -> typed.Assistant:
-        return BridgedCall(self._connect, self._route.format, self._fallback)
+        return BridgedCall(self._connect, self._route.format, self._fallback, self._relays_digits)
 
     async def prepare(self, context: CallContext) -> CallContext:
         try:
@@ -100,16 +109,18 @@ class BridgeMaker:
 
 
 def configure(argument: str, environment: AssistantEnvironment) -> BridgeMaker:
-    """:param argument: empty, or the address of a program.
+    """:param argument: empty, or the address of a program; with options, see :mod:`rapida_twisted.settings.argument`.
 
     :raises SettingsError: it can't be used, or a setting is missing.
     """
-    settings, client = environment.settings, environment.http_client()
+    parsed = parse_argument(argument)
+    settings, client = with_options(environment.settings, parsed), environment.http_client()
     route = route_of(
-        argument, settings, treq_client=client, tls_options=environment.tls_options, reactor=environment.reactor
+        parsed, settings, treq_client=client, tls_options=environment.tls_options, reactor=environment.reactor
     )
     fallback = fallback_of(settings.fallback, environment)
-    return BridgeMaker(route, fallback, CircuitBreaker(route.name), client, environment.counters)
+    breaker = CircuitBreaker(route.name)
+    return BridgeMaker(route, fallback, breaker, client, environment.counters, settings.digits == "on")
 
 
 def fallback_of(text: str, environment: AssistantEnvironment) -> Fallback:

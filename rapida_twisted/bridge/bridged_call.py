@@ -36,15 +36,19 @@ class BridgedCall(Assistant):
     :param connect: connects the far end.
     :param format: of the far end's audio.
     :param fallback: takes over when the other server fails.
+    :param relays_digits: whether the other server gets the caller's digits.
     """
 
     _log = Logger()
 
-    def __init__(self, connect: Connect, format: AudioFormat, fallback: Fallback) -> None:
+    def __init__(
+        self, connect: Connect, format: AudioFormat, fallback: Fallback, relays_digits: bool = True
+    ) -> None:
         self.rate_hz = format.rate_hz
         self._format = format
         self._connect = connect
         self._fallback = fallback
+        self._relays_digits = relays_digits
         self._upward: Converter | None = converter(format.linear(), format)
         self._downward: Converter | None = converter(format, format.linear())
         self._far_end: IFarEnd | None = None
@@ -97,6 +101,8 @@ class BridgedCall(Assistant):
             self._unheard_bytes += len(samples)
 
     def digit_received(self, call: Call, digit: str) -> None:
+        if not self._relays_digits:
+            return
         if self._far_end is not None:
             self._far_end.send_digit(digit)
         else:
@@ -113,9 +119,11 @@ class BridgedCall(Assistant):
         if self._call is not None:
             self._call.flush()
 
-    def far_end_hung_up(self) -> None:
+    def far_end_hung_up(self, detail: str) -> None:
         self._detach()
         if self._call is not None:
+            if detail:
+                self._call.note(detail)
             self._call.hang_up()
 
     def far_end_failed(self, failure: UpstreamFailed) -> None:

@@ -107,8 +107,10 @@ class FarEnd:
 
     # The end: the first cause counts
 
-    def hung_up(self) -> None:
-        self._end(self._user.far_end_hung_up)
+    def hung_up(self, what: str = "") -> None:
+        """:param what: the server's own explanation, as the predicate of a sentence; may be empty."""
+        detail = f"the upstream {self._name} {what}" if what else ""
+        self._end(lambda: self._user.far_end_hung_up(detail))
 
     def _failed(self, word: str, what: str, *, status: int = 0, of_call: bool = False) -> None:
         """:param what: the predicate of the sentence that begins with the server's name."""

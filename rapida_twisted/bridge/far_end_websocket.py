@@ -101,22 +101,27 @@ class WebSocketFarEnd(FarEnd):
                 status=int(status[:3]), of_call=status in ("404", "409"),
             )  # fmt: skip
 
-    def closed(self, clean: bool, violation: str, problem: str) -> None:
+    def closed(self, clean: bool, violation: str, problem: str, code: int | None) -> None:
         """The connection closed after the server had accepted the call.
 
         :param violation: the protocol rule that the server broke, or empty.
+        :param problem: the reason that came with the closing, or Autobahn's own.
+        :param code: the close code (RFC 6455, 7.4) that the server sent; None: none.
         """
         self._closed = True
+        given = f"closed the call with {code} {printable(problem, 100)}".rstrip()
         if violation:
             self._failed("malformed", f"broke the protocol: {violation}")
         elif "ping timeout" in problem:
             self._failed("stalled", f"answered no ping for {self.stalled_s:g} s")
         elif not clean:
             self._failed("lost", f"lost the connection{f': {problem}' if problem else ''}")
+        elif code not in (1000, 1001, None):
+            self._failed("lost", given)
         elif self._has_sent or self._now() - self._opened_s > REFUSAL_S:
-            self.hung_up()
+            self.hung_up(given if problem else "")
         else:
-            self._failed("refused", "closed the call before it sent anything", of_call=True)
+            self._failed("refused", f"{given} before it sent anything", of_call=True)
 
 
 class _Channel(AsteriskClientProtocol):
@@ -167,7 +172,7 @@ class _Channel(AsteriskClientProtocol):
         violation = ""
         if getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
             violation = str(getattr(self, "localCloseReason", None) or b"", "utf-8", "replace") or "a bad frame"
-        self._far_end.closed(wasClean and code in (1000, 1001, None), violation, reason or "")
+        self._far_end.closed(wasClean, violation, reason or "", code)
 
 
 class _GuardedQueue(MediaQueue):
@@ -210,6 +215,7 @@ async def connect_websocket(
     format: AudioFormat,
     form: ControlForm,
     context: CallContext,
+    headers: dict[str, str],
     tls_options: Any,
     reactor: Any,
     timeout_s: float,
@@ -218,6 +224,7 @@ async def connect_websocket(
     """Connect a call to a program that speaks chan_websocket, as Asterisk's ``Dial(WebSocket/...)`` does.
 
     :param url: ``ws://...`` or ``wss://...``. It may hold a key, so no log line or error quotes it.
+    :param headers: further headers of the handshake.
     :param tls_options: verify the server; None for ``ws``.
     :param timeout_s: the time limit of connecting, and again of the handshakes.
     :param stalled_s: the time limit of the answer to a ping; see also :class:`FarEnd`.
@@ -225,7 +232,7 @@ async def connect_websocket(
     """
     host, port = host_port_of(url)
     far_end = WebSocketFarEnd(user, host_and_port(host, port), format, form, context, stalled_s, reactor)
-    factory = AsteriskClientFactory(url, far_end.connection, reactor)
+    factory = AsteriskClientFactory(url, far_end.connection, reactor, headers)
     factory.setProtocolOptions(autoPingInterval=stalled_s / PINGS, autoPingTimeout=stalled_s)
     await connect(far_end, factory, host, port, tls_options, reactor, timeout_s)
     return far_end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
@@ -11,15 +11,21 @@ from uuid import UUID
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.bridge.far_end_audiosocket import connect_audiosocket
 from rapida_twisted.bridge.far_end_websocket import connect_websocket
+from rapida_twisted.bridge.placeholders import check_placeholders, fill, has_placeholders
 from rapida_twisted.bridge.register import RegistrationClient
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import IFarEnd, IFarEndUser
 from rapida_twisted.net.addresses import host_and_port, host_port_of
+from rapida_twisted.settings.argument import Argument
 from rapida_twisted.settings.groups import UpstreamSettings
 from rapida_twisted.wire.chan_websocket import ControlForm
 
 __all__ = ["AudioSocketRoute", "HostedRoute", "Route", "WebSocketRoute", "route_of"]
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A field name (RFC 9110, 5.1)."""
+_OF_THE_HANDSHAKE = ("host", "upgrade", "connection", "origin", "content-length", "transfer-encoding", "sec-websocket-")
 
 TlsOptions = Callable[[str], Any]
 """Makes the TLS options of a connection to the named host, for a Twisted endpoint."""
@@ -80,9 +86,17 @@ class _WebSocketRoute:
     """Connects media over a WebSocket.
 
     :param url: any URL at the server.
+    :param headers: further headers of the handshake, with placeholders.
     """
 
-    def __init__(self, url: str, settings: UpstreamSettings, tls_options: TlsOptions, reactor: Any) -> None:
+    def __init__(
+        self, url: str, settings: UpstreamSettings, headers: Mapping[str, str], tls_options: TlsOptions, reactor: Any
+    ) -> None:
+        for name, value in headers.items():
+            if not _HEADER.fullmatch(name) or name.lower().startswith(_OF_THE_HANDSHAKE):
+                raise SettingsError(f"the header {name!r} can't be set")
+            check_placeholders(value)
+        self._headers = headers
         self._settings = settings
         self._reactor = reactor
         self.name = _host_and_port(url)
@@ -97,6 +111,7 @@ class _WebSocketRoute:
             format=self.format,
             form=ControlForm[self._settings.control.upper()],
             context=context,
+            headers={name: fill(value, context, in_url=False) for name, value in self._headers.items()},
             tls_options=self._tls_options,
             reactor=self._reactor,
             timeout_s=self._settings.timeout_s,
@@ -110,7 +125,15 @@ class HostedRoute(_RegisteringRoute, _WebSocketRoute):
     :raises SettingsError: the setting is missing or invalid.
     """
 
-    def __init__(self, settings: UpstreamSettings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any) -> None:
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        headers: Mapping[str, str],
+        *,
+        treq_client: Any,
+        tls_options: TlsOptions,
+        reactor: Any,
+    ) -> None:
         if not settings.url:
             raise SettingsError(
                 "the assistant 'bridge' needs UPSTREAM__URL, such as https://assistant.example.com, or an address of"
@@ -119,7 +142,7 @@ class HostedRoute(_RegisteringRoute, _WebSocketRoute):
         _RegisteringRoute.__init__(self, settings, treq_client=treq_client, reactor=reactor)
         scheme, _, rest = settings.url.partition("://")
         self._base = f"{'wss' if scheme.lower() == 'https' else 'ws'}://{rest.rstrip('/')}"
-        _WebSocketRoute.__init__(self, self._base, settings, tls_options, reactor)
+        _WebSocketRoute.__init__(self, self._base, settings, headers, tls_options, reactor)
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
         """Connect to ``/v1/talk/asterisk/ctx/{contextId}``, as Rapida documents it."""
@@ -131,22 +154,33 @@ class WebSocketRoute(_WebSocketRoute):
     """A program that speaks chan_websocket. It gets the call's data in the query, as from Asterisk's ``v()``, without
     registration.
 
+    :param url: an address with placeholders gets no other query than its own.
     :raises SettingsError: the address is invalid.
     """
 
     registers = False
 
-    def __init__(self, url: str, settings: UpstreamSettings, *, tls_options: TlsOptions, reactor: Any) -> None:
-        super().__init__(url, settings, tls_options, reactor)
+    def __init__(
+        self,
+        url: str,
+        settings: UpstreamSettings,
+        headers: Mapping[str, str],
+        *,
+        tls_options: TlsOptions,
+        reactor: Any,
+    ) -> None:
+        super().__init__(url, settings, headers, tls_options, reactor)
+        check_placeholders(url)
+        if not has_placeholders(url):
+            query = "contextId={contextId}&from={from}&to={to}"
+            url = f"{url}{'&' if '?' in url else '?'}{query}"
         self._url = url
 
     async def register(self, context: CallContext) -> str:
         return ""
 
     async def connect(self, context: CallContext, upstream_id: str, user: IFarEndUser) -> IFarEnd:
-        """Connect to the address, with the call's contextId, caller and called number in the query."""
-        query = urlencode({"contextId": context.context_id, "from": context.caller, "to": context.called})
-        return await self._open(f"{self._url}{'&' if '?' in self._url else '?'}{query}", context, user)
+        return await self._open(fill(self._url, context, in_url=True), context, user)
 
 
 class AudioSocketRoute(_RegisteringRoute):
@@ -180,21 +214,25 @@ class AudioSocketRoute(_RegisteringRoute):
 
 
 def route_of(
-    argument: str, settings: UpstreamSettings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any
+    argument: Argument, settings: UpstreamSettings, *, treq_client: Any, tls_options: TlsOptions, reactor: Any
 ) -> Route:
     """The route that ``bridge:ARGUMENT`` names.
 
+    :param settings: with the argument's options.
     :raises SettingsError: the argument is invalid, or a setting is missing.
     """
-    if not argument:
-        return HostedRoute(settings, treq_client=treq_client, tls_options=tls_options, reactor=reactor)
-    scheme = argument.partition("://")[0]
+    address, headers = argument.address, argument.headers
+    if not address:
+        return HostedRoute(settings, headers, treq_client=treq_client, tls_options=tls_options, reactor=reactor)
+    scheme = address.partition("://")[0]
     if scheme in ("ws", "wss"):
-        return WebSocketRoute(argument, settings, tls_options=tls_options, reactor=reactor)
+        return WebSocketRoute(address, settings, headers, tls_options=tls_options, reactor=reactor)
     if scheme == "audiosocket":
-        return AudioSocketRoute(argument, settings, treq_client=treq_client, reactor=reactor)
+        if headers or {"format", "control"} & argument.options.keys():
+            raise SettingsError("AudioSocket has no headers, no control messages, and slin at 8 kHz as its only format")
+        return AudioSocketRoute(address, settings, treq_client=treq_client, reactor=reactor)
     raise SettingsError(
-        f"bridge:{_masked(argument)} is invalid: use 'bridge', bridge:wss://HOST/PATH, bridge:ws://HOST/PATH or"
+        f"bridge:{_masked(address)} is invalid: use 'bridge', bridge:wss://HOST/PATH, bridge:ws://HOST/PATH or"
         " bridge:audiosocket://HOST:PORT"
     )
 
@@ -212,6 +250,8 @@ def _host_and_port(url: str, port_only: bool = False) -> str:
     _, _, rest = url.partition("://")
     netloc = re.split("[/?#]", rest, maxsplit=1)[0]
     plain = url.isascii() and url.isprintable() and " " not in url and "#" not in url
+    if has_placeholders(netloc):
+        plain = False
     if port_only and rest.removesuffix("/") != netloc:
         plain = False
     if not host or not port or not plain or "@" in netloc:

@@ -43,8 +43,11 @@ class IFarEndUser(Interface):
     def far_end_flushed() -> None:
         """The assistant there was interrupted: drop what it sent and the caller has not heard yet."""
 
-    def far_end_hung_up() -> None:
-        """The assistant there ended the call in an orderly way. The connection is closed; called once, last."""
+    def far_end_hung_up(detail: str) -> None:
+        """The assistant there ended the call in an orderly way. The connection is closed; called once, last.
+
+        :param detail: a sentence with the explanation that it gave, or empty.
+        """
 
     def far_end_failed(failure: UpstreamFailed) -> None:
         """The connection is lost; called once, last."""

@@ -32,14 +32,16 @@ class KeptUser:
         self.told: list[str] = []
         """``"flushed"``, ``"hung up"``, or the word of a failure."""
         self.failures: list[UpstreamFailed] = []
+        self.detail = ""
 
     def far_end_flushed(self) -> None:
         """Keep it."""
         self.told.append("flushed")
 
-    def far_end_hung_up(self) -> None:
+    def far_end_hung_up(self, detail: str) -> None:
         """Keep it."""
         self.told.append("hung up")
+        self.detail = detail
 
     def far_end_failed(self, failure: UpstreamFailed) -> None:
         """Keep it."""

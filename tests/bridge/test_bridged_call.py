@@ -191,7 +191,7 @@ class EndTests(BridgeTestCase):
     def test_far_end_hangs_up(self) -> None:
         """Then the media ends here, as when an assistant of ours hangs up."""
         fakes = self.up()
-        self.bridge.far_end_hung_up()
+        self.bridge.far_end_hung_up("")
         fakes.turn()
         self.assertIs(fakes.call.ended, EndReason.ASSISTANT_HANGUP)
         self.assertEqual((fakes.channel.hangups, self.far_end.hangups), (1, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rapida_twisted.audio.g711 import slin_to_ulaw
 from rapida_twisted.tools.phone.main import Phone as PhoneTool
 from rapida_twisted.tools.phone.options import parse_options
 from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, begins, nothing, says
-from tests.bridge.test_far_end_websocket import Bot
+from tests.bridge.test_far_end_websocket import Bot, Bots
 from tests.protocols.websockets import until
 from tests.tools.media_server import Heard
 from tests.tools.phone.test_main import read_wav
@@ -259,6 +260,48 @@ class BeforeTheCallTests(ChainTestCase):
         for _ in range(7):
             self.assertEqual((await self.register())[0], 502)
         self.assertEqual(len(self.side.asked), 7)
+
+
+class RuleOptionsTests(ChainTestCase):
+    """Programs with options of their own, at one server."""
+
+    async def test_two_programs(self) -> None:
+        """One rule from a file and one with options in its text: each program gets what its rule says."""
+        ports = [self.listen(Bots()), self.listen(Bots())]
+        (self.folder / "secret").write_text("Bearer s3cret\n")
+        (self.folder / "bot.toml").write_text(
+            f'address = "ws://{HOST}:{ports[0]}/media/{{contextId}}?who={{from}}"\n'
+            'format = "slin"\ncontrol = "json"\ndigits = false\n'
+            '[headers]\nAuthorization = "@secret"\nX-Account = "{variables.ACCOUNT}"\n'
+        )
+        self.near_server(f"1=bridge:@{self.folder}/bot.toml", f"2=bridge:ws://{HOST}:{ports[1]}/?a=b;format=alaw")
+        phones = [await self.call(FRAME, number, **{"from": "+49", "ACCOUNT": "7"}) for number in "12"]
+        await until(lambda: all(factory.made and factory.made[0].audio for factory in self.bots))
+        for phone in phones:
+            phone.send_digit("5")
+        first, second = (factory.made[0] for factory in self.bots)
+        await until(lambda: len(second.texts) == 2)
+        self.assertEqual(first.path, f"/media/{phones[0].call}?who=%2B49")
+        self.assertEqual(first.http_headers["authorization"], "Bearer s3cret")
+        self.assertEqual(first.http_headers["x-account"], "7")
+        self.assertEqual(json.loads(first.texts[0])["format"], "slin")
+        self.assertIn("DTMF_END", second.texts[1])
+        self.assertIn("format:alaw", second.texts[0])
+        self.assertEqual(second.path, f"/?a=b&contextId={phones[1].call}&from=%2B49&to=")
+        first.play(FRAME)
+        first.sendClose(1000, "the shift is over")
+        record = await self.ended(phones[0])
+        self.assertEqual((record["reason"], len(first.texts)), ("assistant_hangup", 1))
+        self.assertIn("closed the call with 1000 the shift is over", record["detail"])
+        self.answers.append(json.dumps(record))
+        self.assertFalse([answer for answer in self.answers if "s3cret" in answer])
+
+    def listen(self, factory: Bots) -> int:
+        """A program; gives its port."""
+        self.bots = [*getattr(self, "bots", []), factory]
+        port = reactor.listenTCP(0, factory, interface=HOST)  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
 
 
 class InTheCallTests(ChainTestCase):

@@ -102,7 +102,7 @@ class WebSocketFarEndTestCase(FarEndTestCase):
         return connect_websocket(
             f"{scheme}://127.0.0.1:{port}/v1/talk/asterisk/ctx/{CALL}?x-api-key={KEY}",
             user=self.user, format=ULAW, form=self.form, context=context(variables={"ACCOUNT": "7"}),
-            tls_options=tls, reactor=reactor, timeout_s=timeout_s, stalled_s=self.stalled_s,
+            headers={}, tls_options=tls, reactor=reactor, timeout_s=timeout_s, stalled_s=self.stalled_s,
         )  # fmt: skip
 
     async def connect(self, make: type[Bot] = Bot, tls: Any = None, **words: Any) -> Any:
@@ -182,6 +182,15 @@ class UpTests(WebSocketFarEndTestCase):
         self.bot.play(FRAME)
         self.bot.sendClose(1000)
         self.assertEqual(await self.told(), ["hung up"])
+        self.assertEqual(self.user.detail, "")
+
+    async def test_closes_with_a_reason(self) -> None:
+        """The reason that it gives is kept."""
+        await self.connect()
+        self.bot.play(FRAME)
+        self.bot.sendClose(1000, "out of\nhours")
+        self.assertEqual(await self.told(), ["hung up"])
+        self.assertRegex(self.user.detail, r"^the upstream 127.0.0.1:\d+ closed the call with 1000 out of\?hours$")
 
     async def test_closes_at_once(self) -> None:
         """One that closes at once did not want this call."""
@@ -207,7 +216,7 @@ class UpTests(WebSocketFarEndTestCase):
         self.bot.play(FRAME)
         self.bot.sendClose(3000, "out of memory")
         self.assertEqual(await self.told(), ["lost"])
-        self.assertIn("out of memory", str(self.user.failures[0]))
+        self.assertIn("closed the call with 3000 out of memory", str(self.user.failures[0]))
 
     async def test_cut(self) -> None:
         """A connection that is cut is lost."""

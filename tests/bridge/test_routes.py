@@ -20,6 +20,7 @@ from rapida_twisted.net.http_client import make_client
 from rapida_twisted.net.tls import tls_options
 from rapida_twisted.observe.interface import Metrics
 from rapida_twisted.server.transfers import TransferRules
+from rapida_twisted.settings.argument import parse_argument, with_options
 from tests.bridge.far_ends import KeptUser
 from tests.media.fakes import make_context
 from tests.support.settings import make_settings
@@ -38,7 +39,9 @@ def route(argument: str = "", **changes: Any) -> Route:
     def options(host: str) -> Any:
         return tls_options(host, settings.tls.ca_file)
 
-    return route_of(argument, settings.upstream, treq_client=client, tls_options=options, reactor=reactor)
+    parsed = parse_argument(argument)
+    upstream = with_options(settings.upstream, parsed)
+    return route_of(parsed, upstream, treq_client=client, tls_options=options, reactor=reactor)
 
 
 class RouteTests(SynchronousTestCase):
@@ -92,7 +95,7 @@ class RouteTests(SynchronousTestCase):
 
         self.patch(routes, "connect_websocket", connect)
         context = replace(make_context(), caller="+49 30", called="a&b")
-        told = f"contextId={context.context_id}&from=%2B49+30&to=a%26b"
+        told = f"contextId={context.context_id}&from=%2B49%2030&to=a%26b"
         ours = f"v1/talk/asterisk/ctx/{UPSTREAM_ID}?x-api-key=k%26y+%2B"
         for argument, url, expected in (
             ("", "https://far.example/rapida/", f"wss://far.example/rapida/{ours}"),
@@ -104,6 +107,55 @@ class RouteTests(SynchronousTestCase):
             found = route(argument, upstream_url=url, upstream_api_key="k&y +")
             self.successResultOf(Deferred.fromCoroutine(found.connect(context, UPSTREAM_ID, KeptUser())))
             self.assertEqual(urls.pop(), expected)
+
+    def test_placeholders(self) -> None:
+        """An address with placeholders gets no other query. What a call's data holds can't leave its place."""
+        opened: list[tuple[str, dict[str, str]]] = []
+
+        async def connect(url: str, *, headers: dict[str, str], **changes: Any) -> None:
+            opened.append((url, headers))
+
+        self.patch(routes, "connect_websocket", connect)
+        context = replace(
+            make_context(), caller="+49 30/?&", called="ä", variables={"ACCOUNT": "7\r\nX-Evil: 1", "P": "100%"}
+        )
+        found = route(
+            "wss://bot.example/{to}/m?uuid={contextId}&who={from}&a={variables.NONE};header.X-Call={variables.ACCOUNT};"
+            "header.X-To=to {to} {variables.P}"
+        )
+        self.successResultOf(Deferred.fromCoroutine(found.connect(context, "", KeptUser())))
+        url = f"wss://bot.example/%C3%A4/m?uuid={context.context_id}&who=%2B49%2030%2F%3F%26&a="
+        self.assertEqual(opened, [(url, {"X-Call": "7%0D%0AX-Evil: 1", "X-To": "to %C3%A4 100%25"})])
+
+    def test_options(self) -> None:
+        """A rule's options win over the settings."""
+        found: Any = route("ws://bot.example/;format=slin;control=json;stalled_s=60", upstream_format="ulaw")
+        self.assertEqual(found.format.encoding, "slin")
+        self.assertEqual((found._settings.control, found._settings.stalled_s), ("json", 60))
+        self.assertEqual(route("audiosocket://bot.example:9092;digits=off").name, "bot.example:9092")
+
+    def test_wrong_options(self) -> None:
+        """Each is refused with a sentence."""
+        for argument, problem in (
+            ("ws://h/;fromat=slin", "there is no option 'fromat': is it format?"),
+            ("ws://h/;format=mp3", "UPSTREAM__FORMAT (--upstream-format) 'mp3' can't be used: it is one of ulaw"),
+            ("ws://h/;format=slin;format=ulaw", "the option 'format' is given twice"),
+            ("ws://h/;s3cret", "option 1 behind the address is not NAME=VALUE"),
+            (";api_key=s3cret", "the option 'api_key' is a secret: give it as api_key=@FILE"),
+            ("ws://h/;header.Host=other", "the header 'Host' can't be set"),
+            ("ws://h/;header.Sec-WebSocket-Key=a", "the header 'Sec-WebSocket-Key' can't be set"),
+            ("ws://h/;header.X Y=a", "the header 'X Y' can't be set"),
+            ("ws://h/;header.X=@/nowhere", "/nowhere can't be read: No such file or directory"),
+            ("ws://h/{who}", "the placeholder {who} is not known; known are {contextId}, {assistantId}, {from}"),
+            ("ws://h/;header.X={variables.}", "the placeholder {variables.} is not known"),
+            ("ws://{to}/", "the address 'ws://{to}/' is invalid"),
+            ("audiosocket://h:1;format=slin16", "AudioSocket has no headers, no control messages, and slin"),
+            ("audiosocket://h:1;header.X=a", "AudioSocket has no headers"),
+        ):  # fmt: skip
+            with self.subTest(argument):
+                text = self.refused(argument)
+                self.assertIn(problem, text)
+                self.assertNotIn("s3cret", text)
 
     def test_missing_settings(self) -> None:
         """What is missing is named."""

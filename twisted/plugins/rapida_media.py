@@ -9,7 +9,7 @@ rapida_media = ServiceMaker(
 )
 bridge = AssistantPlugin(
     "bridge",
-    "bridge[:wss://HOST/PATH | :audiosocket://HOST:PORT]  carries calls on to another server: that of"
+    "bridge[:wss://HOST/PATH | :audiosocket://HOST:PORT | :@FILE]  carries calls on to another server: that of"
     " UPSTREAM__URL, or a program that speaks chan_websocket or AudioSocket",
     "rapida_twisted.assistants.bridge",
 )
