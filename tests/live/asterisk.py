@@ -32,7 +32,7 @@ ARI_USER, ARI_PASSWORD = "harness", "ari-4lL3in-Kx92"
 MODULES = """
     res_timing_timerfd res_curl func_curl res_http_websocket res_websocket_client
     res_audiosocket app_audiosocket chan_audiosocket chan_websocket pbx_config
-    app_dial app_playback app_milliwatt app_record app_mixmonitor app_verbose app_echo app_senddtmf app_stack app_stasis
+    app_dial app_playback app_playtones app_record app_mixmonitor app_verbose app_echo app_senddtmf app_stack app_stasis
     func_callerid func_channel func_strings func_logic func_json func_uri func_volume func_global
     format_wav format_pcm format_sln codec_ulaw codec_alaw codec_resample res_stasis* res_ari* bridge_*
     res_rtp_asterisk res_sorcery_config res_sorcery_memory res_sorcery_astdb res_pjproject res_pjsip res_pjsip_pubsub

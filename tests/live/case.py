@@ -17,28 +17,24 @@ from tests.live.nodes import live_server
 from tests.live.recordings import FLOOR_DB, Recording
 from tests.support.blocks import named_block
 
-__all__ = ["ASSISTANT_ID", "PROMPT_HZ", "TONE_HZ", "LiveTestCase", "from_page"]
+__all__ = ["ASSISTANT_ID", "PROMPT_HZ", "TONE_DB", "TONE_HZ", "LiveTestCase", "from_page"]
 
 ASSISTANT_ID = "123456789"
 TONE_HZ = 1004.0
-"""What Asterisk's Milliwatt() plays."""
+TONE_DB = -16.1
+"""What PlayTones() plays: a sine with the amplitude 7219 (``indications.c``: ``ast_playtones_start()``)."""
 PROMPT_HZ = 700.0
 """What stands for the prompt an-error-has-occurred, which is not in every collection of prompts."""
 
-# The calling side: "talker" of calls without a phone, "from-phone" of SIP phones. Both record what the caller hears and
-# says, but for the phone that calls 200.
+# The calling side: "talker" of calls without a phone, "from-phone" of SIP phones. All record what the caller hears, but
+# for the phone that calls 200; a presser and the phone that calls 100 also what the caller says.
 CALLERS = """
 [talker]
-exten => milliwatt,1,Answer()
- same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
- same => n,Milliwatt()
+exten => milliwatt,1,Set(TONE=1004)
+ same => n,Goto(speaker,1)
 exten => speaker,1,Answer()
- same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
- same => n,Playback(${SPEECH})
- same => n,Wait(60)
-exten => listener,1,Answer()
- same => n,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-heard.wav)t(${RECORDING}-said.wav))
- same => n,Wait(90)
+ same => n,PlayTones(${TONE})
+ same => n,Goto(recorder,1)
 ; On a busy machine MixMonitor() drops audio that its thread is late for (audiohook.c: ast_audiohook_write_frame()).
 ; Record() runs in the channel's own thread, and writes all that the channel reads.
 exten => recorder,1,Answer()

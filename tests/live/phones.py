@@ -13,6 +13,8 @@ from twisted.trial.unittest import FailTest
 from benchmarks.harness.ports import free_port, free_udp_block
 from benchmarks.harness.waiting import wait_until
 from tests.live.asterisk import Asterisk
+from tests.live.recordings import Recording
+from tests.live.rtp import RtpCapture, speech_of_pcap
 
 __all__ = ["BUSY", "CONGESTED", "DECLINES", "HANGS_UP", "RINGS", "RINGS_FIRST", "SPEAKS", "UNKNOWN", "Exchange"]
 
@@ -188,15 +190,18 @@ class Exchange:
     """The phones of an Asterisk's trunk ``trunk``: any number of calls, until it is stopped."""
 
     def __init__(self, asterisk: Asterisk) -> None:
+        self._asterisk = asterisk
         self.directory = Path(tempfile.mkdtemp(prefix="exchange-", dir=asterisk.directory))
         # The scenario names the file to play by this folder.
         (self.directory / "pcap").symlink_to("/usr/share/sip-tester")
         (self.directory / "exchange.xml").write_text(scenario())
+        media_port = free_udp_block(4 * CALLS)
+        self._capture = RtpCapture(media_port, 4 * CALLS)
         self._process: subprocess.Popen[bytes] = asterisk.start_inside(
             'cd "$1" && shift && exec sipp "$@"',
             f"{asterisk.inside}/{self.directory.name}",
             *["-sf", "exchange.xml", "-i", "127.0.0.1", "-p", str(asterisk.trunk_port), "-mi", "127.0.0.1"],
-            *["-mp", str(free_udp_block(4 * CALLS)), "-nostdin", "-trace_err", "-error_file", "errors.log"],
+            *["-mp", str(media_port), "-nostdin", "-trace_err", "-error_file", "errors.log"],
             *["-trace_logs", "-log_file", "said.log", "-trace_msg", "-message_file", "messages.log"],
             # Its remote control would listen on all interfaces.
             *["-ci", "127.0.0.1", "-cp", str(free_port(socket.SOCK_DGRAM))],
@@ -221,6 +226,15 @@ class Exchange:
         """Be gone: calls are not answered any more, nor hung up."""
         self._process.kill()
         self._process.wait()
+        self._capture.stop()
+
+    def heard(self) -> list[Recording]:
+        """What each phone that answered heard, in the order of their calls."""
+        return self._capture.recordings()
+
+    def speech(self) -> Recording:
+        """What each phone that answers says."""
+        return speech_of_pcap(self._asterisk.root / "usr/share/sip-tester/g711a.pcap")
 
     def count(self, what: str) -> int:
         """How often the phones told something so far, such as ``cancelled 180`` or ``answered``."""

@@ -185,7 +185,7 @@ class GatewayTests(LiveTestCase):
     def hear_the_error_prompt(self, recording: str) -> None:
         """Call, and hear that there was an error."""
         mark = self.asterisk.log_mark()
-        self.call(HERE, "listener", recording)
+        self.call(HERE, "recorder", recording)
         self.asterisk.wait_for_log(ERROR_BRANCH, mark)
         self.asterisk.wait_for_log(self.recorded, mark)
         (heard,) = self.recordings(f"{recording}-heard")
@@ -235,7 +235,7 @@ class GatewayTests(LiveTestCase):
         self.start_near(
             "bridge", "--transfer-allow", "Local/3*@party", transfer=True, UPSTREAM__FALLBACK="next:Local/300@party"
         )
-        self.call(HERE, "listener")
+        self.call(HERE, "recorder")
         context_id = self.context_id()
         time.sleep(1.5)
         self.far.kill()

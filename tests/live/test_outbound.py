@@ -45,11 +45,10 @@ exten => s,1,Set(CHANNEL(audioreadformat)=slin)
  same => n,Hangup()
 """
 
-# Answered calls are recorded first, and go to the context of their variable GOES_TO then.
-RECORDED = """
-[recorded]
-exten => s,1,MixMonitor(${RECORDING}-mix.wav,r(${RECORDING}-said.wav)t(${RECORDING}-heard.wav))
- same => n,Goto(${GOES_TO},s,1)
+# Answered calls go to the context of their variable GOES_TO.
+CONTEXTS = """
+[answered]
+exten => s,1,Goto(${GOES_TO},s,1)
 
 [party]
 exten => 300,1,Answer()
@@ -87,7 +86,7 @@ class OutboundTestCase(LiveTestCase):
         asterisk = asterisk or self.asterisk
         environment = {
             "STATUS_WEBHOOK__URL": self.receiver.url, "STATUS_WEBHOOK__SECRET": WEBHOOK_SECRET,
-            "OUTBOUND__CONTEXT": "recorded", "TRANSFER__ALLOW": "Local/3*@party", "DRAIN_S": "0",
+            "OUTBOUND__CONTEXT": "answered", "TRANSFER__ALLOW": "Local/3*@party", "DRAIN_S": "0",
             **{name: str(word) for name, word in settings.items()},
         }  # fmt: skip
         server = live_server(self.directory / "server", f"{ASSISTANT_ID}={assistant}", environment=environment)
@@ -107,7 +106,7 @@ class OutboundTestCase(LiveTestCase):
             audiosocket_port=server.audiosocket_port, assistant_id=ASSISTANT_ID,
         )  # fmt: skip
         printed = audiosocket_outbound_dialplan(transfer=True) + websocket_outbound_dialplan(transfer=True)
-        ours = RECORDED.replace("{speech}", self.speech(SECOND_HZ, 2.5))
+        ours = CONTEXTS.replace("{speech}", self.speech(SECOND_HZ, 2.5))
         dialplan = audiosocket_dialplan(values) + (outbound or printed) + ours
         asterisk.write_config("extensions.conf", f"[general]\nclearglobalvars = yes\n{dialplan}")
         asterisk.write_config("websocket_client.conf", websocket_client_conf(values))
@@ -133,17 +132,11 @@ class OutboundTestCase(LiveTestCase):
 
         :param waits: whether it has to wait for its turn.
         """
-        variables = {"GOES_TO": goes_to, "RECORDING": f"{self.asterisk.inside}/recordings/{to}", "WORDS": "ä;& b"}
+        variables = {"GOES_TO": goes_to, "WORDS": "ä;& b"}
         status, answer = server.place(ASSISTANT_ID, to, variables=variables, **words)
         self.assertEqual(status, 202 if waits else 201, answer)
         context_id: str = answer["contextId"]
         return context_id
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Record an answered call, whatever its channel is doing, under the number that was called."""
-        name = self.asterisk.ari("GET", f"channels/{record['channel_id']}")["name"]
-        path = f"{self.asterisk.inside}/recordings/{record['called']}"
-        self.asterisk.cli(f"mixmonitor start {name} {path}-mix.wav,r({path}-said.wav)t({path}-heard.wav)")
 
     # Claims
 
@@ -191,12 +184,12 @@ class OutboundTestCase(LiveTestCase):
             if name != "API key":  # which is the dialplan's
                 self.assertNotIn(secret, self.asterisk.log_since(self.mark), f"the {name} in Asterisk's log")
 
-    def assert_heard_both_ways(self, server: Server, context_id: str, number: str) -> None:
+    def assert_heard_both_ways(self, server: Server, context_id: str) -> None:
         """The phone heard the assistant's tone, and the server heard the phone's speech."""
-        heard, said = self.recordings(f"{number}-heard", f"{number}-said")
+        (heard,) = self.exchange.heard()
         self.assert_tone(heard, SAID_HZ)
         recorded = Recording.load(server.directory / f"state/recordings/{context_id}.wav")
-        pieces = said.pieces(0.5, above_db=-40)
+        pieces = self.exchange.speech().pieces(0.5, above_db=-40)
         self.assertGreater(len(pieces), 2)
         likenesses = [piece.found_in(recorded)[1] for _, piece in pieces[1:-1]]
         self.assertGreater(max(likenesses), 0.98, likenesses)
@@ -212,13 +205,12 @@ class AnsweredTests(OutboundTestCase):
         self.run_server(server)
         context_id = self.place(server, phones.RINGS_FIRST)
         self.assertEqual(server.wait_for_status(context_id, "ringing")["answered_at"], None)
-        record = server.wait_for_status(context_id, "answered")
-        self.record(record)
+        server.wait_for_status(context_id, "answered")
         time.sleep(3)
         self.assertEqual(server.hang_up(context_id), 202)
         server.wait_for_status(context_id, "completed")
 
-        self.assert_heard_both_ways(server, context_id, "201")
+        self.assert_heard_both_ways(server, context_id)
         self.exchange.wait_for("hung up on 201")
         record = server.ended_call(context_id)
         self.assert_over(record, "completed", "operator_hangup", 16)
@@ -237,7 +229,7 @@ class AnsweredTests(OutboundTestCase):
         server = self.start(f"record:{SAYS}")
         context_id = self.place(server, phones.HANGS_UP, "rapida-outbound-ws")
         record = server.wait_for_status(context_id, "completed", timeout_s=8)
-        self.assert_heard_both_ways(server, context_id, "202")
+        self.assert_heard_both_ways(server, context_id)
         self.exchange.wait_for("hung up 202")
         record = server.ended_call(context_id)
         self.assertEqual((record["transport"], record["reason"]), ("websocket", "caller_hangup"))
@@ -267,7 +259,9 @@ class AnsweredTests(OutboundTestCase):
             self.assertEqual(record["next_dial"], "Local/300@party")
             # The call went on after its media were over.
             self.assertLess(record["ended_at"] + 2, record["hung_up_at"])
-        for heard in self.recordings(*(f"{number}-heard" for number in ways)):
+        recordings = self.exchange.heard()
+        self.assertEqual(len(recordings), len(ways))
+        for heard in recordings:
             self.assert_tone(heard, SECOND_HZ)
 
 
@@ -279,21 +273,20 @@ class StasisTests(OutboundTestCase):
         wait_until("no bridge is left", lambda: self.asterisk.ari("GET", "bridges") == [], 3)
         self.asterisk.wait_until_idle(3)
 
-    def place_in_stasis(self, server: Server, number: str) -> dict[str, Any]:
-        """The record of a call that was answered, and is recorded."""
+    def place_in_stasis(self, server: Server, number: str) -> str:
+        """Place a call, and wait for its answer; gives its contextId."""
         context_id = self.place(server, number, stasis=True)
-        record = server.wait_for_status(context_id, "answered")
-        self.record(record)
-        return record
+        server.wait_for_status(context_id, "answered")
+        return context_id
 
     def test_answered(self) -> None:
         """Both hear each other, and DELETE hangs up."""
         server = self.start(f"record:{SAYS}")
-        context_id = self.place_in_stasis(server, phones.SPEAKS)["context_id"]
+        context_id = self.place_in_stasis(server, phones.SPEAKS)
         time.sleep(3)
         self.assertEqual(server.hang_up(context_id), 202)
         server.wait_for_status(context_id, "completed")
-        self.assert_heard_both_ways(server, context_id, phones.SPEAKS)
+        self.assert_heard_both_ways(server, context_id)
         self.exchange.wait_for("hung up on 200")
         record = server.ended_call(context_id)
         self.assert_over(record, "completed", "operator_hangup", 16)
@@ -303,7 +296,7 @@ class StasisTests(OutboundTestCase):
     def test_phone_hangs_up(self) -> None:
         """The phone hangs up: the call is over, and its media with it."""
         server = self.start()
-        context_id = self.place_in_stasis(server, phones.HANGS_UP)["context_id"]
+        context_id = self.place_in_stasis(server, phones.HANGS_UP)
         server.wait_for_status(context_id, "completed")
         record = server.ended_call(context_id)
         self.assertEqual((record["status"], record["reason"]), ("completed", "caller_hangup"))
@@ -313,17 +306,17 @@ class StasisTests(OutboundTestCase):
     def test_transfer(self) -> None:
         """The phone hears the second party when the assistant is gone."""
         server = self.start(MOVES)
-        context_id = self.place_in_stasis(server, phones.SPEAKS)["context_id"]
+        context_id = self.place_in_stasis(server, phones.SPEAKS)
         record = server.wait_for_status(context_id, "completed")
         self.assertEqual((record["reason"], record["next_dial"]), ("transferred", "Local/300@party"))
-        (heard,) = self.recordings(f"{phones.SPEAKS}-heard")
+        (heard,) = self.exchange.heard()
         self.assert_tone(heard, SECOND_HZ)
         self.assert_nothing_left()
 
     def test_killed_server(self) -> None:
         """A call whose server was killed is hung up when that is back: nobody stays on a dead line."""
         server = self.start()
-        context_id = self.place_in_stasis(server, phones.SPEAKS)["context_id"]
+        context_id = self.place_in_stasis(server, phones.SPEAKS)
         wait_until("it has its media", lambda: server.call(context_id)["status"] == "claimed", 5)
         server.kill()
         server.start()

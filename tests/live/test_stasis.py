@@ -137,14 +137,14 @@ class StasisTests(StasisTestCase):
     def test_server_stops(self) -> None:
         """A server that is stopped sends its callers on first; later ones take the dialplan's error branch."""
         server = self.start("echo")
-        self.call("100@rapida-inbound-stasis", "listener")
+        self.call("100@rapida-inbound-stasis", "recorder")
         context_id = self.only_call(server)["context_id"]
         wait_until("it is up", lambda: server.call(context_id)["status"] == "claimed", 5)
         server.stop()
         self.asterisk.wait_for_log(r"Executing \[100@rapida-inbound-stasis:7\] Hangup", self.mark)
         self.asterisk.wait_until_idle()
         self.assert_nothing_left()
-        self.call("100@rapida-inbound-stasis", "listener")
+        self.call("100@rapida-inbound-stasis", "recorder")
         self.asterisk.wait_for_log(r'Playback\("[^"]+", "an-error-has-occurred"\)', self.mark)
 
     def test_caller_hangs_up(self) -> None:
@@ -161,7 +161,7 @@ class StasisTests(StasisTestCase):
     def test_inbound_transfer(self) -> None:
         """A transferred caller goes on in the dialplan, which dials, and the second party is heard."""
         server = self.start("tests.live.assistants:Mover")
-        self.call("100@rapida-inbound-stasis", "listener")
+        self.call("100@rapida-inbound-stasis", "recorder")
         (heard,) = self.recordings("call-heard")
         self.assert_tone(heard, SECOND_HZ)
         self.assert_ended(server.ended_call(self.only_call(server)["context_id"]), "transferred")
@@ -169,7 +169,7 @@ class StasisTests(StasisTestCase):
     def test_no_media(self) -> None:
         """Media that can't come up take the dialplan's error branch, and the log says why."""
         server = self.start("echo", PUBLIC_ASSISTANT_HOST="127.0.0.2")
-        self.call("100@rapida-inbound-stasis", "listener")
+        self.call("100@rapida-inbound-stasis", "recorder")
         self.asterisk.wait_for_log(r'Playback\("[^"]+", "an-error-has-occurred"\)', self.mark)
         self.assertIn("no media for channel", server.log())
         self.assertEqual(self.only_call(server)["status"], "pending")
@@ -199,7 +199,7 @@ class StasisTests(StasisTestCase):
     def test_killed_server(self) -> None:
         """Callers of a server that is gone are sent back to the dialplan when it is there again."""
         server = self.start("echo")
-        self.call("100@rapida-inbound-stasis", "listener")
+        self.call("100@rapida-inbound-stasis", "recorder")
         context_id = self.only_call(server)["context_id"]
         wait_until("it is up", lambda: server.call(context_id)["status"] == "claimed", 5)
         server.kill()

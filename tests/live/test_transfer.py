@@ -28,7 +28,7 @@ class TransferTests(LiveTestCase):
     def transfer(self, dialplan: str, context: str, server: Server, context_id_pattern: str) -> None:
         """Call, be handed over, and hear the second party."""
         self.load(dialplan + SECOND_PARTY.format(speech=self.speech(SECOND_HZ, 3.0)))
-        self.call(f"100@{context}", "listener")
+        self.call(f"100@{context}", "recorder")
         found = self.asterisk.wait_for_log(context_id_pattern, self.mark)
         self.asterisk.wait_for_log(r'Dial\("[^"]+", "Local/300@party"', self.mark)
         # The second party hangs up when it has said what it says, and with it the call is over.
