@@ -9,36 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from rapida_twisted.wire.chan_websocket import (
-    QUEUE_MAX_FRAMES,
-    XOFF_LEVEL_FRAMES,
-    XON_LEVEL_FRAMES,
-    Command,
-    ContinueMedia,
-    ControlForm,
-    ErrorEvent,
-    Event,
-    FlushMedia,
-    GetStatus,
-    MarkMedia,
-    MediaBufferingCompleted,
-    MediaMarkProcessed,
-    MediaXoff,
-    MediaXon,
-    PauseMedia,
-    QueueDrained,
-    ReportQueueDrained,
-    SetMediaDirection,
-    StartMediaBuffering,
-    Status,
-    StopMediaBuffering,
-)
+import attrs
+
+from rapida_twisted.wire import chan_websocket as wire
 
 __all__ = ["MediaQueue"]
 
 _DIRECTIONS = ("both", "in", "out")
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class MediaQueue:
     """The queue of one channel, with the application's audio.
 
@@ -47,31 +27,25 @@ class MediaQueue:
     :param form: the channel's control form; SET_MEDIA_DIRECTION exists in JSON only.
     """
 
-    def __init__(
-        self, frame_bytes: int, send_event: Callable[[Event], None], *, channel_id: str = "", form: ControlForm
-    ) -> None:
-        self.frames = 0
-        """Frames queued."""
-        self.dropped_messages = 0
-        """Audio messages dropped because the queue was full."""
-        self.direction = "both"
-        """The audio directions, as the application sees them: ``both``, ``in`` or ``out``."""
-        self._frame_bytes = frame_bytes
-        self._send_event = send_event
-        self._channel_id = channel_id
-        self._form = form
-        self._waiting: deque[bytes | Event] = deque()
-        self._leftover = b""
-        self._buffering = False
-        self._paused = False
-        self._full = False
-        self._report_drained = False
+    _frame_bytes: int
+    _send_event: Callable[[wire.Event], None]
+    _channel_id: str = attrs.field(default="", kw_only=True)
+    _form: wire.ControlForm = attrs.field(kw_only=True)
+    _waiting: deque[bytes | wire.Event] = attrs.field(init=False, factory=deque)
+    frames = 0
+    """Frames queued."""
+    dropped_messages = 0
+    """Audio messages dropped because the queue was full."""
+    direction = "both"
+    """The audio directions, as the application sees them: ``both``, ``in`` or ``out``."""
+    _leftover = b""
+    _buffering = _paused = _full = _report_drained = False
 
     def audio(self, payload: bytes) -> None:
         """A binary message from the application."""
         if self.direction == "in":
             return
-        if self.frames >= QUEUE_MAX_FRAMES:
+        if self.frames >= wire.QUEUE_MAX_FRAMES:
             self.dropped_messages += 1
             return
         if self._buffering:
@@ -85,37 +59,39 @@ class MediaQueue:
         if self._buffering:
             self._leftover = payload[whole:]
 
-    def command(self, command: Command) -> None:
+    def command(self, command: wire.Command) -> None:
         """A command from the application. ANSWER, HANGUP and unknown commands do nothing here."""
         match command:
-            case StartMediaBuffering():
+            case wire.StartMediaBuffering():
                 if self._is_allowed(command):
                     self._buffering = True
-            case StopMediaBuffering(correlation_id):
+            case wire.StopMediaBuffering(correlation_id):
                 if self._is_allowed(command):
                     self._stop_buffering(correlation_id)
-            case MarkMedia(correlation_id):
+            case wire.MarkMedia(correlation_id):
                 if self._is_allowed(command):
                     # Due after the audio before it, and not counted in the queue's length.
-                    self._waiting.append(MediaMarkProcessed(correlation_id=correlation_id, channel_id=self._channel_id))
-            case FlushMedia():
+                    self._waiting.append(
+                        wire.MediaMarkProcessed(correlation_id=correlation_id, channel_id=self._channel_id)
+                    )
+            case wire.FlushMedia():
                 self._waiting.clear()
                 self.frames = 0
                 self._buffering = False
                 self._leftover = b""
-            case PauseMedia() | ContinueMedia():
+            case wire.PauseMedia() | wire.ContinueMedia():
                 if self._is_allowed(command):
-                    self._paused = isinstance(command, PauseMedia)
-            case ReportQueueDrained():
+                    self._paused = isinstance(command, wire.PauseMedia)
+            case wire.ReportQueueDrained():
                 self._report_drained = True
-            case GetStatus():
+            case wire.GetStatus():
                 self._send_event(self.status())
-            case SetMediaDirection(direction):
+            case wire.SetMediaDirection(direction):
                 self._set_direction(direction)
 
-    def status(self) -> Status:
+    def status(self) -> wire.Status:
         """The queue's state, as the answer to GET_STATUS."""
-        return Status(
+        return wire.Status(
             channel_id=self._channel_id,
             queue_length=self.frames,
             queue_full=self._full,
@@ -134,12 +110,12 @@ class MediaQueue:
         return frame
 
     def _next_frame(self) -> bytes | None:
-        if self._full and self.frames < XON_LEVEL_FRAMES:
+        if self._full and self.frames < wire.XON_LEVEL_FRAMES:
             self._full = False
-            self._send_event(MediaXon(channel_id=self._channel_id))
+            self._send_event(wire.MediaXon(channel_id=self._channel_id))
         if not self._waiting and self._report_drained:
             self._report_drained = False
-            self._send_event(QueueDrained(channel_id=self._channel_id))
+            self._send_event(wire.QueueDrained(channel_id=self._channel_id))
         while self._waiting:
             item = self._waiting.popleft()
             if isinstance(item, bytes):
@@ -151,18 +127,18 @@ class MediaQueue:
     def _queue(self, frame: bytes) -> None:
         self._waiting.append(frame)
         self.frames += 1
-        if not self._full and self.frames >= XOFF_LEVEL_FRAMES:
+        if not self._full and self.frames >= wire.XOFF_LEVEL_FRAMES:
             self._full = True
-            self._send_event(MediaXoff(channel_id=self._channel_id))
+            self._send_event(wire.MediaXoff(channel_id=self._channel_id))
 
     def _stop_buffering(self, correlation_id: str) -> None:
         self._buffering = False
         leftover, self._leftover = self._leftover, b""
         if leftover:
             self._queue(leftover)
-        self._waiting.append(MediaBufferingCompleted(correlation_id=correlation_id, channel_id=self._channel_id))
+        self._waiting.append(wire.MediaBufferingCompleted(correlation_id=correlation_id, channel_id=self._channel_id))
 
-    def _is_allowed(self, command: Command) -> bool:
+    def _is_allowed(self, command: wire.Command) -> bool:
         """True if the direction allows the command; otherwise emits an ERROR event."""
         if self.direction != "in":
             return True
@@ -170,7 +146,7 @@ class MediaQueue:
         return False
 
     def _set_direction(self, direction: str) -> None:
-        if self._form is not ControlForm.JSON:
+        if self._form is not wire.ControlForm.JSON:
             self._error("SET_MEDIA_DIRECTION only supports JSON format.\n")
         elif not direction:
             self._error("SET_MEDIA_DIRECTION requires a 'direction' parameter.\n")
@@ -180,4 +156,4 @@ class MediaQueue:
             self.direction = direction
 
     def _error(self, text: str) -> None:
-        self._send_event(ErrorEvent(error_text=text, channel_id=self._channel_id))
+        self._send_event(wire.ErrorEvent(error_text=text, channel_id=self._channel_id))

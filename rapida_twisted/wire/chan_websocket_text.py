@@ -13,54 +13,37 @@ from types import MappingProxyType
 from typing import Any
 
 from rapida_twisted.errors import LocalProtocolError, RemoteProtocolError
-from rapida_twisted.wire.chan_websocket import (
-    COMMANDS,
-    EVENTS,
-    MAX_COMMAND_BYTES,
-    Command,
-    ControlForm,
-    Event,
-    MediaBufferingCompleted,
-    MediaMarkProcessed,
-    MediaStart,
-    MediaXoff,
-    MediaXon,
-    QueueDrained,
-    SetMediaDirection,
-    UnknownCommand,
-    UnknownEvent,
-    nothing,
-)
+from rapida_twisted.wire import chan_websocket as wire
 
 __all__ = ["decode_command", "decode_event", "encode_command", "encode_event"]
 
-_ARGUMENT_EVENTS = (MediaBufferingCompleted, MediaMarkProcessed)
+_ARGUMENT_EVENTS = (wire.MediaBufferingCompleted, wire.MediaMarkProcessed)
 """Their plain-text form has one argument instead of pairs, and no channel_id."""
-_BARE_EVENTS = (MediaXoff, MediaXon, QueueDrained)
+_BARE_EVENTS = (wire.MediaXoff, wire.MediaXon, wire.QueueDrained)
 """Their plain-text form is the name alone."""
 
 
-def decode_event(text: str) -> tuple[Event, ControlForm]:
+def decode_event(text: str) -> tuple[wire.Event, wire.ControlForm]:
     """Decode an event from Asterisk; returns its form, too.
 
     :raises RemoteProtocolError: the text has neither form, or a known event lacks a required field.
     """
     if text.startswith("{"):
         fields = _json_object(text)
-        return _event(_text_or_empty(fields.pop("event", "")), fields, text), ControlForm.JSON
+        return _event(_text_or_empty(fields.pop("event", "")), fields, text), wire.ControlForm.JSON
     name, _, rest = text.strip().partition(" ")
-    if EVENTS.get(name) in _ARGUMENT_EVENTS:
-        return _event(name, {"correlation_id": rest}, text), ControlForm.PLAIN
-    return _event(name, _plain_fields(rest), text), ControlForm.PLAIN
+    if wire.EVENTS.get(name) in _ARGUMENT_EVENTS:
+        return _event(name, {"correlation_id": rest}, text), wire.ControlForm.PLAIN
+    return _event(name, _plain_fields(rest), text), wire.ControlForm.PLAIN
 
 
-def encode_event(event: Event, form: ControlForm) -> str:
+def encode_event(event: wire.Event, form: wire.ControlForm) -> str:
     """Encode an event as Asterisk does."""
     fields = {name: value for name, value in vars(event).items() if name != "extra"} | dict(event.extra)
-    if isinstance(event, UnknownEvent):
+    if isinstance(event, wire.UnknownEvent):
         return event.text
-    if form is ControlForm.JSON:
-        if isinstance(event, MediaStart):
+    if form is wire.ControlForm.JSON:
+        if isinstance(event, wire.MediaStart):
             fields["channel_variables"] = dict(event.channel_variables)
         return json.dumps({"event": event.NAME, **fields}, separators=(",", ":"))
     if isinstance(event, _BARE_EVENTS):
@@ -73,40 +56,40 @@ def encode_event(event: Event, form: ControlForm) -> str:
     return " ".join([event.NAME, *(f"{name}:{_plain_value(value)}" for name, value in fields.items())])
 
 
-def decode_command(text: str, form: ControlForm) -> Command:
+def decode_command(text: str, form: wire.ControlForm) -> wire.Command:
     """Decode a command from the application.
 
     :raises RemoteProtocolError: in the JSON form, the text is no JSON object.
     """
-    if form is ControlForm.JSON:
+    if form is wire.ControlForm.JSON:
         fields = _json_object(text)
-        kind = COMMANDS.get(_text_or_empty(fields.get("command")))
+        kind = wire.COMMANDS.get(_text_or_empty(fields.get("command")))
         argument = _text_or_empty(fields.get(kind.ARGUMENT)) if kind is not None else ""
     else:
         name, _, argument = text.strip().partition(" ")
-        kind = COMMANDS.get(name)
+        kind = wire.COMMANDS.get(name)
     if kind is None:
-        return UnknownCommand(text)
+        return wire.UnknownCommand(text)
     return kind(argument) if kind.ARGUMENT else kind()  # type: ignore[call-arg]
 
 
-def encode_command(command: Command, form: ControlForm) -> str:
+def encode_command(command: wire.Command, form: wire.ControlForm) -> str:
     """Encode a command.
 
     :raises LocalProtocolError: Asterisk would ignore it: it is too long, or does not exist in this form.
     """
     argument = getattr(command, command.ARGUMENT) if command.ARGUMENT else ""
-    if isinstance(command, UnknownCommand):
+    if isinstance(command, wire.UnknownCommand):
         text = command.text
-    elif form is ControlForm.JSON:
+    elif form is wire.ControlForm.JSON:
         fields = {"command": command.NAME} | ({command.ARGUMENT: argument} if argument else {})
         text = json.dumps(fields, separators=(",", ":"))
-    elif isinstance(command, SetMediaDirection):
+    elif isinstance(command, wire.SetMediaDirection):
         raise LocalProtocolError("SET_MEDIA_DIRECTION exists in the JSON form only: dial with f(json)")
     else:
         text = f"{command.NAME} {argument}".rstrip()
-    if len(text.encode()) > MAX_COMMAND_BYTES:
-        raise LocalProtocolError(f"Asterisk ignores a command of over {MAX_COMMAND_BYTES} bytes: {text[:40]}...")
+    if len(text.encode()) > wire.MAX_COMMAND_BYTES:
+        raise LocalProtocolError(f"Asterisk ignores a command of over {wire.MAX_COMMAND_BYTES} bytes: {text[:40]}...")
     return text
 
 
@@ -137,17 +120,17 @@ def _plain_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _event(name: str, fields: dict[str, Any], text: str) -> Event:
+def _event(name: str, fields: dict[str, Any], text: str) -> wire.Event:
     """The event with this name, its fields converted to their types."""
-    kind = EVENTS.get(name)
+    kind = wire.EVENTS.get(name)
     if kind is None:
-        return UnknownEvent(name=name, text=text, channel_id=_text_or_empty(fields.get("channel_id")))
+        return wire.UnknownEvent(name=name, text=text, channel_id=_text_or_empty(fields.get("channel_id")))
     known: dict[str, Any] = {}
     try:
         for field_name, convert in _FIELDS[kind].items():
             if field_name in fields:
                 known[field_name] = convert(fields.pop(field_name))
-        return kind(**known, extra=MappingProxyType(fields) if fields else nothing())
+        return kind(**known, extra=MappingProxyType(fields) if fields else wire.nothing())
     except (TypeError, ValueError) as error:
         raise RemoteProtocolError(f"a {name} event is invalid: {error}") from None
 
@@ -184,8 +167,8 @@ def _variables(value: Any) -> Mapping[str, str]:
 
 
 _CONVERTERS = {"str": _text, "int": _number, "bool": _flag, "Mapping[str, str]": _variables}
-_FIELDS: dict[type[Event], dict[str, Any]] = {
+_FIELDS: dict[type[wire.Event], dict[str, Any]] = {
     kind: {item.name: _CONVERTERS[str(item.type)] for item in fields_of(kind) if item.name != "extra"}
-    for kind in EVENTS.values()
+    for kind in wire.EVENTS.values()
 }
 """The converter of each field of each event."""
