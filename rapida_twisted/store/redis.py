@@ -22,6 +22,7 @@ from rapida_twisted.errors import (
     UnknownContext,
 )
 from rapida_twisted.interfaces import Adopted, EntryKind, ICallStore, JournalEntry, Notice, Swept
+from rapida_twisted.net.coroutines import returns_deferred
 from rapida_twisted.net.tls import tls_options
 from rapida_twisted.store import redis_scripts as scripts
 from rapida_twisted.store.journal import found, full, stored_text
@@ -68,8 +69,14 @@ class RedisStore:
         checking = check_redis(self.address, self._tls_options)
         return checking.addCallbacks(lambda _: self._client.start(), self._not_there)
 
-    def close(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._close())
+    @returns_deferred
+    async def close(self) -> None:
+        try:
+            if self.owner:
+                await self.end_lease(self.owner)
+        except StoreUnavailable:
+            pass  # It expires soon.
+        await self._client.stop()
 
     def add(self, context: CallContext, max_pending: int) -> Deferred[None]:
         if context.status is not ContextStatus.PENDING:
@@ -104,11 +111,37 @@ class RedisStore:
     def move_on(self, context_id: str, *, next_dial: str) -> Deferred[CallContext]:
         return self._run(scripts.MOVE_ON, context_id, next_dial).addCallback(_in_hand, context_id)
 
-    def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> Deferred[CallContext | None]:
-        return Deferred.fromCoroutine(self._follow(context_id, progress, notify))
+    @returns_deferred
+    async def follow(self, context_id: str, progress: CallProgress, *, notify: bool = False) -> CallContext | None:
+        for _ in range(_TRIES):
+            context, version = await self._read(context_id)
+            changed = context.followed(progress)
+            if changed is context or changed.call_status is None:
+                return None
+            notice = json.dumps([context_id, progress.at, record_of(changed)]) if notify else ""
+            over = "1" if changed.call_status.over else "0"
+            words = (over, changed.status.value, repr(changed.ended_at), self.owner, notice)
+            names = (
+                name for name in _FIELDS if name != "variables" and getattr(changed, name) != getattr(context, name)
+            )
+            followed = _changed_fields({name: getattr(changed, name) for name in names})
+            if await self._run(scripts.FOLLOW, context_id, context_id, version.decode(), *words, *followed):
+                return changed
+        raise StoreUnavailable(f"context {context_id} keeps being changed by other processes")
 
-    def adopt(self, *, now: float, presume: bool = True) -> Deferred[Adopted]:
-        return Deferred.fromCoroutine(self._adopt(presume))
+    @returns_deferred
+    async def adopt(self, *, now: float, presume: bool = True) -> Adopted:
+        calls: dict[str, CallContext] = {}
+        notices = 0
+        while True:
+            moved, found = await self._run(scripts.ADOPT, "", self.owner, str(scripts.BATCH), str(int(presume)))
+            notices += moved
+            known = len(calls)
+            calls.update((context.context_id, context) for context in map(_context, filter(None, found)))
+            if moved < scripts.BATCH and (len(found) < scripts.BATCH or len(calls) == known):
+                break
+        under_way = [context for context in calls.values() if context.call_status and not context.call_status.over]
+        return Adopted(sorted(under_way, key=lambda context: context.created_at), notices)
 
     def notices(self, limit: int, after: int = 0) -> Deferred[list[Notice]]:
         key = self._key("notices", self.owner)
@@ -129,12 +162,21 @@ class RedisStore:
         asking = self._run(scripts.RECENT, "", where, str(limit))
         return asking.addCallback(lambda found: [_context(flat) for flat in found if flat])
 
-    def sweep(
+    @returns_deferred
+    async def sweep(
         self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
-    ) -> Deferred[Swept]:
+    ) -> Swept:
         """In steps of at most ``BATCH`` contexts, between which Redis serves others."""
-        journals = forget_before if forget_journals_before is None else forget_journals_before
-        return Deferred.fromCoroutine(self._sweep(now, forget_before, presume, journals))
+        journals_before = forget_before if forget_journals_before is None else forget_journals_before
+        swept, more = Swept(0, 0), True
+        while more:
+            expired, lost = await self._run(scripts.SWEEP, "", repr(now), str(scripts.BATCH), str(int(presume)))
+            swept = Swept(swept.expired + expired, swept.lost + lost)
+            more = expired + lost >= scripts.BATCH
+        for script, before in ((scripts.FORGET, forget_before), (scripts.FORGET_JOURNALS, journals_before)):
+            while await self._run(script, "", repr(before), str(scripts.BATCH)) >= scripts.BATCH:
+                pass
+        return swept
 
     def renew(self, *, now: float, until: float) -> Deferred[None]:
         """Redis counts the time of the lease, since the clocks of machines may differ."""
@@ -173,10 +215,21 @@ class RedisStore:
         adding = self._run(scripts.ADD_ENTRY, context_id, context_id, repr(at), str(size), entry)
         return adding.addCallback(added)
 
-    def entries(
+    @returns_deferred
+    async def entries(
         self, context_id: str, *, kind: EntryKind | None = None, text: str = "", after: int = 0, limit: int = 100
-    ) -> Deferred[list[JournalEntry]]:
-        return Deferred.fromCoroutine(self._entries(context_id, kind, text, max(0, after), limit))
+    ) -> list[JournalEntry]:
+        after = max(0, after)
+        page: list[JournalEntry] = []
+        more = storable(context_id)
+        while more and len(page) < limit:
+            batch = ("LRANGE", self._key("journal", context_id), str(after), str(after + scripts.BATCH - 1))
+            members = await self._client.command(*batch)
+            entries = [_entry(context_id, number, member) for number, member in enumerate(members, after + 1)]
+            page += found(entries, kind, text, limit - len(page))
+            after += len(members)
+            more = len(members) == scripts.BATCH
+        return page
 
     def check(self) -> Deferred[None]:
         return self._client.command("SET", self._prefix + "check", "1").addCallback(_nothing)
@@ -185,14 +238,6 @@ class RedisStore:
 
     def _not_there(self, failure: Failure) -> None:
         raise StoreUnavailable(f"the call store does not answer at {failure.getErrorMessage()}")
-
-    async def _close(self) -> None:
-        try:
-            if self.owner:
-                await self.end_lease(self.owner)
-        except StoreUnavailable:
-            pass  # It expires soon.
-        await self._client.stop()
 
     def _key(self, kind: str, name: str) -> str:
         return f"{self._prefix}{kind}:{name}"
@@ -213,61 +258,6 @@ class RedisStore:
             return _context(flat), flat[flat.index(b"v") + 1]
 
         return self._client.command("HGETALL", self._key("call", context_id)).addCallback(found)
-
-    async def _follow(self, context_id: str, progress: CallProgress, notify: bool) -> CallContext | None:
-        for _ in range(_TRIES):
-            context, version = await self._read(context_id)
-            changed = context.followed(progress)
-            if changed is context or changed.call_status is None:
-                return None
-            notice = json.dumps([context_id, progress.at, record_of(changed)]) if notify else ""
-            over = "1" if changed.call_status.over else "0"
-            words = (over, changed.status.value, repr(changed.ended_at), self.owner, notice)
-            names = (
-                name for name in _FIELDS if name != "variables" and getattr(changed, name) != getattr(context, name)
-            )
-            followed = _changed_fields({name: getattr(changed, name) for name in names})
-            if await self._run(scripts.FOLLOW, context_id, context_id, version.decode(), *words, *followed):
-                return changed
-        raise StoreUnavailable(f"context {context_id} keeps being changed by other processes")
-
-    async def _entries(
-        self, context_id: str, kind: EntryKind | None, text: str, after: int, limit: int
-    ) -> list[JournalEntry]:
-        page: list[JournalEntry] = []
-        more = storable(context_id)
-        while more and len(page) < limit:
-            batch = ("LRANGE", self._key("journal", context_id), str(after), str(after + scripts.BATCH - 1))
-            members = await self._client.command(*batch)
-            entries = [_entry(context_id, number, member) for number, member in enumerate(members, after + 1)]
-            page += found(entries, kind, text, limit - len(page))
-            after += len(members)
-            more = len(members) == scripts.BATCH
-        return page
-
-    async def _adopt(self, presume: bool) -> Adopted:
-        calls: dict[str, CallContext] = {}
-        notices = 0
-        while True:
-            moved, found = await self._run(scripts.ADOPT, "", self.owner, str(scripts.BATCH), str(int(presume)))
-            notices += moved
-            known = len(calls)
-            calls.update((context.context_id, context) for context in map(_context, filter(None, found)))
-            if moved < scripts.BATCH and (len(found) < scripts.BATCH or len(calls) == known):
-                break
-        under_way = [context for context in calls.values() if context.call_status and not context.call_status.over]
-        return Adopted(sorted(under_way, key=lambda context: context.created_at), notices)
-
-    async def _sweep(self, now: float, forget_before: float, presume: bool, journals_before: float) -> Swept:
-        swept, more = Swept(0, 0), True
-        while more:
-            expired, lost = await self._run(scripts.SWEEP, "", repr(now), str(scripts.BATCH), str(int(presume)))
-            swept = Swept(swept.expired + expired, swept.lost + lost)
-            more = expired + lost >= scripts.BATCH
-        for script, before in ((scripts.FORGET, forget_before), (scripts.FORGET_JOURNALS, journals_before)):
-            while await self._run(script, "", repr(before), str(scripts.BATCH)) >= scripts.BATCH:
-                pass
-        return swept
 
 
 # The replies of scripts, and the form of contexts in Redis

@@ -22,6 +22,7 @@ from txredisapi import HiredisProtocol
 
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.net.connection_errors import error_text, tls_problem, was_cancelled
+from rapida_twisted.net.coroutines import returns_deferred
 from rapida_twisted.store.redis_address import RedisAddress
 
 __all__ = ["RedisConnector", "RedisProtocol", "check_redis"]
@@ -58,11 +59,9 @@ class RedisConnector:
         self._factory: Any = Factory.forProtocol(RedisProtocol)
         self._factory.noisy = False
 
-    def connect(self) -> Deferred[RedisProtocol]:
+    @returns_deferred
+    async def connect(self) -> RedisProtocol:
         """Fires with a protocol that may be used at once, or fails with ``StoreUnavailable``."""
-        return Deferred.fromCoroutine(self._connect())
-
-    async def _connect(self) -> RedisProtocol:
         host, port = await self._find_master() if self._address.service else self._address.hosts[0]
         return await self._talk(host, port, self._log_in)
 

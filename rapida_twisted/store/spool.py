@@ -21,6 +21,7 @@ from rapida_twisted.errors import ContextError, StoreUnavailable
 from rapida_twisted.interfaces import ICallStore
 from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.net.backoff import backoff
+from rapida_twisted.net.coroutines import returns_deferred
 from rapida_twisted.store.spool_file import SpoolFile, SpoolFull
 
 __all__ = ["SpoolingStore"]
@@ -35,7 +36,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
     """A proxy for a store: ends of calls and progress of outbound calls that the store cannot take are kept in a file,
     and delivered in order when it answers again, perhaps by a later process.
 
-        :param directory: of the files of all processes of this machine.
+    :param directory: of the files of all processes of this machine.
     :param reactor: provides IReactorTime and a thread pool.
     :param told: called after a late delivery.
     """
@@ -98,11 +99,9 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             # Otherwise it expires soon.
             self._store.end_lease(owner).addErrback(lambda failure: failure.trap(StoreUnavailable))
 
-    def close(self) -> Deferred[None]:
+    @returns_deferred
+    async def close(self) -> None:
         """Close the store; what waits is told by the next process."""
-        return Deferred.fromCoroutine(self._close())
-
-    async def _close(self) -> None:
         self._closed = True
         if self._telling is not None:
             self._telling.cancel()
