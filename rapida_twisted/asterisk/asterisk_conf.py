@@ -11,14 +11,8 @@ from rapida_twisted.errors import SettingsError
 from rapida_twisted.net.addresses import bracketed
 
 __all__ = [
-    "AriValues",
-    "ari_conf",
-    "audiosocket_modules",
-    "http_conf",
-    "modules_conf",
-    "stasis_modules",
-    "websocket_modules",
-]
+    "AriValues", "ari_conf", "audiosocket_modules", "http_conf", "modules_conf", "stasis_modules", "websocket_modules",
+]  # fmt: skip
 
 _DIALPLAN = ("pbx_config", "app_dial", "app_playback")
 _REGISTRATION = (*_DIALPLAN, "res_curl", "func_curl", "func_callerid", "func_uri")

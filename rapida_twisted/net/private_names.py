@@ -27,24 +27,14 @@ PRIVATE = {
     "twisted.web.client.HTTPConnectionPool": ("_factory",),
     "twisted.web.http.HTTPChannel": ("_log", "_respondToBadRequestAndDisconnect"),
     "autobahn.websocket.protocol.WebSocketProtocol": (
-        "_cancelAutoPingTimeoutCall",
-        "_dataReceived",
-        "_fail_connection",
-        "onMessageEnd",
+        "_cancelAutoPingTimeoutCall", "_dataReceived", "_fail_connection", "onMessageEnd",
     ),
-}
+}  # fmt: skip
 """What the test looks for, by class."""
 AUTOBAHN_STATE = (
-    "autoPingRestartOnAnyTraffic",
-    "autoPingTimeoutCall",
-    "closeHandshakeTimeoutCall",
-    "current_frame",
-    "data",
-    "failedByMe",
-    "inside_message",
-    "maxFramePayloadSize",
-    "maxMessagePayloadSize",
-)
+    "autoPingRestartOnAnyTraffic", "autoPingTimeoutCall", "closeHandshakeTimeoutCall", "current_frame", "data",
+    "failedByMe", "inside_message", "maxFramePayloadSize", "maxMessagePayloadSize",
+)  # fmt: skip
 """Undocumented attributes of each open connection of Autobahn's. Within a message it has ``message_data`` and
 ``message_is_binary``, too."""
 

@@ -1,8 +1,20 @@
-"""Cleans text from strangers for log lines, terminals, headers and errors."""
+"""Reads JSON from strangers, and cleans their text for log lines, terminals, headers and errors."""
 
 from __future__ import annotations
 
-__all__ = ["escaped", "printable", "shortened"]
+import json
+from typing import Any
+
+__all__ = ["escaped", "json_object", "printable", "shortened"]
+
+
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in the data; None if they are anything else."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def printable(text: str, longest: int | None = None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import sub
 from typing import NamedTuple, Protocol
 
 from rapida_twisted.context import CallContext, EndReason
@@ -33,13 +34,7 @@ class CallFigures(NamedTuple):
 
     def since(self, before: CallFigures) -> CallFigures:
         """The difference to earlier figures."""
-        return CallFigures(
-            frames_in=max(0.0, self.frames_in - before.frames_in),
-            frames_out=self.frames_out - before.frames_out,
-            silent_frames=self.silent_frames - before.silent_frames,
-            underruns=self.underruns - before.underruns,
-            dropped_s=self.dropped_s - before.dropped_s,
-        )
+        return CallFigures(max(0.0, self.frames_in - before.frames_in), *map(sub, self[1:], before[1:]))
 
 
 class WatchedCall(Protocol):

@@ -20,12 +20,9 @@ from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 from rapida_twisted.wire.chan_websocket_text import decode_command, encode_event
 
 __all__ = [
-    "AsteriskChannel",
-    "AsteriskClientFactory",
-    "AsteriskClientProtocol",
-    "AsteriskServerFactory",
+    "AsteriskChannel", "AsteriskClientFactory", "AsteriskClientProtocol", "AsteriskServerFactory",
     "AsteriskServerProtocol",
-]
+]  # fmt: skip
 
 
 class AsteriskChannel(QuickWebSocket):

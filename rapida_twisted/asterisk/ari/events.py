@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -30,6 +29,7 @@ from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.http import ari_base, authorization
 from rapida_twisted.net.addresses import host_port_of
 from rapida_twisted.net.backoff import backoff
+from rapida_twisted.net.untrusted_text import json_object
 
 __all__ = ["AriEvents", "retry_pause_s"]
 
@@ -143,12 +143,8 @@ class AriEvents(Service):
     def received(self, payload: bytes) -> None:
         if self._stopping:
             return
-        try:
-            event = json.loads(payload)
-            known = isinstance(event, dict) and isinstance(event.get("type"), str)
-        except (ValueError, RecursionError):
-            known = False
-        if not known:
+        event = json_object(payload)
+        if event is None or not isinstance(event.get("type"), str):
             self.malformed_count += 1
             if self.malformed_count == 1:
                 self._log.warn(

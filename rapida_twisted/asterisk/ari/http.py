@@ -26,7 +26,7 @@ from rapida_twisted.asterisk.ari.errors import (
 )
 from rapida_twisted.net.bounded_body import read_body
 from rapida_twisted.net.connection_errors import causes_of, error_text, tls_problem, was_cancelled
-from rapida_twisted.net.untrusted_text import printable
+from rapida_twisted.net.untrusted_text import json_object, printable
 
 __all__ = ["AriHttp", "ari_base", "authorization"]
 
@@ -171,12 +171,7 @@ class AriHttp:
 
 def _message(body: bytes) -> str:
     """ARI's message: in ``message``, or in ``error`` when an allocation failed."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(content, dict):
-        return ""
+    content = json_object(body) or {}
     message = content.get("message") or content.get("error") or ""
     return message if isinstance(message, str) else ""
 

@@ -20,6 +20,7 @@ from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.vault.master_key import KeyPlace, missing_key, split_master_key
 from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError, StartError
+from rapida_twisted.net.untrusted_text import json_object
 
 __all__ = ["UnknownCredential", "Vault", "VaultEntry", "open_vault"]
 
@@ -153,7 +154,7 @@ class Vault:
         data = read_file(self.path, "the vault")
         if data is None:
             return {}
-        content = _json_object(data)
+        content = json_object(data)
         if content is None or not isinstance(content.get("entries"), dict) or not isinstance(content.get("key"), str):
             raise StartError(f"the vault {self.path} is damaged: restore a copy, or remove it")
         if content.get("version") != VERSION:
@@ -214,7 +215,7 @@ class Vault:
         if not isinstance(entry, dict) or not isinstance(entry.get("sealed"), str):
             return None
         plain = {key: value for key, value in entry.items() if key != "sealed"}
-        secret = _json_object(self._decrypt(entry["sealed"]) or b"")
+        secret = json_object(self._decrypt(entry["sealed"]) or b"")
         if secret is None or secret.get("plain") != plain or plain.get("name") != name:
             return None
         if plain.pop("provider", None) != PROVIDER:
@@ -240,15 +241,6 @@ def _plain_part(credential: AriCredential) -> VaultEntry:
     values = asdict(credential)
     del values["ari_password"]
     return VaultEntry(**values)
-
-
-def _json_object(data: bytes) -> dict[str, Any] | None:
-    """The data's JSON object; None if they hold none."""
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _stamp(path: Path) -> _Stamp | None:
