@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from threading import Lock
 
 __all__ = ["MASK", "SHORTEST", "Secrets", "keep_out_of_logs", "masked"]
@@ -32,9 +33,9 @@ class Secrets:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._known: set[str] = set()
-        self._literal: re.Pattern[str] | None = None
-        self._encoded: re.Pattern[str] | None = None
+        # Longest first: one secret may begin with another.
+        self._known: list[str] = []
+        self._forms: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Secrets: {len(self._known)}>"
@@ -42,22 +43,18 @@ class Secrets:
     def keep(self, *secrets: str) -> None:
         """Mask these secrets from now on. Thread-safe; secrets that are too short are ignored."""
         with self._lock:
-            new = {secret for secret in secrets if len(secret) >= SHORTEST} - self._known
-            if not new:
-                return
-            self._known |= new
-            # Longest first: one secret may begin with another.
-            forms = {form for secret in self._known for form in _forms(secret)}
-            self._literal = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
-            longest_first = sorted(self._known, key=len, reverse=True)
-            self._encoded = re.compile("|".join("".join(map(_character, secret)) for secret in longest_first))
+            new = {secret for secret in secrets if len(secret) >= SHORTEST}.difference(self._known)
+            if new:
+                forms = {form for secret in new for form in _forms(secret)}
+                self._known = sorted(new.union(self._known), key=len, reverse=True)
+                self._forms = sorted(forms.union(self._forms), key=len, reverse=True)
 
     def masked(self, text: str) -> str:
         """The text without secrets."""
-        if self._literal is not None:
-            text = self._literal.sub(MASK, text)
-        if "%" in text and self._encoded is not None:
-            text = self._encoded.sub(MASK, text)
+        for form in self._forms:
+            text = text.replace(form, MASK)
+        for secret in self._known if "%" in text else ():
+            text = _encoded(secret).sub(MASK, text)
         text = _KEY.sub(rf"\1{MASK}", text)
         text = _AUTHORIZATION.sub(rf"\1{MASK}", text)
         return _IN_URL.sub(rf"\1{MASK}", text)
@@ -68,6 +65,12 @@ def _forms(secret: str) -> set[str]:
     encoded = secret.encode("utf-8", "surrogatepass")
     in_json = (json.dumps(secret, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
     return {secret, repr(secret)[1:-1], repr(encoded)[2:-1], *in_json}
+
+
+@cache
+def _encoded(secret: str) -> re.Pattern[str]:
+    """Finds a secret, any of its characters percent-encoded. Takes milliseconds to make: none before it is needed."""
+    return re.compile("".join(map(_character, secret)))
 
 
 def _character(character: str) -> str:

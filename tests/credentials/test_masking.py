@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from urllib.parse import quote, quote_plus
 
@@ -40,6 +41,17 @@ class KnownSecretsTests(SynchronousTestCase):
         secrets = Secrets()
         secrets.keep("begins-alike", "begins-alike-and-goes-on")
         self.assertEqual(secrets.masked("begins-alike-and-goes-on begins-alike"), f"{MASK} {MASK}")
+
+    def test_many(self) -> None:
+        """A new secret costs no more when hundreds are known: patterns are made when a text needs them."""
+
+        def compiled(*_: object) -> None:
+            self.fail("a pattern was made")
+
+        secrets = Secrets()
+        self.patch(re, "compile", compiled)
+        secrets.keep("a-new-secret")
+        self.assertEqual(secrets.masked("with a-new-secret in it"), f"with {MASK} in it")
 
     def test_short_ones(self) -> None:
         """What is so short that it stands in many words is not masked."""
