@@ -97,7 +97,7 @@ class AudioSocketFarEnd(FarEnd):
         if code & ErrorBits.HANGUP:
             self.hung_up()
         else:
-            self._failed("lost", f"reported error {code!r}")
+            self._failed("lost", f"reported error {code.text}")
             self._close_now()
 
     def closed(self, violation: str, reason: Failure) -> None:

@@ -205,17 +205,17 @@ class AudioSocketProtocol(Protocol):
         sink.format_changed()
 
     def _error_received(self, code: wire.ErrorBits) -> None:
-        self._log.warn("AudioSocket {peer} reports error {code!r}", peer=self.peer, code=code, id=self.context_id)
+        self._log.warn("AudioSocket {peer} reports error {code}", peer=self.peer, code=code.text, id=self.context_id)
         if code & wire.ErrorBits.HANGUP:
-            self._report_end(EndReason.CALLER_HANGUP, f"error {code!r}")
+            self._report_end(EndReason.CALLER_HANGUP, f"error {code.text}")
             self._close()
 
     def _unknown_received(self, frame: wire.UnknownFrame) -> None:
         self.unknown_frames += 1
         if self.unknown_frames == 1:
             self._log.warn(
-                "AudioSocket {peer} sent a frame of unknown kind 0x{kind:02x} ({size} bytes): frames of unknown kinds"
-                " are skipped, this call logs no further one",
+                "AudioSocket {peer} sent a frame of kind 0x{kind:02x} with {size} bytes: frames of unknown kinds and"
+                " audio of an odd length are skipped, this call logs no further one",
                 peer=self.peer, kind=frame.kind, size=len(frame.payload), id=self.context_id,
             )  # fmt: skip
 

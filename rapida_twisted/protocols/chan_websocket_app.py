@@ -27,6 +27,7 @@ from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import CallStarter, MediaSink, Reception
 from rapida_twisted.net.addresses import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.protocols.marks import Marks
 from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.protocols.quick_websocket import MAX_MESSAGE_BYTES, QuickWebSocket, tune_factory
 from rapida_twisted.wire import chan_websocket as wire
@@ -56,6 +57,7 @@ class _MediaChannel(QuickWebSocket):
         self.peer: str = ""
         self.reading: IPolledReader | None = None
         self.format = AudioFormat("slin", 8000)
+        self._sample_bytes = 1
         self.context_id = ""
         """The contextId from the handshake."""
         self.channel = ""
@@ -63,11 +65,12 @@ class _MediaChannel(QuickWebSocket):
         self._starter = starter
         self._reactor = reactor
         self._context: CallContext | None = None
+        self._start_problem = ""
+        """Why the MEDIA_START that came can't be used."""
         self._sink: MediaSink | None = None
         self._form = wire.ControlForm.PLAIN
         self._deadline: IDelayedCall | None = None
-        self._marks: dict[str, Callable[[], None]] = {}
-        self._marks_made = 0
+        self._marks = Marks(self._send_mark, reactor, self._marks_missing)
         self._xoff = False
         self._paused = False
         self._warned = False
@@ -77,6 +80,7 @@ class _MediaChannel(QuickWebSocket):
     def send_audio(self, payload: bytes) -> None:
         """Send whole frames in the channel's format: all of them, or none if the peer reads too slowly."""
         step = MAX_SENT_BYTES // self.format.frame_bytes * self.format.frame_bytes
+        self._marks.sent(self.format.ms(len(payload)))
         if len(payload) <= step:
             self.send_binary(payload)
         else:
@@ -91,24 +95,26 @@ class _MediaChannel(QuickWebSocket):
 
     def mark(self, reached: Callable[[], None]) -> None:
         """Call back when Asterisk has played the audio sent so far."""
-        self._marks_made += 1
-        name = str(self._marks_made)
-        self._marks[name] = reached
-        self._command(wire.MarkMedia(name))
+        self._marks.add(reached)
 
     def hang_up(self) -> None:
         self._sink = None
+        self._marks.clear()
         self._command(wire.Hangup())
         self.sendClose(1000)
 
     def abort(self) -> None:
         self._sink = None
+        self._marks.clear()
         self.writer.abort()
 
     # Events from Asterisk
 
     def binary_received(self, payload: bytes) -> None:
-        if self._sink is not None:
+        if len(payload) % self._sample_bytes:
+            text = "WebSocket {peer} sent {size} bytes of audio, no whole number of samples: dropped"
+            self._reject("half_sample", text, size=len(payload))
+        elif self._sink is not None:
             self._sink.audio_received(payload)
 
     def text_received(self, payload: bytes) -> None:
@@ -117,6 +123,7 @@ class _MediaChannel(QuickWebSocket):
             event, form = decode_event(text)
         except RemoteProtocolError as error:
             self._warn_once(str(error))
+            self._start_problem = f"MEDIA_START can't be read: {error}" if "MEDIA_START" in text else ""
             return
         if isinstance(event, wire.MediaStart):
             self._form = form
@@ -145,7 +152,7 @@ class _MediaChannel(QuickWebSocket):
             end, detail = EndReason.CONNECTION_LOST, str(reason or "")
         self._report_end(end, detail)
         if self._context is not None:
-            self._abandon(end, f"the WebSocket closed before MEDIA_START {detail}".rstrip())
+            self._abandon(end, self._start_problem or f"the WebSocket closed before MEDIA_START {detail}".rstrip())
 
     def _media_started(self, event: wire.MediaStart) -> None:
         if self._context is None:
@@ -161,6 +168,7 @@ class _MediaChannel(QuickWebSocket):
             self._abandon(EndReason.PROTOCOL_ERROR, str(error))
             self.hang_up()
             return
+        self._sample_bytes = self.format.sample_bytes
         self.channel, self.peer = event.channel, self._peer_text()
         context, self._context = self._context, None
         # The registration's variables win over the channel's own.
@@ -178,9 +186,7 @@ class _MediaChannel(QuickWebSocket):
             case wire.DtmfEnd(digit=digit):
                 self._warn_once(f"the digit {digit[:80]!r}")
             case wire.MediaMarkProcessed(correlation_id=name):
-                reached = self._marks.pop(name, None)
-                if reached is not None:
-                    reached()
+                self._marks.processed(name)
             case wire.MediaXoff() | wire.MediaXon():
                 self._xoff = isinstance(event, wire.MediaXoff)
                 self._update_paused()
@@ -216,7 +222,7 @@ class _MediaChannel(QuickWebSocket):
     def _start_overdue(self) -> None:
         text = "WebSocket {peer} sent no MEDIA_START within {seconds} s: closed"
         self._reject("start_overdue", text, seconds=START_TIMEOUT_S)
-        self._abandon(EndReason.PROTOCOL_ERROR, "no MEDIA_START came")
+        self._abandon(EndReason.PROTOCOL_ERROR, self._start_problem or "no MEDIA_START came")
         self.sendClose(1000)
 
     def _stalled(self) -> None:
@@ -230,9 +236,20 @@ class _MediaChannel(QuickWebSocket):
             self._starter.abandon(context, reason, detail)
 
     def _report_end(self, reason: EndReason, detail: str = "") -> None:
+        self._marks.clear()
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.media_ended(reason, detail)
+
+    def _send_mark(self, name: str) -> None:
+        self._command(wire.MarkMedia(name))
+
+    def _marks_missing(self) -> None:
+        self._log.warn(
+            "WebSocket {peer} answers no MARK_MEDIA: this call estimates from the length of audio when it was heard;"
+            " Asterisk has marks since 20.18, 22.8 and 23.2",
+            peer=self._peer_text(), id=self.context_id,
+        )  # fmt: skip
 
     def _command(self, command: wire.Command) -> None:
         if self.state == self.STATE_OPEN:

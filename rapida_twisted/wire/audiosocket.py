@@ -69,6 +69,13 @@ class ErrorBits(IntFlag):
     MEMORY = 0x04
 
 
+    @property
+    def text(self) -> str:
+        """Such as ``0x05 (HANGUP, MEMORY)``."""
+        names = ", ".join(bit.name or "" for bit in ErrorBits if bit in self)
+        return f"0x{self:02x}{f' ({names})' if names else ''}"
+
+
 class ErrorFrame(NamedTuple):
     """The peer reports an error."""
 
@@ -76,7 +83,8 @@ class ErrorFrame(NamedTuple):
 
 
 class UnknownFrame(NamedTuple):
-    """A frame of a kind that this version does not know. The frames after it are decoded as usual."""
+    """A frame of a kind that this version does not know, or audio of an odd length. The frames after it are decoded as
+    usual."""
 
     kind: int
     payload: bytes
@@ -126,8 +134,8 @@ class _Codec:
                 rate_hz = rates.get(kind)
                 if rate_hz is None:
                     self._check_header(kind, end - begin)
-                else:
-                    self._check_audio(end - begin)
+                elif not self._check_audio(end - begin):
+                    rate_hz = None
                 if end > size:
                     break
                 at, payload = end, unread[begin:end]
@@ -138,8 +146,8 @@ class _Codec:
         finally:
             self._unread = b"" if self._error is not None else unread[at:]
 
-    def _check_audio(self, length: int) -> None:
-        """Reject an audio frame by its length, before its payload arrives."""
+    def _check_audio(self, length: int) -> bool:
+        """Reject an audio frame by its length, before its payload arrives. False: it is skipped as an unknown frame."""
         raise NotImplementedError
 
     def _check_header(self, kind: int, length: int) -> None:
@@ -185,11 +193,10 @@ class ServerCodec(_Codec):
                 return HANGUP_BYTES
         raise LocalProtocolError(f"Asterisk accepts audio and hangup frames only, not {type(frame).__name__}")
 
-    def _check_audio(self, length: int) -> None:
+    def _check_audio(self, length: int) -> bool:
         if self.uuid is None:
             raise RemoteProtocolError("audio came before the UUID frame")
-        if length % 2:
-            raise RemoteProtocolError(f"an audio frame of {length} bytes came; 16-bit samples need an even number")
+        return not length % 2
 
     def _check_header(self, kind: int, length: int) -> None:
         if kind == KIND_UUID:
@@ -242,9 +249,10 @@ class AsteriskCodec(_Codec):
                 return bytes((KIND_ERROR, 0, 1, int(code)))
         raise LocalProtocolError(f"{type(frame).__name__} is not sent to a server")
 
-    def _check_audio(self, length: int) -> None:
+    def _check_audio(self, length: int) -> bool:
         if length == 0 or length % 2:
             raise RemoteProtocolError(f"an audio frame of {length} bytes came; Asterisk hangs up on it")
+        return True
 
     def _check_header(self, kind: int, length: int) -> None:
         if kind in (KIND_UUID, KIND_DTMF):

@@ -48,7 +48,7 @@ class HearingTests(CallTestCase):
         self.feed(raw_frame(0x02, b"??"), raw_frame(0x02, b""), raw_frame(0x7F, bytes(65_535)), raw_frame(0x03, b"1"))
         self.assertEqual((self.protocol.unknown_frames, self.reception.sink.events), (3, ["1"]))
         (line,) = warnings_of(self.log)
-        self.assertIn(f"{PEER_TEXT} sent a frame of unknown kind 0x02 (2 bytes)", line)
+        self.assertIn(f"{PEER_TEXT} sent a frame of kind 0x02 with 2 bytes: ", line)
 
     def test_error_frame(self) -> None:
         """An error that is not about hanging up is logged, and the call goes on."""
@@ -66,10 +66,16 @@ class HearingTests(CallTestCase):
         self.assertIn("HANGUP", detail)
         self.assertEqual((self.transport.disconnecting, self.reception.sink.events), (True, []))
 
+    def test_odd_audio(self) -> None:
+        """Audio of an odd length costs that frame alone."""
+        self.feed(raw_frame(0x10, b"ab") + raw_frame(0x10, b"odd") + raw_frame(0x10, b"cd"))
+        self.assertEqual(self.reception.sink.events, [b"ab", b"cd"])
+        self.assertEqual((self.protocol.unknown_frames, self.reception.sink.ended), (1, []))
+
     def test_garbage(self) -> None:
         """What breaks the protocol ends the call with that reason: a hangup frame, one log line, a close."""
-        self.feed(raw_frame(0x10, b"ab") + raw_frame(0x10, b"odd") + raw_frame(0x03, b"1"))
-        message = "an audio frame of 3 bytes came; 16-bit samples need an even number"
+        self.feed(raw_frame(0x10, b"ab") + raw_frame(0x03, b"12") + raw_frame(0x03, b"1"))
+        message = "a DTMF frame of 2 bytes came; a digit has one"
         self.assertEqual(self.reception.sink.events, [b"ab"])
         self.assertEqual(self.reception.sink.ended, [(EndReason.PROTOCOL_ERROR, message)])
         self.assertEqual(self.transport.value(), HANGUP)

@@ -43,6 +43,14 @@ class CallTests(MediaTestCase):
         self.protocol.send_audio(b"d" * 1600)
         self.assertEqual(self.frames(), [(BINARY, b"c" * 160), (BINARY, b"d" * 1600)])
 
+    def test_half_samples(self) -> None:
+        """A message that is no whole number of samples costs that message alone, and is counted."""
+        sink = self.start(JSON_START)
+        for payload in (b"a" * 640, b"b" * 639, b"c" * 640):
+            self.feed(BINARY, payload)
+        self.assertEqual(sink.events, [b"a" * 640, b"c" * 640])
+        self.assertEqual(self.factory.rejections.counts["websocket.half_sample"], 1)
+
     def test_fragments(self) -> None:
         """A message in fragments is one message."""
         sink = self.start()
@@ -90,6 +98,47 @@ class CallTests(MediaTestCase):
         self.assertEqual(reached, ["first"])
         self.event(MediaMarkProcessed(correlation_id=second.correlation_id))
         self.assertEqual(reached, ["first", "second"])
+
+    def test_no_marks(self) -> None:
+        """A peer without MARK_MEDIA: once the first mark is overdue, audio counts as heard by its length; said once."""
+        reached: list[float] = []
+        self.start()
+        began_s = self.clock.seconds()
+
+        def mark(frames: int) -> None:
+            self.protocol.send_audio(b"a" * 160 * frames)
+            self.protocol.mark(lambda: reached.append(round(self.clock.seconds() - began_s, 2)))
+
+        mark(10)
+        mark(5)
+        self.advance(3.19)
+        self.assertEqual(reached, [])
+        self.advance(0.02)
+        self.assertEqual(reached, [3.21, 3.21])
+        self.advance(1)
+        mark(10)
+        self.advance(0.19)
+        self.assertEqual(len(reached), 2)
+        self.advance(0.01)
+        self.assertEqual(reached[2:], [4.41])
+        self.assertEqual(["MARK_MEDIA" in warning for warning in warnings_of(self.log)], [True])
+        mark(10)
+        self.protocol.flush()
+        self.advance(1)
+        self.assertEqual(len(reached), 3)
+        mark(50)
+        self.event(MediaMarkProcessed(correlation_id="5"))
+        self.assertEqual(len(reached), 4)
+        mark(5)
+        self.advance(60)
+        self.assertEqual(len(reached), 4)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; the peer answers pings."""
+        self.clock.advance(seconds)
+        for opcode, payload in self.frames():
+            if opcode == PING:
+                self.feed(PONG, payload)
 
     def test_flush(self) -> None:
         """A flush says FLUSH_MEDIA, and what was marked before it is never reached; later marks are."""
