@@ -41,9 +41,7 @@ class BridgedCall(Assistant):
 
     _log = Logger()
 
-    def __init__(
-        self, connect: Connect, format: AudioFormat, fallback: Fallback, relays_digits: bool = True
-    ) -> None:
+    def __init__(self, connect: Connect, format: AudioFormat, fallback: Fallback, relays_digits: bool = True) -> None:
         self.rate_hz = format.rate_hz
         self._format = format
         self._connect = connect

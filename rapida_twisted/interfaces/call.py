@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from rapida_twisted.context import CallContext, EndReason
-from rapida_twisted.interfaces.values import Playable, PlayOutcome
+from rapida_twisted.interfaces.values import Playable, PlayOutcome, T
 
 if TYPE_CHECKING:
     from rapida_twisted.interfaces.typed import Assistant, Call, Tap
@@ -93,6 +93,15 @@ class ICall(Interface):
         :param pattern: a regular expression; as soon as it matches all digits so far, they are the result.
         :param on_digit: called after each digit with all digits so far.
         :raises RuntimeError: another digits() is waiting; ``ValueError``: neither a count nor a pattern is given.
+        """
+
+    def run(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Run a coroutine of an asyncio library, as a Task of asyncio. The end of the call cancels it.
+
+        Deferreds, such as those of this call, may be awaited in it, too.
+
+        :return: fires with what it returns, or fails with what it raises.
+        :raises RuntimeError: the reactor is not asyncio's (``twistd --reactor=asyncio``).
         """
 
     def transfer(dial_string: str) -> Deferred[None]:

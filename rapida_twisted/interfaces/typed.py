@@ -6,14 +6,14 @@ so on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.context import CallContext, CallProgress, ContextStatus, EndReason
-from rapida_twisted.interfaces.values import Adopted, EntryKind, JournalEntry, Notice, Playable, PlayOutcome, Swept
+from rapida_twisted.interfaces.values import Adopted, EntryKind, JournalEntry, Notice, Playable, PlayOutcome, Swept, T
 
 __all__ = [
     "Assistant",
@@ -78,6 +78,8 @@ class Call(Protocol):
         pattern: str | None = None,
         on_digit: Callable[[str], object] | None = None,
     ) -> Deferred[str]: ...
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]: ...
 
     def transfer(self, dial_string: str) -> Deferred[None]: ...
 

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rapida_twisted.context import CallContext
 
 __all__ = ["Adopted", "EntryKind", "JournalEntry", "Notice", "PlayEnd", "PlayOutcome", "Playable", "Swept"]
+
+T = TypeVar("T")
 
 Playable = bytes | str | Path | Iterable[bytes] | AsyncIterable[bytes]
 """What a call can play: samples (s16le mono), a sound file's path, or the samples in parts as they are made.

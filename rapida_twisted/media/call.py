@@ -9,7 +9,7 @@ notified in the reactor's next turn, so that no code is cancelled while it runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -25,6 +25,8 @@ from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
 from rapida_twisted.interfaces import ICallPlumbing, IMediaSink, IPolledReader, Playable, PlayOutcome, typed
 from rapida_twisted.interfaces.typed import MediaChannel
+from rapida_twisted.interfaces.values import T
+from rapida_twisted.media.answering import Coroutines, class_name
 from rapida_twisted.media.assistant import ASSISTANT_ERRORS, Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
@@ -116,7 +118,7 @@ class Call:
         self._taps: tuple[Tap, ...] = ()
         self._earlier_in_ms = 0.0
         self._bytes_in = 0
-        self._answering: Deferred[None] | None = None
+        self._coroutines = Coroutines(context.context_id, reactor)
         self._until_over: list[Deferred[None]] = []
         self._set_formats()
 
@@ -129,12 +131,7 @@ class Call:
         self._have_answered(self._assistant)
 
     def _have_answered(self, assistant: typed.Assistant) -> None:
-        self._answering = Deferred.fromCoroutine(self._answer(assistant))
-        self._answering.addErrback(self._answer_failed, assistant)
-
-    async def _answer(self, assistant: typed.Assistant) -> None:
-        # In our own coroutine, an answer() that is no coroutine fails like any other error.
-        await assistant.answer(self)
+        self._coroutines.answer(assistant, self).addErrback(self._answer_failed, assistant)
 
     @property
     def reading(self) -> IPolledReader | None:
@@ -166,6 +163,11 @@ class Call:
         return self._pacer.silent_frames
 
     @property
+    def assistant_name(self) -> str:
+        """The class of the assistant, with its module."""
+        return class_name(self._assistant)
+
+    @property
     def figures(self) -> CallFigures:
         return CallFigures(
             frames_in=self.audio_in_s * 1000 / FRAME_MS,
@@ -190,7 +192,7 @@ class Call:
         return self._playout.heard_ms
 
     def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
-        if self.ended is not None:
+        if self._is_late:
             return self._refuse("play audio")
         if self._playout.queued_ms > self._queue_limit_ms or self._playout.sources >= QUEUE_LIMIT_SOURCES:
             return self._requests.refuse(
@@ -213,10 +215,10 @@ class Call:
         self._speech.stop(playing)
 
     def queued(self) -> Deferred[None]:
-        return self._speech.queued() if self.ended is None else self._refuse("wait for what is queued")
+        return self._speech.queued() if not self._is_late else self._refuse("wait for what is queued")
 
     def wait(self, seconds: float) -> Deferred[None]:
-        return self._requests.wait(seconds) if self.ended is None else self._refuse("wait")
+        return self._requests.wait(seconds) if not self._is_late else self._refuse("wait")
 
     def write(self, samples: bytes) -> None:
         if len(samples) % 2:
@@ -236,13 +238,12 @@ class Call:
         if self.ended is not None:
             raise self._too_late("hand it over")
         self._former.append(self._assistant)
-        former, self._assistant = self._answering, assistant
+        former, self._assistant = self._assistant, assistant
         self.fetch(None)
         self._hears = _hears(assistant)
         self._set_formats()
-        if former is not None:
-            # Later: the former answer() may be the code that hands over.
-            self.reactor.callLater(0, former.cancel)
+        # Later: the former answer() may be the code that hands over.
+        self.reactor.callLater(0, self._coroutines.cancel, former)
         self._have_answered(assistant)
 
     def note(self, text: str) -> None:
@@ -269,17 +270,25 @@ class Call:
         pattern: str | None = None,
         on_digit: Callable[[str], object] | None = None,
     ) -> Deferred[str]:
-        if self.ended is not None:
+        if self._is_late:
             return self._refuse("collect digits")
         return self._digits.collect(count, timeout_s, terminator, pattern, on_digit)
 
     def hang_up(self) -> Deferred[None]:
+        if self._is_late:
+            return self._coroutines.respond_late(lambda waiting: waiting.callback(None))
         return self._leave(EndReason.ASSISTANT_HANGUP)
 
     def transfer(self, dial_string: str) -> Deferred[None]:
-        if self.ended is not None:
+        if self._is_late:
             return self._refuse("transfer it")
         return self._move_on(self, dial_string).addCallback(lambda _: self._leave(EndReason.TRANSFERRED))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+        if self._is_late:
+            coroutine.close()
+            return self._refuse("run a coroutine")
+        return self._coroutines.run(coroutine, self._assistant)
 
     def tap(self, heard: Listener | None = None, said: Listener | None = None, rate_hz: int | None = None) -> Tap:
         tap = Tap(self._channel.format, rate_hz or self.rate_hz, heard, said, self._remove_tap)
@@ -367,8 +376,7 @@ class Call:
     def _wind_up(self) -> None:
         """Notify waiting Deferreds, then the assistants, then the owner."""
         assert self.ended is not None
-        if self._answering is not None:
-            self._answering.cancel()
+        self._coroutines.cancel()
         self._speech.flush()
         self._digits.close(self._too_late("collect digits"))
         self._requests.close(self._too_late("wait"))
@@ -418,13 +426,18 @@ class Call:
                 "call {id}: failed at the call's end: {error!r}", id=self.context.context_id, error=failure.value
             )
 
+    @property
+    def _is_late(self) -> bool:
+        """Whether the call is over for the code that makes a request now."""
+        return self.ended is not None or (bool(self._former) and self._coroutines.is_late)
+
     def _refuse(self, what: str) -> Deferred[Any]:
-        """The answer to each request that comes after the end."""
-        return self._requests.refuse(self._too_late(what))
+        """The response to each request that comes after the end."""
+        return self._coroutines.respond_late(lambda waiting: self._requests.fail(waiting, self._too_late(what)))
 
     def _too_late(self, what: str) -> CallEnded:
-        reason = self.ended.value if self.ended else ""
-        return CallEnded(f"call {self.context.context_id} has ended ({reason}): too late to {what}")
+        how = f"has ended ({self.ended.value})" if self.ended else "was handed over"
+        return CallEnded(f"call {self.context.context_id} {how}: too late to {what}")
 
     # Formats
 

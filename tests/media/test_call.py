@@ -376,7 +376,9 @@ class DigitsTests(CallTestCase):
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
         self.assert_over(fakes, EndReason.CALLER_HANGUP)
         self.failureResultOf(waiting, CallEnded)
-        self.failureResultOf(fakes.call.digits(4), CallEnded)
+        too_late = fakes.call.digits(4)
+        fakes.turn()
+        self.failureResultOf(too_late, CallEnded)
 
     def test_hangup_from_a_collected_digit(self) -> None:
         """A collect() callback that hangs up, before digit_received() gets the digit, ends the call once."""

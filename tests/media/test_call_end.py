@@ -166,7 +166,9 @@ class EndTests(CallTestCase):
         """After the end nothing can be said, and the error tells which call and why."""
         fakes = self.up()
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
-        error = self.failureResultOf(fakes.call.play(counted(1)), CallEnded)
+        too_late = fakes.call.play(counted(1))
+        fakes.turn()
+        error = self.failureResultOf(too_late, CallEnded)
         self.assertIn(fakes.call.context.context_id, error.getErrorMessage())
         self.assertIn("caller_hangup", error.getErrorMessage())
         self.assert_over(fakes, EndReason.CALLER_HANGUP)
