@@ -2,22 +2,29 @@
 
 call = FakeCall(MyAssistant())
 call.start()
+call.advance_until(lambda: "menu.wav" in call.said_texts)
 call.press("1")
 call.advance(2.0)
-assert call.hung_up
+assert call.transferred_to == "PJSIP/200"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+from unittest import mock
 
-from twisted.internet.task import Clock
+from twisted.internet import threads
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
 
 from rapida_twisted.audio.formats import SLIN, AudioFormat
 from rapida_twisted.context import CallContext, ContextStatus, EndReason
-from rapida_twisted.interfaces import IMediaChannel, typed
+from rapida_twisted.interfaces import IMediaChannel, Playable, PlayOutcome, typed
 from rapida_twisted.media.call import Call
 from rapida_twisted.media.clock import MediaClock
 
@@ -57,8 +64,30 @@ class FakeChannel:
     abort = hang_up
 
 
+class _NotedCall(Call):
+    """Notes what was said."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.said_texts: list[str] = []
+
+    def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
+        text = Path(audio).name if isinstance(audio, str | Path) else getattr(audio, "text", "")
+
+        def note(outcome: PlayOutcome) -> PlayOutcome:
+            if text and outcome.heard_ms:
+                self.said_texts.append(text)
+            return outcome
+
+        return super().play(audio, rate_hz).addCallback(note)
+
+
 class FakeCall:
     """A call to one assistant, on fake time. Only the network is fake.
+
+    It needs no running reactor. ``call.reactor`` is its clock, so what waits by it waits for :meth:`advance`:
+    ``call.wait()``, ``deferLater(call.reactor, ...)``. A function given to ``deferToThread()`` runs at once, and
+    the result comes with the next :meth:`advance`.
 
     :param assistant: answers the call.
     :param variables: of the registration.
@@ -88,38 +117,68 @@ class FakeCall:
             transport="fake",
             claimed_at=0.0,
         )
-        self.call = Call(
+        self.transferred_to: str | None = None
+        """The dial string of the transfer that the assistant asked for."""
+        self.call = _NotedCall(
             context,
             self.channel,
             assistant,
             clock=MediaClock(self.clock, now=self.clock.seconds),
             reactor=self.clock,
             on_ended=lambda call: None,
+            move_on=self._move_on,
         )
         """The object that the assistant gets: an :class:`~rapida_twisted.interfaces.ICall`."""
 
     def start(self) -> None:
         """Answer the call."""
-        self.call.start()
+        with self._assistant_runs():
+            self.call.start()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, tick by tick."""
         until = self.clock.seconds() + seconds
-        while self.clock.seconds() + _STEP_S <= until + 1e-9:
-            self.clock.advance(_STEP_S)
+        with self._assistant_runs():
+            while self.clock.seconds() + _STEP_S <= until + 1e-9:
+                self.clock.advance(_STEP_S)
+
+    def advance_until(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+        """Let time pass until the condition is true.
+
+        :raises AssertionError: it is not true after ``timeout_s`` of fake time.
+        """
+        until = self.clock.seconds() + timeout_s
+        while not condition():
+            if self.clock.seconds() >= until:
+                raise AssertionError(f"not within {timeout_s:g} s; said were {self.said_texts}")
+            self.advance(_STEP_S)
 
     def hear(self, samples: bytes) -> None:
         """A packet of the caller's audio arrives: s16le mono at the line's rate."""
-        self.call.audio_received(samples)
+        with self._assistant_runs():
+            self.call.audio_received(samples)
 
     def press(self, digit: str) -> None:
         """The caller presses a key."""
-        self.call.digit_received(digit)
+        with self._assistant_runs():
+            self.call.digit_received(digit)
 
     def end(self, reason: EndReason = EndReason.CALLER_HANGUP) -> None:
         """The caller hangs up, or the call ends for another reason."""
-        self.call.media_ended(reason)
-        self.clock.advance(0)
+        with self._assistant_runs():
+            self.call.media_ended(reason)
+            self.clock.advance(0)
+
+    @property
+    def said_texts(self) -> list[str]:
+        """What the caller heard, wholly or in part, in the order in which it ended: the names of sound files, and the
+        attribute ``text`` of iterables that have one."""
+        return self.call.said_texts
+
+    @property
+    def said_ms(self) -> float:
+        """How much audio the caller heard so far (ms), without silence."""
+        return self.call.heard_ms
 
     @property
     def hung_up(self) -> bool:
@@ -130,3 +189,19 @@ class FakeCall:
     def said(self) -> bytes:
         """All audio that the caller heard so far: s16le mono at the line's rate, silence included."""
         return b"".join(self.channel.sent)
+
+    def _move_on(self, call: Call, dial_string: str) -> Deferred[None]:
+        self.transferred_to = dial_string
+        return succeed(None)
+
+    @contextmanager
+    def _assistant_runs(self) -> Iterator[None]:
+        """deferToThread() needs a running reactor, and would finish at a time of its own."""
+        with mock.patch.object(threads, "deferToThreadPool", self._run_now):
+            yield
+
+    def _run_now(
+        self, reactor: object, pool: object, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Deferred[Any]:
+        done = maybeDeferred(function, *args, **kwargs)
+        return deferLater(self.clock, 0, lambda: done)

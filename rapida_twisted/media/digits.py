@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.errors import CallEnded
 from rapida_twisted.media.assistant import ASSISTANT_ERRORS
+from rapida_twisted.media.requests import Request
 
 __all__ = ["Digits"]
 
@@ -22,13 +23,13 @@ KEPT = 64
 class Digits:
     """:param reactor: provides IReactorTime.
 
-    :param fail_waiting: fails the Deferred that waits when the call ends.
+    :param fail_waiting: fails the Deferred that waits.
     """
 
     def __init__(
         self,
         reactor: Any,
-        fail_waiting: Callable[[Deferred[str], Exception], object] = lambda waiting, error: waiting.errback(error),
+        fail_waiting: Callable[[Deferred[str], Failure | Exception], object] = Deferred.errback,
     ) -> None:
         self._reactor = reactor
         self._fail_waiting = fail_waiting
@@ -48,7 +49,7 @@ class Digits:
         try:
             complete = self._take(digit)
         except ASSISTANT_ERRORS:
-            self._waiting.errback(Failure())
+            self._fail_waiting(self._waiting, Failure())
             return
         # The assistant's code in on_digit may have cancelled the wait.
         if complete and self._waiting is not None:
@@ -74,7 +75,7 @@ class Digits:
         _check(count, timeout_s, pattern)
         self._pattern = None if pattern is None else re.compile(pattern)
         self._collected, self._count, self._terminator, self._on_digit = "", count, terminator, on_digit
-        self._waiting = waiting = Deferred[str]()
+        self._waiting = waiting = Request[str]()
         waiting.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda result, _: self._collected)
         waiting.addBoth(self._done)
         while self._kept and self._waiting is waiting:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-__all__ = ["Requests"]
+__all__ = ["Request", "Requests"]
+
+T = TypeVar("T")
+
+
+class Request(Deferred[T]):
+    """A Deferred that knows whether it is awaited: to await one that has failed already leaves its result as it is."""
+
+    awaited = False
+
+    def __await__(self) -> Generator[Any, None, T]:
+        self.awaited = True
+        return super().__await__()
 
 
 class Requests:
@@ -25,7 +37,7 @@ class Requests:
 
     def refuse(self, error: Exception) -> Deferred[Any]:
         """A Deferred that has failed."""
-        return self.fail(Deferred(), error)
+        return self.fail(Request(), error)
 
     def fail(self, waiting: Deferred[Any], error: Failure | Exception) -> Deferred[Any]:
         """Fail a Deferred. Whoever awaits it, or adds an errback in this turn of the reactor, handles the failure."""
@@ -78,4 +90,4 @@ class Requests:
 
 
 def _failed(waiting: Deferred[Any]) -> bool:
-    return isinstance(getattr(waiting, "result", None), Failure)
+    return isinstance(getattr(waiting, "result", None), Failure) and not getattr(waiting, "awaited", False)

@@ -17,7 +17,7 @@ from rapida_twisted.audio.wav import WavReader
 from rapida_twisted.interfaces import Playable, PlayEnd, PlayOutcome
 from rapida_twisted.media.assistant import ASSISTANT_ERRORS
 from rapida_twisted.media.playable import PART_MS, checked, pieces
-from rapida_twisted.media.requests import Requests
+from rapida_twisted.media.requests import Request, Requests
 
 __all__ = ["Speech"]
 
@@ -63,7 +63,7 @@ class Speech:
         :raises TypeError: it can't be played; so does ``ValueError``. A file's errors fail the Deferred.
         """
         parts, source_format = checked(audio), AudioFormat("slin", rate_hz)
-        playing = _Playing(Deferred(lambda _: self._cancelled(source)))
+        playing = _Playing(Request(lambda _: self._cancelled(source)))
         try:
             source = self._source(parts, source_format, playing)
         except (OSError, ValueError) as error:

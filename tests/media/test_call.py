@@ -12,7 +12,16 @@ from zope.interface.verify import verifyObject
 from rapida_twisted.audio.formats import SLIN, ULAW
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import CallEnded, PlayoutFull
-from rapida_twisted.interfaces import IAssistant, ICall, ICallPlumbing, IMediaChannel, IMediaSink, PlayEnd, PlayOutcome
+from rapida_twisted.interfaces import (
+    IAssistant,
+    ICall,
+    ICallPlumbing,
+    IMediaChannel,
+    IMediaSink,
+    ITap,
+    PlayEnd,
+    PlayOutcome,
+)
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from tests.media.call_case import SILENCE, SLIN16, CallTestCase, level
@@ -330,6 +339,27 @@ class HearingTests(CallTestCase):
         fakes.call.audio_received(counted(1))
         fakes.tick(2)
         self.assertEqual((heard, said), ([counted(2, first=5)], [counted(1), SILENCE]))
+
+    def test_several_taps(self) -> None:
+        """Each has its rate, its sides and its end; the others go on, also when one stops another from within."""
+        fakes = self.up()
+        wide: list[bytes] = []
+        own: list[bytes] = []
+        said: list[bytes] = []
+        taps = [
+            fakes.call.tap(lambda samples: wide.append(samples) or taps[1].stop(), rate_hz=16000),
+            fakes.call.tap(own.append),
+            fakes.call.tap(said=said.append),
+        ]
+        verifyObject(ITap, taps[0])
+        for _ in range(10):
+            fakes.call.audio_received(counted(1))
+            fakes.tick()
+            fakes.channel.format = SLIN16 if fakes.channel.format is SLIN else SLIN
+            fakes.call.format_changed()
+        self.assertApproximates(SLIN16.ms(len(b"".join(wide))), 150, 60)
+        self.assertEqual((own, len(said)), ([], 10))
+        self.assertEqual({len(samples) for samples in said}, {320})
 
     def test_tap_of_another_rate(self) -> None:
         """A tap hears both sides as s16le at the assistant's rate, also where the assistant itself hears nothing."""

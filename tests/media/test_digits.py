@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +12,7 @@ from rapida_twisted.errors import CallEnded
 from rapida_twisted.media.digits import KEPT, Digits
 
 
-class DigitsTests(SynchronousTestCase):
+class DigitsTestCase(SynchronousTestCase):
     """One call's digits."""
 
     def setUp(self) -> None:
@@ -26,6 +28,10 @@ class DigitsTests(SynchronousTestCase):
     def collect(self, count: int, timeout_s: float = 5.0, terminator: str = "#") -> Deferred[str]:
         """Wait for digits."""
         return self.digits.collect(count, timeout_s, terminator)
+
+
+class DigitsTests(DigitsTestCase):
+    """Collecting a number of digits."""
 
     def test_as_many_as_wanted(self) -> None:
         """The Deferred fires with the last digit wanted, no timer stays, and what follows is for the next."""
@@ -131,3 +137,50 @@ class DigitsTests(SynchronousTestCase):
         self.failureResultOf(collected, CallEnded)
         self.failureResultOf(self.collect(1), CallEnded)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class PatternTests(DigitsTestCase):
+    """Digits that end with a match, and that are reported one by one."""
+
+    def test_pattern(self) -> None:
+        """The first match of all digits so far is the result; the terminator and the timeout hold as ever."""
+        for keys, expected in (("0", "0"), ("42", "42"), ("1#", "1")):
+            collected = self.digits.collect(None, 5.0, "#", "0|[1-9][0-9]")
+            self.press(keys)
+            self.assertEqual(self.successResultOf(collected), expected)
+        collected = self.digits.collect(None, 5.0, "#", "0|[1-9][0-9]")
+        self.press("7")
+        self.reactor.advance(5.1)
+        self.assertEqual(self.successResultOf(collected), "7")
+        self.assertRaises(ValueError, self.digits.collect, None, 5.0, "#")
+        self.assertRaises(re.error, self.digits.collect, None, 5.0, "#", "(")
+
+    def test_pattern_and_count(self) -> None:
+        """Whichever comes first."""
+        self.press("77712")
+        self.assertEqual(self.successResultOf(self.digits.collect(3, 5.0, "#", "1.")), "777")
+        self.assertEqual(self.successResultOf(self.digits.collect(3, 5.0, "#", "1.")), "12")
+
+    def test_running(self) -> None:
+        """The callback gets all digits so far, those from before too, and not the terminator."""
+        progress: list[str] = []
+        self.press("12")
+        collected = self.digits.collect(9, 5.0, "#", None, progress.append)
+        self.press("3#")
+        self.assertEqual(progress, ["1", "12", "123"])
+        self.assertEqual(self.successResultOf(collected), "123")
+
+    def test_callback_raises(self) -> None:
+        """Its error fails the Deferred, whenever the digit came."""
+        for early in (True, False):
+            self.press("1" * early)
+            collected = self.digits.collect(2, 5.0, "#", None, lambda digits: 1 // 0)
+            self.press("1" * (not early))
+            self.failureResultOf(collected, ZeroDivisionError)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_callback_cancels(self) -> None:
+        """Code in the callback may cancel the wait."""
+        collected = self.digits.collect(1, 5.0, "#", None, lambda digits: collected.cancel())
+        self.press("1")
+        self.failureResultOf(collected, CancelledError)
