@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -115,6 +116,16 @@ def imports_of(source: str, module: str, is_package: bool, known: set[str]) -> I
                 yield name if name in known or alias.name == "__version__" else base
 
 
+@cache
+def all_imports() -> dict[str, set[str]]:
+    """What each module of the package imports."""
+    paths = modules()
+    return {
+        module: set(imports_of(path.read_text("utf-8"), module, path.name == "__init__.py", set(paths)))
+        for module, path in paths.items()
+    }
+
+
 def part_of(module: str) -> str:
     """The part of the house that a module belongs to; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
@@ -131,11 +142,7 @@ class LayersTests(SynchronousTestCase):
     """The rule."""
 
     def setUp(self) -> None:
-        paths = modules()
-        self.imports = {
-            module: set(imports_of(path.read_text("utf-8"), module, path.name == "__init__.py", set(paths)))
-            for module, path in paths.items()
-        }
+        self.imports = all_imports()
         self.own = {
             module: {name for name in imported if name.split(".")[0] == PACKAGE}
             for module, imported in self.imports.items()
