@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import re
 import secrets
 from collections.abc import Callable, Collection
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rapida_twisted.credentials.grant import ALL_SCOPES, Scope
-from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
+from rapida_twisted.credentials.secret_file import file_stamp, locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError, StartError
 
 __all__ = ["ALL_SCOPES", "KEYS_FILE", "KeyEntry", "KeyRing", "Scope", "keys_path", "parse_scopes"]
@@ -70,7 +69,7 @@ class KeyRing:
 
         :raises StartError: it can't be read, or is damaged.
         """
-        self._seen = self._signature()
+        self._seen = file_stamp(self.path)
         self._entries = {entry.id: entry for entry in _read(self.path)}
 
     def find(self, candidate: str) -> KeyEntry | None:
@@ -129,22 +128,14 @@ class KeyRing:
     def _refresh(self) -> None:
         """Read the file again if it changed. A ``stat()`` costs 2 us, little enough for each request."""
         try:
-            signature = self._signature()
-            if signature == self._seen:
+            stamp = file_stamp(self.path)
+            if stamp == self._seen:
                 return
-            self._seen = signature
+            self._seen = stamp
             self._entries = {entry.id: entry for entry in _read(self.path)}
         except StartError as error:
             # The previous keys stay: an error in the file must not refuse every call.
             self._problem(f"{error}; the keys that it held before are used on")
-
-    def _signature(self) -> tuple[int, ...]:
-        try:
-            found = os.stat(self.path)
-        except OSError as error:
-            # Reading it reports the error.
-            return (error.errno or 0,)
-        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
     def _write(self, entries: list[KeyEntry]) -> None:
         content = {"version": VERSION, "keys": [_to_json(entry) for entry in entries]}

@@ -12,11 +12,20 @@ from pathlib import Path
 
 from rapida_twisted.errors import StartError
 
-__all__ = ["locked", "read_file", "replace_file"]
+__all__ = ["file_stamp", "locked", "read_file", "replace_file"]
 
 LARGEST_BYTES = 4 * 1024 * 1024
 LOCK_WAIT_S = 10.0
 LOCK_POLL_S = 0.02
+
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Changes with the file: its identity, times and size, or the number of the error that keeps it from being read."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return (error.errno or 0,)
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def read_file(path: Path, what: str) -> bytes | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+import attrs
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
@@ -305,6 +306,7 @@ class AudioSocketProtocol(Protocol):
             self._deadline = self._reactor.callLater(delay_s, overdue)
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class AudioSocketFactory(ServerFactory):
     """Makes an :class:`AudioSocketProtocol` for each accepted connection.
 
@@ -315,22 +317,14 @@ class AudioSocketFactory(ServerFactory):
     _log = Logger()
     noisy = False
 
-    def __init__(
-        self,
-        reception: Reception,
-        reactor: Any,
-        uuid_timeout_s: float = UUID_TIMEOUT_S,
-        max_unidentified: int = MAX_UNIDENTIFIED,
-        rejections: RejectionLog | None = None,
-    ) -> None:
-        self.refused = 0
-        """Connections closed because too many had not sent their UUID."""
-        self._reception = reception
-        self._reactor = reactor
-        self._uuid_timeout_s = uuid_timeout_s
-        self._max_unidentified = max_unidentified
-        self.rejections = rejections if rejections is not None else RejectionLog()
-        self._unidentified: dict[AudioSocketProtocol, None] = {}
+    _reception: Reception
+    _reactor: Any
+    _uuid_timeout_s: float = UUID_TIMEOUT_S
+    _max_unidentified: int = MAX_UNIDENTIFIED
+    rejections: RejectionLog = attrs.field(factory=RejectionLog)
+    _unidentified: dict[AudioSocketProtocol, None] = attrs.field(init=False, factory=dict)
+    refused = 0
+    """Connections closed because too many had not sent their UUID."""
 
     @property
     def unidentified(self) -> int:

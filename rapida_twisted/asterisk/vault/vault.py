@@ -18,7 +18,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.vault.master_key import KeyPlace, missing_key, split_master_key
-from rapida_twisted.credentials.secret_file import locked, read_file, replace_file
+from rapida_twisted.credentials.secret_file import file_stamp, locked, read_file, replace_file
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.net.untrusted_text import json_object
 
@@ -28,7 +28,6 @@ PROVIDER = "asterisk"
 VERSION = 1
 
 _PROOF = b"rapida-media vault"
-_Stamp = tuple[int, int, int, int]
 
 
 class UnknownCredential(SettingsError):
@@ -64,7 +63,7 @@ class Vault:
         self.path = path
         self._keys = split_master_key(master_key)
         self._reload_key = reload_key
-        self._stamp: _Stamp | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._entries: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -142,10 +141,8 @@ class Vault:
     # The file
 
     def _read(self) -> Mapping[str, Any]:
-        stamp = _stamp(self.path)
-        if stamp is None:
-            self._stamp, self._entries = None, {}
-        elif stamp != self._stamp:
+        stamp = file_stamp(self.path)
+        if stamp != self._stamp:
             self._entries = self._parse()
             self._stamp = stamp
         return self._entries
@@ -241,14 +238,3 @@ def _plain_part(credential: AriCredential) -> VaultEntry:
     values = asdict(credential)
     del values["ari_password"]
     return VaultEntry(**values)
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    """A file's identity and change times; None without a file."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StartError(f"cannot read the vault {path}: {error.strerror}") from None
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
