@@ -16,6 +16,7 @@ from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.twistd_logging import take_over
 from rapida_twisted.server.build import RapidaMedia, make_supervisor
 from rapida_twisted.server.monotonic import use_monotonic_time
+from rapida_twisted.server.systemd import SystemdNotifier
 from rapida_twisted.server.workers.supervisor import WorkerSupervisor
 from rapida_twisted.settings import Setting, Settings, all_settings, known_names, read_env_file, unknown_names
 
@@ -140,8 +141,9 @@ class _Process(Service):
     would die of the signal in the end, which a supervisor such as systemd takes for a failure.
     """
 
-    def __init__(self, service: RapidaMedia | WorkerSupervisor) -> None:
+    def __init__(self, service: RapidaMedia | WorkerSupervisor, systemd: SystemdNotifier) -> None:
         self._service = service
+        self._systemd = systemd
         self._stopping = False
 
     def startService(self) -> None:
@@ -162,10 +164,11 @@ class _Process(Service):
             self._service.hurry()
         else:
             self._stopping = True
+            self._systemd.stopping()
             self._service.reactor.stop()
 
 
-def _announce(text: str) -> None:
+def _print(text: str) -> None:
     """Print for the person who started the program; not to the log, since the text may contain a key."""
     if sys.__stdout__ is not None:
         print(text, file=sys.__stdout__, flush=True)
@@ -176,17 +179,23 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     use_monotonic_time(reactor)
+    systemd = SystemdNotifier(reactor)
+
+    def announce(text: str) -> None:
+        _print(text)
+        systemd.ready()
+
     # Before it is handled, it must not end the program.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         service: RapidaMedia | WorkerSupervisor = (
-            make_supervisor(options.settings, reactor, _announce)
+            make_supervisor(options.settings, reactor, announce)
             if options.settings.process.workers > 1
-            else RapidaMedia(options.settings, reactor=reactor, announce=_announce)
+            else RapidaMedia(options.settings, reactor=reactor, announce=announce)
         )
     except SettingsError as error:
         sys.exit(f"rapida-media: {masked(str(error))}")
     starter = _Starter()
-    _Process(service).setServiceParent(starter)
+    _Process(service, systemd).setServiceParent(starter)
     service.setServiceParent(starter)
     return starter

@@ -137,6 +137,9 @@ class Metrics:
     def frames_skipped(self, count: int) -> None:
         """Add frames that were never sent because the process was stopped."""
 
+    def blocked(self, assistant_id: str, seconds: float) -> None:
+        """Add the time (s) in which an assistant blocked the reactor; an empty id: something else did."""
+
     # Others
 
     def contexts(self, outcome: str, count: int = 1) -> None:

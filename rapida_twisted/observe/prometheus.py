@@ -121,6 +121,12 @@ class PrometheusMetrics(MetricsPageMaker):
         )
         self._max_s = gauge("tick_lateness_max_seconds", "Maximum frame lateness, last 15 s.", mode="livemax")
 
+        self._blocked_s = counter(
+            "reactor_blocked_seconds",
+            "Time in which no call was served because an assistant's code blocked the reactor.",
+            "assistant",
+        )
+
     def _make_service_figures(self) -> None:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self._stored = counter("store_operations", "Operations of the call store.", "operation", "outcome")
@@ -193,6 +199,9 @@ class PrometheusMetrics(MetricsPageMaker):
 
     def frames_skipped(self, count: int) -> None:
         self._skipped.inc(count)
+
+    def blocked(self, assistant_id: str, seconds: float) -> None:
+        self._blocked_s.labels(self.rule_of(assistant_id) if assistant_id else "").inc(seconds)
 
     # Others
 

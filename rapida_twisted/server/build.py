@@ -68,6 +68,7 @@ def make_supervisor(
         settings=settings.values,
         workers=settings.process.workers,
         drain_s=settings.process.drain_s,
+        hung_s=settings.process.hung_s,
         specs=port_specs(settings),
         check_start=lambda: check_start(settings.process.state_dir, settings.keys, components.vault),
         open_store=components.open_store,

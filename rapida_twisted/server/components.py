@@ -48,9 +48,10 @@ from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.server.addresses import addresses, port_specs
 from rapida_twisted.server.call_control import CallControl
 from rapida_twisted.server.lease import Lease, owner_name
+from rapida_twisted.server.reactor_watch import ReactorWatch
 from rapida_twisted.server.reception import Reception
 from rapida_twisted.server.registrar import Registrar
-from rapida_twisted.server.role import ACCEPTING, STANDALONE, ProcessRole
+from rapida_twisted.server.role import ACCEPTING, BEAT, STANDALONE, ProcessRole
 from rapida_twisted.server.transfers import TransferRules
 from rapida_twisted.settings import Settings
 from rapida_twisted.store.journal import JournalSink
@@ -203,6 +204,10 @@ class Components:
             self.metrics, clock=self.clock, calls=lambda: self.calls, look=self._look,
             refused=lambda: dict(self.rejections.counts), reactor=self.reactor,
         )  # fmt: skip
+
+    @cached_property
+    def watch(self) -> ReactorWatch:
+        return ReactorWatch(self.metrics.blocked, self.reactor, beat=self.role.counter(BEAT).publish)
 
     def _look(self) -> Instant:
         health = self.assistants.health()

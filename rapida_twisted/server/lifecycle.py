@@ -104,6 +104,7 @@ class Lifecycle(Service):
         )
         components.governor.start()
         components.sampler.start()
+        components.watch.start()
         super().startService()
         if components.role.ari:
             if components.settings.webhook.url:
@@ -218,6 +219,7 @@ class Lifecycle(Service):
         await components.store.close()
         await components.assistants.close()
         await components.http_pool.closeCachedConnections()
+        components.watch.stop()
         self._log.info("stopped")
 
     async def _drain(self) -> None:

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from rapida_twisted.net.bridge_states import BridgeStates
 from rapida_twisted.net.shared_counter import SharedCounter
 
-__all__ = ["ACCEPTING", "ARI", "STANDALONE", "ProcessRole"]
+__all__ = ["ACCEPTING", "ARI", "BEAT", "STANDALONE", "ProcessRole"]
 
 ARI = "ARI"
 """Names the UNIX socket on which the process that speaks with Asterisk's ARI takes requests for outbound calls."""
 
 ACCEPTING = "open"
 """Names the counter in which a process has 1 while it takes calls."""
+
+BEAT = "beat"
+"""Names the counter in which a process has the time of its last heartbeat: monotonic ms; 0 before the first."""
 
 
 @dataclass(frozen=True, kw_only=True)

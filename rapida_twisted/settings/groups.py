@@ -227,6 +227,12 @@ class ProcessSettings(Group):
     workers: int = setting(
         "WORKERS", "processes that share the calls of this machine, from 1 to 64; 0: one for each core", WORKERS, "1"
     )
+    hung_s: float = setting(
+        "WORKERS__HUNG_S",
+        "seconds after which a worker that does not respond is killed and replaced",
+        seconds(2, 86_400),
+        "30",
+    )
     drain_s: float = setting("DRAIN_S", "seconds that calls have to end after SIGTERM", SECONDS, "20")
     log_format: str = setting("LOG__FORMAT", "text, or json: one object a line", choice("text", "json"), "text")
 

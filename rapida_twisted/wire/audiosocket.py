@@ -68,7 +68,6 @@ class ErrorBits(IntFlag):
     FRAME_FORWARDING = 0x02
     MEMORY = 0x04
 
-
     @property
     def text(self) -> str:
         """Such as ``0x05 (HANGUP, MEMORY)``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.harness.programs import not_tested
-from benchmarks.injections import inputs, peers, processes, soak, stores
+from benchmarks.injections import bots, inputs, peers, processes, soak, stores
 from benchmarks.injections.scene import FAULTS, Scale, Scene
 
 __all__ = ["FaultTests"]
@@ -53,6 +53,18 @@ class FaultTests(SynchronousTestCase):
         """SIGKILL of a worker."""
         self.inject("worker-killed")
 
+    def test_worker_hung(self) -> None:
+        """An assistant that blocks one of two workers."""
+        self.inject("worker-hung")
+
+    def test_runaway_assistant(self) -> None:
+        """An assistant that ignores the end of its call."""
+        self.inject("runaway-assistant")
+
+    def test_blocking_assistant(self) -> None:
+        """An assistant that blocks the reactor."""
+        self.inject("blocking-assistant")
+
     def test_soak(self) -> None:
         """Calls that come and go."""
         self.inject("soak")
@@ -64,4 +76,4 @@ class FaultTests(SynchronousTestCase):
     def test_short_forms(self) -> None:
         """Every fault with a short form is here."""
         names = {f"test_{name.replace('-', '_')}" for name, fault in FAULTS.items() if fault.short}
-        self.assertEqual(names - set(dir(self)), set(), (inputs, peers, processes, soak, stores))
+        self.assertEqual(names - set(dir(self)), set(), (bots, inputs, peers, processes, soak, stores))

@@ -33,6 +33,7 @@ def filled(reactor: Any) -> PrometheusMetrics:
     metrics.frames_missing("audiosocket", 3)
     metrics.frames_late("20ms", 2)
     metrics.frames_skipped(4)
+    metrics.blocked("42", 2.5)
     metrics.contexts("registered")
     metrics.stored("claim", "ok", 0.003)
     metrics.ari("pbx", "2xx")
@@ -82,6 +83,7 @@ class PageTests(SynchronousTestCase):
             'rapida_frames_missing_total{transport="audiosocket"}': 3,
             'rapida_frames_late_total{over="20ms"}': 2,
             "rapida_frames_skipped_total": 4,
+            'rapida_reactor_blocked_seconds_total{assistant="42"}': 2.5,
             'rapida_barge_in_seconds_count{transport="audiosocket"}': 1,
             'rapida_store_operations_total{operation="claim",outcome="ok"}': 1,
             'rapida_ari_requests_total{credential="pbx",outcome="2xx"}': 1,

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 
 from rapida_twisted.net.bridge_states import BridgeStates
 from rapida_twisted.net.shared_counter import SharedCounter
-from rapida_twisted.server.role import ACCEPTING
+from rapida_twisted.server.role import ACCEPTING, BEAT
 
 __all__ = ["COLUMNS", "ROWS", "Scoreboard"]
 
 ROWS = 256
 """More than there can be processes: while workers are replaced there are twice as many."""
-COLUMNS = (ACCEPTING, "calls", "HTTP", "HTTPS", "AudioSocket", "Admin")
+COLUMNS = (ACCEPTING, "calls", "HTTP", "HTTPS", "AudioSocket", "Admin", BEAT)
 _CELLS_SIZE = ROWS * len(COLUMNS) * 8
 _SIZE = _CELLS_SIZE + BridgeStates.SIZE
 
@@ -50,6 +51,11 @@ class Scoreboard:
 
     def _column(self, name: str) -> memoryview:
         return self._cells[COLUMNS.index(name) :: len(COLUMNS)]
+
+    def silent_s(self, row: int) -> float:
+        """How long ago (s) a process had its last heartbeat; 0 before the first."""
+        beat_ms = self._column(BEAT)[row]
+        return time.monotonic() - beat_ms / 1000 if beat_ms else 0.0
 
     def wipe(self, row: int) -> None:
         """Clear the row of a process that has ended."""

@@ -106,6 +106,18 @@ class Slot:
             new.when_ended().addCallback(failed)
         return done
 
+    def kill_hung(self, silent_s: Callable[[int], float], hung_s: float) -> None:
+        """Kill the processes that do not respond; like any that dies, they are replaced.
+
+        :param silent_s: how long (s) the process of a row of the scoreboard has not responded.
+        """
+        for process in self.processes:
+            if silent_s(process.row) > hung_s:
+                self._log.error(
+                    "{worker} has not responded for {hung_s:g} s: killing it", worker=self.name, hung_s=hung_s
+                )
+                process.kill()
+
     def order(self, order: str) -> None:
         """Send an order to all processes of this slot."""
         for process in self.processes:

@@ -7,12 +7,14 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from rapida_twisted.errors import StartError
@@ -34,6 +36,8 @@ __all__ = ["WorkerSupervisor"]
 STOP_S = 15.0
 """A worker that has not ended this long (s) after its drain time is killed."""
 ARI_BACKLOG = 64
+CHECK_S = 1.0
+"""How often (s) to look whether the workers respond."""
 
 
 class WorkerSupervisor(Service):
@@ -46,6 +50,7 @@ class WorkerSupervisor(Service):
     :param settings: the workers' settings by their environment names.
     :param workers: how many processes take calls.
     :param drain_s: how long (s) the workers' calls may take to end.
+    :param hung_s: a worker that has not responded for this long (s) is killed.
     :param specs: the ports to open, by name.
     :param check_start: see :func:`~rapida_twisted.server.preflight.check_start`.
     :param open_store: makes the store of a process of this name.
@@ -62,6 +67,7 @@ class WorkerSupervisor(Service):
         settings: Mapping[str, Any],
         workers: int,
         drain_s: float,
+        hung_s: float,
         specs: Mapping[str, PortSpec],
         check_start: Callable[[], Keys],
         open_store: Callable[[str], CallStore],
@@ -71,6 +77,10 @@ class WorkerSupervisor(Service):
         self._settings = settings
         self._workers = workers
         self._drain_s = drain_s
+        self._hung_s = hung_s
+        self._checking = LoopingCall(self._check_workers)
+        self._checking.clock = reactor
+        self._checked_s = self._trusted_s = 0.0
         self._specs = specs
         self._check_start = check_start
         self._open_store = open_store
@@ -119,6 +129,9 @@ class WorkerSupervisor(Service):
             except OSError as error:
                 self._close()
                 raise StartError(f"{name} can't be started: {error}") from None
+        self._checking.start(CHECK_S).addErrback(
+            lambda failure: self._log.failure("hung workers are no longer replaced", failure)
+        )
 
     def _try_store(self) -> None:
         """Find errors of the store now, and make its tables once."""
@@ -192,6 +205,15 @@ class WorkerSupervisor(Service):
         except OSError as error:
             self._log.warn("{worker}: its figures could not be removed: {error}", worker=process.name, error=str(error))
 
+    def _check_workers(self) -> None:
+        """Kill workers that do not respond. While this process itself was stopped, it could not see them respond."""
+        now_s = time.monotonic()
+        if now_s - self._checked_s > 3 * CHECK_S:
+            self._trusted_s = now_s
+        self._checked_s = now_s
+        for slot in self._slots:
+            slot.kill_hung(lambda row: min(self._scoreboard.silent_s(row), now_s - self._trusted_s), self._hung_s)
+
     def reload(self) -> None:
         """Replace the workers one after the other, to use a new version of the program. Each new worker listens before
         the old one stops taking calls; that ends with its calls, or after the drain time."""
@@ -232,6 +254,8 @@ class WorkerSupervisor(Service):
         self._close()
 
     def _close(self) -> None:
+        if self._checking.running:
+            self._checking.stop()
         for each in self._sockets.values():
             each.close()
         if self._folder != Path():

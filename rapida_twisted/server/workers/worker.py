@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 from twisted.internet.protocol import connectionDone
@@ -56,25 +57,30 @@ class News:
         self._file = file
         self._rest = b""
         self._lost = 0
+        self._writing = threading.RLock()
+        """Threads log, too."""
 
     def __call__(self, event: LogEvent) -> None:
         """A log event."""
-        if self._lost and self.flush():
-            self._write(log_line({**event, "log_format": f"{self._lost} lines of the log are lost here"}))
-            self._lost = 0
-        if not self.say(log_line(event)):
-            self._lost += 1
+        with self._writing:
+            if self._lost and self.flush():
+                self._write(log_line({**event, "log_format": f"{self._lost} lines of the log are lost here"}))
+                self._lost = 0
+            if not self.say(log_line(event)):
+                self._lost += 1
 
     def say(self, line: bytes) -> bool:
         """Begin to write a line. False if an earlier line is still being written: then this one is dropped."""
-        if not self.flush():
-            return False
-        self._write(line)
-        return True
+        with self._writing:
+            if not self.flush():
+                return False
+            self._write(line)
+            return True
 
     def flush(self) -> bool:
         """Go on writing the current line. True if all of it is written."""
-        return self._write(self._rest)
+        with self._writing:
+            return self._write(self._rest)
 
     def _write(self, data: bytes) -> bool:
         """Write as much as the pipe takes, and keep the rest. True if nothing is left."""

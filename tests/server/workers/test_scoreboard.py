@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from rapida_twisted.server.role import ACCEPTING
+from rapida_twisted.server.role import ACCEPTING, BEAT
 from rapida_twisted.server.workers.scoreboard import COLUMNS, ROWS, Scoreboard
 
 
@@ -36,6 +37,15 @@ class BoardTests(SynchronousTestCase):
                 worker.counter(name).publish(7)
         self.parent.wipe(2)
         self.assertEqual([worker.counter("calls").others for worker in self.workers], [7, 14, 7])
+
+    def test_heartbeats(self) -> None:
+        """The supervisor sees how long ago each process had its last heartbeat."""
+        self.assertEqual(self.parent.silent_s(1), 0)
+        self.workers[0].counter(BEAT).publish(int((time.monotonic() - 5) * 1000))
+        self.assertLess(abs(self.parent.silent_s(1) - 5), 0.5)
+        self.assertEqual(self.parent.silent_s(2), 0)
+        self.parent.wipe(1)
+        self.assertEqual(self.parent.silent_s(1), 0)
 
     def test_bridges(self) -> None:
         """All processes see which calls are bridged; the counts stay as they are."""

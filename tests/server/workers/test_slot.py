@@ -19,6 +19,7 @@ class FakeProcess:
 
     def __init__(self, ready: Callable[[], None]) -> None:
         self.ready = ready
+        self.row = 1
         self.orders: list[str] = []
         self.killed = False
         self._ended: list[Deferred[str]] = []
@@ -68,6 +69,18 @@ class PlaceTests(SynchronousTestCase):
     def ready(self) -> None:
         """The place's worker listens."""
         self.ready_count += 1
+
+    def test_hung(self) -> None:
+        """A process that does not respond is killed, and replaced like one that died; its successor is left alone."""
+        silent_s = {1: 30.0}
+        self.place.kill_hung(silent_s.__getitem__, 30)
+        self.assertFalse(self.first.killed)
+        silent_s[1] = 30.1
+        self.place.kill_hung(silent_s.__getitem__, 30)
+        self.assertTrue(self.first.killed)
+        self.wait_for_next(5)
+        self.place.kill_hung({1: 0.0}.__getitem__, 30)
+        self.assertFalse(self.spawned[-1].killed)
 
     def wait_for_next(self, limit_s: float) -> float:
         """How long until one more was started."""
