@@ -6,8 +6,10 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 
 from twisted.application.service import IService, MultiService, Service
+from twisted.logger import Logger
 from twisted.python import usage
 
 from rapida_twisted.assistants.registry import known_factories
@@ -49,26 +51,19 @@ class Options(usage.Options):
         super().__init__()
         self._assistants: list[str] = []
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
+        """Parse the command line; a wrong one ends the process with one sentence and exit code 2. Twisted would print
+        the whole help above it."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            print(f"rapida-media: {error} (--help lists the options)", file=sys.stderr)  # noqa: T201
+            raise SystemExit(2) from None
+
     def opt_assistant(self, rule: str) -> None:
         """which assistant answers which id: ID=NAME[:ARGUMENT] or ID=module:Class; repeatable [default: *=greeter]
         ($ASSISTANT)"""
         self._assistants.append(rule)
-
-    def opt_rapida_api_key(self, _: str) -> None:
-        """refused, as every user can read a command line: set $RAPIDA_API_KEY, or put it into the env file"""
-        raise _refused("rapida-api-key", "RAPIDA_API_KEY")
-
-    def opt_status_webhook_secret(self, _: str) -> None:
-        """refused likewise: set $STATUS_WEBHOOK__SECRET"""
-        raise _refused("status-webhook-secret", "STATUS_WEBHOOK__SECRET")
-
-    def opt_upstream_api_key(self, _: str) -> None:
-        """refused likewise: set $UPSTREAM__API_KEY"""
-        raise _refused("upstream-api-key", "UPSTREAM__API_KEY")
-
-    def opt_vault_master_key(self, _: str) -> None:
-        """refused likewise: set $VAULT__MASTER_KEY, or name a file (--vault-master-key-file)"""
-        raise _refused("vault-master-key", "VAULT__MASTER_KEY")
 
     def opt_help_assistants(self) -> None:
         """list the assistants that --assistant knows by name, and exit"""
@@ -115,23 +110,44 @@ def _refused(option: str, env: str) -> usage.UsageError:
     )
 
 
+def _refusal(setting: Setting) -> Callable[[Options, str], None]:
+    def refuse(options: Options, _: str) -> None:
+        raise _refused(setting.option, setting.env)
+
+    refuse.__doc__ = f"refused, as every user can read a command line: set ${setting.env}, or put it into the env file"
+    return refuse
+
+
+for _setting in all_settings():
+    if _setting.secret:
+        setattr(Options, f"opt_{_setting.option.replace('-', '_')}", _refusal(_setting))
+
+
 class _CannotStart(StartError, SystemExit):
     """Ends twistd with exit code 1, after it removed its pid file, and without a traceback."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.code = 1
+    code = 1
 
 
 class _Starter(MultiService):
-    """Starts the service, or ends the process with one sentence."""
+    """Starts the service, or ends the process with one sentence, in the log and on standard error."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A daemon's own is /dev/null by the time it starts the service.
+        self._stderr = os.dup(2)
 
     def startService(self) -> None:
         try:
             super().startService()
         except StartError as error:
-            print(f"rapida-media: {masked(str(error))}", file=sys.__stderr__)
-            raise _CannotStart from None
+            self._log.critical("cannot start: {error}", error=str(error))
+            os.write(self._stderr, f"rapida-media: {masked(str(error))}\n".encode())
+            raise _CannotStart(str(error)) from None
+        finally:
+            os.close(self._stderr)
 
 
 class _Process(Service):

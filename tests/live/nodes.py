@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import subprocess
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,14 +46,11 @@ class Node(Server):
             *["--https", f"ssl:{self.tls_port}:privateKey={key}:certKey={certificate}:interface=127.0.0.1"],
             *["--proxy-allow", "127.0.0.1/32"],
         ]
-        # Certificates are checked by the tests that are about them.
-        trusting = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trusting)
 
     @property
     def url(self) -> str:
-        """Where its HTTP is for those who do not come through HAProxy."""
-        return f"https://127.0.0.1:{self.tls_port}"
+        """Where operators ask it: its other ports expect HAProxy."""
+        return f"http://127.0.0.1:{self.admin_port}"
 
 
 class TwoNodes(Server):

@@ -65,11 +65,11 @@ class TwistdTests(SynchronousTestCase):
                 return "".join(lines)
         self.fail("it ended: " + "".join(lines))
 
-    def fails(self, *options: str) -> str:
-        """What it says when it can't start: one sentence, exit code 1."""
+    def fails(self, *options: str, code: int = 1) -> str:
+        """What it says when it can't start: one sentence, and this exit code."""
         process = self.start(*options, ports=False)
         said, _ = process.communicate(timeout=30)
-        self.assertEqual(process.returncode, 1, said)
+        self.assertEqual(process.returncode, code, said)
         self.assertNotIn("Traceback", said)
         return said.strip().splitlines()[-1]
 
@@ -186,13 +186,13 @@ class TwistdTests(SynchronousTestCase):
 
     def test_key_on_the_command_line(self) -> None:
         """A key on the command line is refused, and not repeated."""
-        said = self.fails("--rapida-api-key", "very-secret-key-1")
+        said = self.fails("--rapida-api-key", "very-secret-key-1", code=2)
         self.assertIn("set RAPIDA_API_KEY in the environment", said)
         self.assertNotIn("very-secret", said)
 
     def test_store_password_on_the_command_line(self) -> None:
         """The store's URL may be there, but not with a password."""
-        said = self.fails("--store-url", "redis://:very-secret-1@127.0.0.1:1")
+        said = self.fails("--store-url", "redis://:very-secret-1@127.0.0.1:1", code=2)
         self.assertIn("STORE__URL", said)
         self.assertNotIn("very-secret", said)
         self.assertIn("the call store does not answer at 127.0.0.1:1", self.fails("--store-url", "redis://127.0.0.1:1"))
@@ -202,7 +202,7 @@ class TwistdTests(SynchronousTestCase):
         for option, env in [
             ("--vault-master-key", "VAULT__MASTER_KEY"), ("--status-webhook-secret", "STATUS_WEBHOOK__SECRET"),
         ]:  # fmt: skip
-            said = self.fails(option, "very-secret-key-1")
+            said = self.fails(option, "very-secret-key-1", code=2)
             self.assertIn(f"set {env} in the environment", said)
             self.assertNotIn("very-secret", said)
 
@@ -236,6 +236,32 @@ class TwistdTests(SynchronousTestCase):
             said = self.fails("--http-port", "0", "--admin-port", "0", "--audiosocket-port", port)
         self.assertIn("AudioSocket can't listen", said)
         self.assertIn(port, said)
+
+    def test_daemon_on_a_taken_port(self) -> None:
+        """A daemon says so on standard error and in its log, and exits with 1; it leaves no pid file."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            ports = ["--http-port", "0", "--audiosocket-port", "0", "--admin-port", str(taken.getsockname()[1])]
+            done = subprocess.run(
+                [str(TWISTD), "--pidfile", "the.pid", "rapida-media", "--state-dir", str(self.state), *ports],
+                cwd=self.folder, capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        sentence = done.stderr.splitlines()[0]
+        self.assertRegex(sentence, r"^rapida-media: Admin can't listen: .*in use; set ADMIN__PORT to a free port, or to 0")
+        log = (self.folder / "twistd.log").read_text()
+        self.assertIn(sentence.removeprefix("rapida-media: "), log)
+        self.assertNotIn("Traceback", log)
+        self.assertFalse((self.folder / "the.pid").exists())
+
+    def test_wrong_options(self) -> None:
+        """One sentence instead of the whole help, and exit code 2."""
+        for words, sentence in (
+            (("--http-prot", "1"), "rapida-media: option --http-prot not recognized (--help lists the options)"),
+            (("--http-port",), "rapida-media: option --http-port requires argument (--help lists the options)"),
+        ):
+            process = self.start(*words, ports=False)
+            said, _ = process.communicate(timeout=30)
+            self.assertEqual((process.returncode, said), (2, sentence + "\n"))
 
     def test_state_directory_that_is_a_file(self) -> None:
         """A state directory that can't be used is one sentence."""

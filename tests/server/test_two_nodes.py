@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import urllib.error
@@ -15,11 +16,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.harness.server import API_KEY
 from benchmarks.harness.waiting import wait_until
+from rapida_twisted.settings import Settings, read_env_file
 from tests.live.nodes import TwoNodes
 from tests.server.test_two_servers import Phone
 
 slow = True  # starts processes: see tests/support/selection.py
 
+DOCS = Path(__file__).parents[2] / "docs"
 HANDSHAKE = """\
 GET {path} HTTP/1.1\r
 Host: 127.0.0.1\r
@@ -199,10 +202,34 @@ class BalanceTests(TwoNodesTests):
 
     def test_pages_of_one_node(self) -> None:
         """What tells of one node alone is not to be had through HAProxy; rejections come as they are."""
-        for path in ("/metrics", "/readyz", "/v1/clock"):
+        for path in ("/metrics", "/readyz", "/v1/clock", "/v1/server"):
             self.assertEqual(self.ask(path)[0], 404, path)
         self.assertEqual(self.ask("/v1/talk/asterisk/call/1", key="wrong"), (401, ""))
         self.assertEqual(self.ask("/v1/calls", key="wrong")[0], 401)
+
+
+    def test_watched_as_the_page_says(self) -> None:
+        """Prometheus and probes reach each node on its port for operators; a node that drains says so there."""
+        page, settings = (DOCS / "grow.rst").read_text(), read_env_file(str(DOCS / "grow/node.env"))
+        (targets,) = re.findall(r"targets: (\[.*\])", page)
+        default = Settings().admin.port
+        self.assertEqual(json.loads(targets)[0], f"{settings['ADMIN__HOST']}:{default}")
+        paths = set(re.findall(rf"http://10\.0\.0\.1[12]:{default}(/\S+)", page))
+        self.assertEqual(paths, {"/readyz", "/metrics"})
+        _, phone = self.call()
+        for node in self.nodes.nodes:
+            for path in paths:
+                node._get(path)  # Raises for any other status than 200.
+            self.assertIn('rapida_build_info{version="', str(node._get("/metrics")))
+            self.assertEqual(node.control("ready", "--http", node.url).returncode, 0)
+        name = 'rapida_calls_started_total{assistant="*",transport="audiosocket"}'
+        started = [node.metrics().get(name, 0) for node in self.nodes.nodes]
+        self.assertEqual(sum(started), 1)
+        up = self.nodes.nodes[started.index(1)]
+        up.terminate()
+        wait_until("it drains", lambda: up.request("GET", "/readyz")[0] == 503, 4)
+        phone.hang_up()
+        up.wait(10)
 
 
 class AllowedTests(TwoNodesTests):
