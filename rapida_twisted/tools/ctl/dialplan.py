@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,9 @@ from rapida_twisted.asterisk.outbound.trunk import app_name
 from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.net.addresses import bracketed
-from rapida_twisted.settings import load
+from rapida_twisted.ports.server_ports import AUDIOSOCKET, HTTP, HTTPS
+from rapida_twisted.server.addresses import DEFAULT_ASSISTANT, Addresses, addresses
+from rapida_twisted.settings import Settings, load
 from rapida_twisted.settings.groups import (
     AriSettings,
     AssistantSettings,
@@ -40,10 +44,11 @@ from rapida_twisted.settings.groups import (
 )
 from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
+from rapida_twisted.tools.ctl.running_server import describe_server, server_url
 
 __all__ = ["add_commands", "first_assistant"]
 
-DEFAULT_ASSISTANT = "123456789"
+FILES = ("extensions.conf", "websocket_client.conf", "http.conf", "ari.conf", "modules.conf")
 
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?")
 _ASSISTANT = re.compile(r"[A-Za-z0-9._~-]{1,64}")
@@ -80,29 +85,68 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--credential", metavar="NAME", help="print ARI's lines for this credential of the vault")
     parser.add_argument("--with-key", action="store_true", help="print the API key instead of its location")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]")
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        type=http_url,
+        help="take the ports from this running server [default: the one of this machine, else the settings]",
+    )
+    parser.add_argument("--file", metavar="NAME", choices=FILES, help=f"only this file: {', '.join(FILES)}")
+    parser.add_argument("--write", metavar="DIR", type=Path, help="write the files into this directory")
+    parser.add_argument("--overwrite", action="store_true", help="with --write: replace files that exist")
 
 
 def _dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    files = _files(arguments, environ)
+    if arguments.file is not None:
+        if arguments.file not in files:
+            raise UsageError(f"there is no {arguments.file} for this transport")
+        files = {arguments.file: files[arguments.file]}
+    if arguments.write is None:
+        print("\n".join(files.values()), end="")
+    else:
+        _write(arguments.write, files, overwrite=arguments.overwrite)
+    return 0
+
+
+def _files(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
+    """The text of each file by its name."""
+    transfer, ca_file, files = arguments.transfer, arguments.ca_file or "", {}
     if arguments.stasis:
         parts, modules = [_stasis_dialplan(arguments, environ)], stasis_modules()
     elif arguments.transport == "websocket":
-        values, ca_file = _values(arguments, environ), arguments.ca_file or ""
+        values, modules = _values(arguments, environ), websocket_modules()
         parts = [
-            websocket_dialplan(values, ca_file, transfer=arguments.transfer),
-            websocket_outbound_dialplan(ca_file, transfer=arguments.transfer),
-            websocket_client_conf(values, ca_file),
+            websocket_dialplan(values, ca_file, transfer=transfer),
+            websocket_outbound_dialplan(ca_file, transfer=transfer),
         ]
-        modules = websocket_modules()
+        files["websocket_client.conf"] = websocket_client_conf(values, ca_file)
     else:
-        values = _values(arguments, environ)
-        parts = [
-            audiosocket_dialplan(values, transfer=arguments.transfer),
-            audiosocket_outbound_dialplan(transfer=arguments.transfer),
-        ]
-        modules = audiosocket_modules()
+        values, modules = _values(arguments, environ), audiosocket_modules()
+        parts = [audiosocket_dialplan(values, transfer=transfer), audiosocket_outbound_dialplan(transfer=transfer)]
     ari = _ari_values(arguments, environ)
-    print("\n".join([*parts, http_conf(ari), ari_conf(ari), modules_conf(modules)]), end="")
-    return 0
+    files |= {"http.conf": http_conf(ari), "ari.conf": ari_conf(ari), "modules.conf": modules_conf(modules)}
+    return {"extensions.conf": "\n".join(parts), **files}
+
+
+def _write(directory: Path, files: Mapping[str, str], *, overwrite: bool) -> None:
+    """Write the files. A file that exists keeps its owner and its mode.
+
+    :raises UsageError: a file exists, or can't be written.
+    """
+    existing = [name for name in files if (directory / name).exists()]
+    if existing and not overwrite:
+        raise UsageError(f"{directory} has {', '.join(existing)} already: nothing is written (--overwrite replaces)")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            # One that appears meanwhile is not overwritten either. Files may contain the API key.
+            flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
+            with open(os.open(directory / name, flags, 0o640), "w", encoding="utf-8") as file:
+                file.write(text)
+            print(directory / name)
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from None
 
 
 def _stasis_dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
@@ -123,31 +167,59 @@ def _only_credential(arguments: argparse.Namespace, environ: Mapping[str, str]) 
 
 
 def _values(arguments: argparse.Namespace, environ: Mapping[str, str]) -> DialplanValues:
-    http, audiosocket = load(HttpSettings, environ), load(AudioSocketSettings, environ)
-    public = load(PublicSettings, environ)
+    found = _of_running_server(arguments, environ) or _of_settings(environ)
     host = bracketed(arguments.host) if arguments.host else ""
-    if not arguments.http and (http.endpoint or not http.port) and not http.https_endpoint:
-        raise UsageError("the settings do not name the HTTP port: name the address (--http)")
-    if arguments.transport == "audiosocket" and (audiosocket.endpoint or not audiosocket.port):
-        raise UsageError("the settings do not name the AudioSocket port: set AUDIOSOCKET__PORT")
+    if arguments.transport == "audiosocket" and not found.audiosocket_port:
+        raise UsageError(
+            "the port by which Asterisk reaches AudioSocket is not known: set AUDIOSOCKET__PORT, or behind a proxy"
+            " PUBLIC_AUDIOSOCKET_PORT"
+        )
     return DialplanValues(
         api_key=_key(arguments, environ),
-        http_url=arguments.http or _public_url(host or public.host_for(http.host), http),
-        audiosocket_host=host or public.host_for(audiosocket.host),
-        audiosocket_port=audiosocket.port,
-        assistant_id=arguments.assistant or first_assistant(environ),
+        http_url=arguments.http or _public_url(host or found.http_host, found),
+        audiosocket_host=host or found.audiosocket_host,
+        audiosocket_port=found.audiosocket_port,
+        assistant_id=arguments.assistant or found.assistant_id,
     )
 
 
-def _public_url(host: str, http: HttpSettings) -> str:
+def _public_url(host: str, found: Addresses) -> str:
     """The server's address, with TLS if it has any."""
-    if not http.https_endpoint:
-        return f"http://{host}:{http.port}"
+    if found.https_port:
+        return f"https://{host}" if found.https_port == 443 else f"https://{host}:{found.https_port}"
+    if not found.http_port:
+        raise UsageError("the port by which Asterisk reaches HTTP is not known: name the address (--http)")
+    return f"http://{host}:{found.http_port}"
+
+
+def _of_running_server(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Addresses | None:
+    """The addresses of the running server; None if there is none that accepts the API key."""
+    url = arguments.server or server_url(environ)
+    try:
+        key = find_api_key(arguments.key_file, arguments.state_dir, environ)
+    except ValueError as error:
+        if arguments.server:
+            raise UsageError(str(error)) from None
+        return None
+    found = describe_server(url, key)
+    if found is not None:
+        print(f"rapida-media-ctl: the ports are those of the running server at {url}", file=sys.stderr)
+    elif arguments.server:
+        raise UsageError(f"the server at {url} does not answer, or does not accept the API key")
+    return found
+
+
+def _of_settings(environ: Mapping[str, str]) -> Addresses:
+    http, audiosocket = load(HttpSettings, environ), load(AudioSocketSettings, environ)
+    settings = Settings(http=http, audiosocket=audiosocket, public=load(PublicSettings, environ))
     # ssl:PORT:... or ssl:port=PORT:...
-    found = re.match(r"ssl:(?:port=)?(\d+)(?::|$)", http.https_endpoint)
-    if found is None:
-        raise UsageError("the settings do not name the HTTPS port: name the address (--http)")
-    return f"https://{host}" if found[1] == "443" else f"https://{host}:{found[1]}"
+    https = re.match(r"ssl:(?:port=)?(\d+)(?::|$)", http.https_endpoint)
+    ports = {
+        HTTP: 0 if http.endpoint or http.https_endpoint else http.port,
+        HTTPS: int(https[1]) if https else 0,
+        AUDIOSOCKET: 0 if audiosocket.endpoint else audiosocket.port,
+    }
+    return addresses(settings, lambda name: ports.get(name, 0), [first_assistant(environ)])
 
 
 def first_assistant(environ: Mapping[str, str]) -> str:

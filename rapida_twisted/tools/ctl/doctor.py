@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from uuid import UUID
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint
@@ -18,6 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 from rapida_twisted.asterisk.ari.client import AriClient
 from rapida_twisted.asterisk.doctor import Finding, Level, examine_asterisk
 from rapida_twisted.asterisk.vault.vault import Vault, open_vault
+from rapida_twisted.credentials.grant import Scope
 from rapida_twisted.errors import RapidaError, SettingsError, StartError
 from rapida_twisted.net.http_client import make_client
 from rapida_twisted.net.untrusted_text import printable
@@ -112,7 +112,7 @@ class _Doctor:
         try:
             ready = await self._server.request("/readyz")
         except RapidaError as error:
-            advice = "start it (twistd rapida-media), or name its address (--http)"
+            advice = "start it (twistd rapida-media), or name its address (--http), best that of its port for operators"
             return [Finding(Level.BAD, f"the server at {url}: {error}", advice)]
         if ready.status != 200:
             what = f"the server at {url} takes no calls now ({ready.status})"
@@ -128,28 +128,21 @@ class _Doctor:
         return [found, Finding(Level.BAD, "the server does not accept the local API key", advice)]
 
     async def _accepts_key(self, key: str) -> bool:
-        """Whether the configured server accepts a key. The dialplan's address might belong to another server."""
-        if not (key.isascii() and key.isprintable()):
-            return False
-        try:
-            response = await self._client(key).request("/v1/calls", query={"limit": "1"})
-        except ServerRefused as refused:
-            # 403: a known key without the scope "read".
-            return refused.status == 403
-        return response.status == 200
+        return bool(await self._scopes(key))
 
     async def _can_register(self, key: str) -> bool:
-        """Whether the server accepts a key for the dialplan's requests; registers no call."""
-        if not await self._accepts_key(key):
-            return False
-        try:
-            await self._client(key).request(f"/v1/talk/asterisk/ctx/{UUID(int=0)}/next")
-        except ServerRefused:
-            return False
-        return True
+        """Whether the server accepts a key for the dialplan's requests."""
+        return Scope.REGISTER in await self._scopes(key)
 
-    def _client(self, key: str) -> ServerClient:
-        return ServerClient(self._arguments.http, key, self._reactor)
+    async def _scopes(self, key: str) -> list[str]:
+        """A key's scopes at the configured server: the dialplan's address might belong to another one."""
+        if not (key.isascii() and key.isprintable()):
+            return []
+        try:
+            response = await ServerClient(self._arguments.http, key, self._reactor).request("/v1/server")
+        except ServerRefused:
+            return []
+        return list(response.content["scopes"]) if response.status == 200 else []
 
     # Asterisk
 

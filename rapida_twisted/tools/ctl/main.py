@@ -13,6 +13,7 @@ from rapida_twisted.settings import check_names, read_env_file
 from rapida_twisted.tools.api_key import state_directory
 from rapida_twisted.tools.ctl import calls, dial, dialplan, doctor, key, vault
 from rapida_twisted.tools.ctl.options import GroupedHelp, UsageError
+from rapida_twisted.tools.ctl.running_server import server_url
 
 __all__ = ["main", "make_parser"]
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         environ = _environment(arguments)
         arguments.state_dir = state_directory(arguments.state_dir, environ)
+        if arguments.asks_server and arguments.http is None:
+            arguments.http = server_url(environ)
         code = arguments.run(arguments, environ)
         sys.stdout.flush()
     except UsageError as error:

@@ -56,7 +56,7 @@ def add_command(
         # With abbreviations --password means --password-file, and an error message would print the password.
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, asks_server=server)
     parser.add_argument(
         "--state-dir",
         metavar="DIR",
@@ -66,7 +66,10 @@ def add_command(
     parser.add_argument("--env-file", metavar="FILE", type=Path, help="the server's file of NAME=value settings")
     if server:
         parser.add_argument(
-            "--http", metavar="URL", type=http_url, default=DEFAULT_URL, help=f"the server [default: {DEFAULT_URL}]"
+            "--http",
+            metavar="URL",
+            type=http_url,
+            help=f"the server [default: its port for operators (ADMIN__PORT), or without one {DEFAULT_URL}]",
         )
     if key:
         parser.add_argument(

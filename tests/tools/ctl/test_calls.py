@@ -207,6 +207,50 @@ class Stranger(Resource):
         return b"[1, 2]" if request.path.startswith(b"/json") else b"<html>\x1b[31mhello</html>"
 
 
+class DialplanOfServerTests(ServerTestCase):
+    """What ``dialplan`` takes from a running server."""
+
+    async def dialplan(self, *arguments: str) -> tuple[int, str]:
+        """Its exit code and what it printed, on a command line that does not say where the server is."""
+        process = getProcessOutputAndValue(str(CTL), ["dialplan", *arguments], env=self.environ, path=str(self.folder))
+        out, error, code = await process
+        return code, (out + error).decode()
+
+    async def test_ports(self) -> None:
+        """The ports that really listen, whatever the settings say; only for a key that the server accepts."""
+        self.environ |= {"ADMIN__PORT": "0", "HTTP__PORT": str(self.service.http_port), "ASSISTANT": "9=echo"}
+        code, said = await self.dialplan()
+        self.assertEqual(code, 0, said)
+        self.assertIn(f"RAPIDA_PORT = {self.service.audiosocket_port}\n", said)
+        self.assertIn(f"RAPIDA_URL = {self.url}\n", said)
+        self.assertIn(f"the ports are those of the running server at {self.url}", said)
+        code, said = await self.dialplan("--host", "media.example", "--assistant", "42")
+        self.assertIn(f"RAPIDA_URL = http://media.example:{self.service.http_port}\n", said)
+        self.assertIn("ASSISTANT_ID = 42\n", said)
+        self.environ["RAPIDA_API_KEY"] = WRONG_KEY
+        code, said = await self.dialplan()
+        self.assertEqual(code, 0, said)
+        self.assertIn("RAPIDA_PORT = 4573\n", said)
+        self.assertNotIn("running server", said)
+
+    async def test_named(self) -> None:
+        """A server that is named must answer."""
+        self.assertIn(f"RAPIDA_URL = {self.url}\n", (await self.dialplan("--server", self.url))[1])
+        self.environ["RAPIDA_API_KEY"] = WRONG_KEY
+        code, said = await self.dialplan("--server", self.url)
+        self.assertEqual(code, 2)
+        self.assertIn(f"the server at {self.url} does not answer, or does not accept the API key", said)
+
+    async def test_default_address(self) -> None:
+        """Without --http, a command asks the port for operators, and without one the HTTP port."""
+        self.environ |= {"ADMIN__PORT": "0", "HTTP__PORT": str(self.service.http_port)}
+        for _ in range(2):
+            process = getProcessOutputAndValue(str(CTL), ["ready"], env=self.environ, path=str(self.folder))
+            out, error, code = await process
+            self.assertEqual((code, error), (0, b""), out)
+            self.environ |= {"ADMIN__PORT": str(self.service.http_port), "HTTP__PORT": "1"}
+
+
 class NobodyTests(ServerTestCase):
     async def test_nobody_there(self) -> None:
         """Where nobody listens, the option that says where to is named."""

@@ -31,6 +31,8 @@ class CtlTestCase(SynchronousTestCase):
         self.state = self.folder / "state"
         self.secrets = [PASSWORD, API_KEY]
         self.environ = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "STATE_DIR": str(self.state)}
+        # No server answers here, whatever else this machine runs.
+        self.environ |= {"ADMIN__HOST": "127.0.0.2", "ADMIN__PORT": "1"}
 
     def run_ctl(self, *arguments: str, given: str | bytes = "") -> tuple[int, str]:
         """Its exit code and all it printed."""
@@ -354,6 +356,36 @@ class DialplanTests(CtlTestCase):
         self.assertIn("AUDIOSOCKET__PORT", self.fails(2, "dialplan", "--http", "http://h:1"))
         self.environ["AUDIOSOCKET__PORT"] = "x"
         self.assertIn("AUDIOSOCKET__PORT", self.fails(1, "dialplan"))
+
+    def test_one_file(self) -> None:
+        """One file alone is what stands in the whole, and those of another transport are refused."""
+        whole = self.succeeds("dialplan", "--transport", "websocket")
+        names = ("extensions.conf", "websocket_client.conf", "http.conf", "ari.conf", "modules.conf")
+        parts = [self.succeeds("dialplan", "--transport", "websocket", "--file", name) for name in names]
+        self.assertEqual("\n".join(parts), whole)
+        for name, part in zip(names, parts, strict=True):
+            self.assertTrue(part.startswith(f"; /etc/asterisk/{name}"), part)
+        self.assertIn("there is no websocket_client.conf", self.fails(2, "dialplan", "--file", "websocket_client.conf"))
+
+    def test_write(self) -> None:
+        """Files are written where there are none; one that exists stops all of it, unless it may be replaced."""
+        folder = self.folder / "asterisk"
+        written = self.succeeds("dialplan", "--write", str(folder)).split()
+        names = ["extensions.conf", "http.conf", "ari.conf", "modules.conf"]
+        self.assertEqual(written, [str(folder / name) for name in names])
+        text = (folder / "extensions.conf").read_text()
+        self.assertEqual(text, self.succeeds("dialplan", "--file", "extensions.conf"))
+        self.assertEqual(stat.S_IMODE((folder / "extensions.conf").stat().st_mode) & 0o007, 0)
+        (folder / "ari.conf").write_text("mine")
+        (folder / "http.conf").unlink()
+        said = self.fails(2, "dialplan", "--write", str(folder))
+        self.assertIn("extensions.conf, ari.conf, modules.conf already: nothing is written", said)
+        self.assertFalse((folder / "http.conf").exists())
+        self.assertEqual((folder / "ari.conf").read_text(), "mine")
+        self.succeeds("dialplan", "--write", str(folder), "--file", "ari.conf", "--overwrite")
+        self.assertIn("[rapida]", (folder / "ari.conf").read_text())
+        (self.folder / "file").write_text("")
+        self.assertIn("cannot write", self.fails(2, "dialplan", "--write", str(self.folder / "file")))
 
     def test_words_that_break_out(self) -> None:
         """What would end an argument or be expanded in a dialplan is refused."""
