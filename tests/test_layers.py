@@ -65,7 +65,7 @@ ROOMS = {
     ),
     "tools.ctl": (
         {"options"},
-        {"server_client", "table"},
+        {"running_server", "server_client", "table"},
         {"calls", "dialplan", "doctor", "key", "vault"},
         {"dial"},
         {"main"},
