@@ -136,8 +136,9 @@ class Server:
             self._process = None
         if code != 0:
             raise FailTest(f"the server ended with code {code}:\n{self.log()}")
-        if "Traceback" in self.log():
-            raise FailTest(f"a traceback in the server's log:\n{self.log()}")
+        for unwanted in ("Traceback", " at 0x"):
+            if unwanted in self.log():
+                raise FailTest(f"a traceback, or an object's repr, in the server's log:\n{self.log()}")
 
     def stop(self, timeout_s: float = 20) -> None:
         """Stop it, if it still runs."""

@@ -121,7 +121,7 @@ def make_assistants(
         {
             assistant_id: parse_assistant(assistant, environment, groups)
             if isinstance(assistant, str)
-            else _checked(assistant, getattr(assistant, "__qualname__", repr(assistant)))
+            else _checked(assistant, getattr(assistant, "__qualname__", type(assistant).__qualname__))
             for assistant_id, assistant in given.items()
         }
     )

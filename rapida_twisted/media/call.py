@@ -125,6 +125,9 @@ class Call:
     def __repr__(self) -> str:
         return f"<Call {self.context.context_id} {self.ended.value if self.ended else 'up'}>"
 
+    def __str__(self) -> str:
+        return f"call {self.context.context_id}"
+
     def start(self) -> None:
         """Start ticking and call the assistant's answer(). Called once."""
         self._clock.add(self)
@@ -399,8 +402,8 @@ class Call:
         elif not failure.check(CancelledError, CallEnded):
             # Libraries often turn the cancellation at a call's end into errors of their own.
             self._log.warn(
-                "call {id}: answer() failed at the call's end: {error!r}",
-                id=self.context.context_id, error=failure.value,
+                "call {id}: answer() failed at the call's end: {error}",
+                id=self.context.context_id, error=_text_of(failure),
             )  # fmt: skip
 
     def _assistant_failed(self, failure: Failure) -> None:
@@ -413,7 +416,7 @@ class Call:
             id=self.context.context_id,
             assistant_id=self.context.assistant_id,
         )
-        self.end(EndReason.ASSISTANT_FAILED, f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:200])
+        self.end(EndReason.ASSISTANT_FAILED, _text_of(failure)[:200])
 
     def _unhandled(self, failure: Failure) -> None:
         """No code handled the failure of something that this call was asked for."""
@@ -423,7 +426,7 @@ class Call:
             self._assistant_failed(failure)
         else:
             self._log.warn(
-                "call {id}: failed at the call's end: {error!r}", id=self.context.context_id, error=failure.value
+                "call {id}: failed at the call's end: {error}", id=self.context.context_id, error=_text_of(failure)
             )
 
     @property
@@ -451,3 +454,7 @@ class Call:
 def _hears(assistant: typed.Assistant) -> bool:
     """False if the assistant does not override audio_received(): its call then converts no audio."""
     return getattr(type(assistant), "audio_received", None) is not Assistant.audio_received
+
+
+def _text_of(failure: Failure) -> str:
+    return f"{type(failure.value).__name__}: {failure.getErrorMessage()}"

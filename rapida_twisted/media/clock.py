@@ -286,7 +286,7 @@ class MediaClock:
                 if member.phase.steps and member.slot is slot:
                     self._move(member, slot)
             except Exception:
-                self._log.failure("a tick failed: its call leaves the clock: {call!r}", call=member.call)
+                self._log.failure("{call} leaves the clock: its tick failed", call=str(member.call))
                 self.remove(member.call)
 
     def _set_timer(self) -> None:

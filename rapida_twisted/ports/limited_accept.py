@@ -80,8 +80,7 @@ class _LimitedFactory(Factory):
         self._limiter = limiter
 
     def logPrefix(self) -> str:  # noqa: N802
-        factory = self._factory
-        return str(factory.logPrefix()) if ILoggingContext.providedBy(factory) else type(factory).__name__
+        return self._limiter.name
 
     def doStart(self) -> None:  # noqa: N802
         self._factory.doStart()
@@ -149,8 +148,10 @@ class LimitingReactor:
         return self._certificate.getContext()
 
     def _limited(self, factory: Any) -> _LimitedFactory:
-        guarded = ProxyHeaderGuardFactory(factory, self._limiter) if self._limiter.proxied else factory
-        return _LimitedFactory(guarded, self._limiter)
+        if self._limiter.proxied:
+            factory.noisy = False  # Twisted's own would log its repr.
+            factory = ProxyHeaderGuardFactory(factory, self._limiter)
+        return _LimitedFactory(factory, self._limiter)
 
     def _start(self, port: _FairPort) -> IListeningPort:
         port.limiter = self._limiter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
@@ -123,7 +124,7 @@ class Lease:
             try:
                 self._obey(order)
             except Exception:
-                self._log.failure("cannot carry out the order of another process: {order}", order=dict(order))
+                self._log.failure("cannot carry out the order of another process: {order}", order=json.dumps(order))
 
     def _broke(self, failure: Failure) -> None:
         self._log.failure("the lease is no longer renewed: other processes will count this one as dead", failure)

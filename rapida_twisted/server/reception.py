@@ -112,7 +112,7 @@ class Reception:
         try:
             assistant = self._make_assistant(context)
             if not callable(getattr(assistant, "answer", None)):
-                raise TypeError(f"{assistant!r} is no assistant: it has no answer()")
+                raise TypeError(f"{type(assistant).__qualname__} is no assistant: it has no answer()")
             call = self._call(context, channel, assistant)
         except ASSISTANT_ERRORS:
             failure = Failure()

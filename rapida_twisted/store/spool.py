@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -115,7 +116,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
                 self._file.save()
             except OSError:
                 for entry in self._file.unsaved:
-                    self._log.error("call {id}: {entry} is lost", id=entry["id"], entry=dict(entry))
+                    self._log.error("call {id}: {entry} is lost", id=entry["id"], entry=json.dumps(entry))
             await self._file.close()
 
     def claim(self, context_id: str, *, transport: str, peer: str, now: float) -> Deferred[CallContext]:
@@ -184,7 +185,7 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
         except SpoolFull:
             self._log.error(
                 "call {id}: {entry} cannot be kept: {count} entries wait for the store already",
-                id=entry["id"], entry=dict(entry), count=self.waiting,
+                id=entry["id"], entry=json.dumps(entry), count=self.waiting,
             )  # fmt: skip
             return False
         except OSError as error:

@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from rapida_twisted.credentials.api_keys import ApiKeys
+from rapida_twisted.net.private_names import HTTP11ClientProtocol, make_connection_pool
 from rapida_twisted.web.outbound import UNTIL_HEADER, PlacingResource
 from rapida_twisted.web.request_key import KEY_NAME
 from rapida_twisted.web.resource import Branch
@@ -50,7 +51,9 @@ class ForwardedOutbound(Branch):
     """
 
     def __init__(self, keys: ApiKeys, path: str, reactor: Any) -> None:
-        agent = Agent.usingEndpointFactory(reactor, _OneSocket(reactor, path))
+        pool = make_connection_pool(reactor, HTTP11ClientProtocol)
+        pool.persistent = False
+        agent = Agent.usingEndpointFactory(reactor, _OneSocket(reactor, path), pool)
         super().__init__(child=lambda assistant_id: _Forwarded(keys, agent))
 
 

@@ -175,7 +175,7 @@ class RapidaRequest(Request):
 
     def processingFailed(self, reason: Failure) -> Failure:  # noqa: N802
         """An error outside a resource: the client gets no details."""
-        self._log.failure("{request}: the response failed", reason, request=self)
+        self._log.failure("{request}: the response failed", reason, request=describe(self))
         if self.startedWriting:
             self.loseConnection()
         else:

@@ -29,7 +29,7 @@ from rapida_twisted.asterisk.ari.credential import AriCredential
 from rapida_twisted.asterisk.ari.http import ari_base, authorization
 from rapida_twisted.net.addresses import host_port_of
 from rapida_twisted.net.backoff import backoff
-from rapida_twisted.net.untrusted_text import json_object
+from rapida_twisted.net.untrusted_text import escaped, json_object
 
 __all__ = ["AriEvents", "retry_pause_s"]
 
@@ -80,7 +80,7 @@ class AriEvents(Service):
     def __attrs_post_init__(self) -> None:
         endpoint = self._endpoint or _endpoint_of(self.credential, self._tls_options, self._reactor)
         self._client = ClientService(
-            _WatchedEndpoint(endpoint, self._connect_failed),
+            _WatchedEndpoint(f"ARI events of {self.credential.name}", endpoint, self._connect_failed),
             _EventsFactory(self, _url_of(self.credential, self.app), self._reactor),
             retryPolicy=self._next_pause,
             clock=self._reactor,
@@ -149,7 +149,7 @@ class AriEvents(Service):
             if self.malformed_count == 1:
                 self._log.warn(
                     "ARI events of {credential}: skipped a message that is no event: {beginning}",
-                    credential=self.credential.name, beginning=repr(payload[:100]),
+                    credential=self.credential.name, beginning=escaped(payload[:100]),
                 )  # fmt: skip
             return
         self._guarded(self._on_event, event)
@@ -259,9 +259,14 @@ class _EventsFactory(WebSocketClientFactory):
 class _WatchedEndpoint:
     """Reports why a connection failed, which ClientService does not."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, failed: Callable[[Failure], None]) -> None:
+    def __init__(self, name: str, endpoint: IStreamClientEndpoint, failed: Callable[[Failure], None]) -> None:
+        self._name = name
         self._endpoint = endpoint
         self._failed = failed
+
+    def __repr__(self) -> str:
+        """For ClientService's log lines."""
+        return self._name
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
         def report(failure: Failure) -> Failure:

@@ -145,9 +145,9 @@ class StasisCalls:
             call = StasisCall(self._kit, channel, context_id=args[1], inbound=False, registered=self._registered)
         else:
             self._log.warn(
-                "channel {channel} entered the Stasis application {app} with unknown arguments {args}: write"
+                "channel {channel} entered the Stasis application {app} with unknown arguments ({args}): write"
                 " Stasis({app},ASSISTANT_ID) in the dialplan",
-                channel=channel.name, app=self._kit.app, args=list(args),
+                channel=channel.name, app=self._kit.app, args=",".join(args),
             )  # fmt: skip
             self._resume(StasisCall(self._kit, channel, inbound=True))
             return
