@@ -1,6 +1,6 @@
 """Ports of the loopback interface for processes under test.
 
-Test processes run side by side (``trial -j``, two Asterisks, other checkouts on the same machine). Each takes the
+Test processes run side by side (``trial -j``, several Asterisks, other checkouts on the same machine). Each takes the
 lowest free instance number and draws ports from the range of that instance alone, so that none hands out the port of
 another. The kernel takes ports for
 outgoing connections from 32768 up, which is above all ranges.

@@ -47,15 +47,15 @@ class WorkersTests(StasisTestCase):
         """Not a sample of a long speech is lost when all processes are replaced while it is heard, twice; then we hang
         up, and the dialplan goes on."""
         server = self.start_workers("tests.live.assistants:LongSpeech", DRAIN_S="60")
-        self.call("20@rapida-inbound-stasis", "recorder")
+        self.call("30@rapida-inbound-stasis", "recorder")
         context_id = self.only_call(server)["context_id"]
         for _ in range(2):
             self.reload(server)
         self.assertEqual(server.call(context_id)["status"], "claimed")
+        self.asterisk.wait_for_log(r"Executing \[30@rapida-inbound-stasis:7\] Hangup", self.mark, timeout_s=40)
         (heard,) = self.recordings("call-heard")
-        self.assertEqual(losses(noise(20.0), heard), [])
+        self.assertEqual(losses(noise(30.0), heard), [])
         self.assert_ended(server.ended_call(context_id), "assistant_hangup")
-        self.asterisk.wait_for_log(r"Executing \[20@rapida-inbound-stasis:7\] Hangup", self.mark)
         self.assertNotIn("no media for channel", server.log())
 
     def test_ari_worker_dies(self) -> None:
