@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 from twisted.logger import Logger
 
 from rapida_twisted.context import CallContext
@@ -14,6 +15,7 @@ from rapida_twisted.interfaces.typed import CallPlumbing
 __all__ = ["Fallback"]
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class Fallback:
     """Continues such calls. Without ``make`` and ``dial_string`` the media ends, and the dialplan continues.
 
@@ -24,12 +26,9 @@ class Fallback:
 
     _log = Logger()
 
-    def __init__(
-        self, name: str = "", make: Callable[[CallContext], typed.Assistant] | None = None, dial_string: str = ""
-    ) -> None:
-        self._name = name
-        self._make = make
-        self._dial_string = dial_string
+    _name: str = ""
+    _make: Callable[[CallContext], typed.Assistant] | None = None
+    _dial_string: str = ""
 
     def __bool__(self) -> bool:
         """True if a fallback is configured."""

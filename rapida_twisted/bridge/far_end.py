@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionRefusedError
@@ -21,6 +22,7 @@ from rapida_twisted.net.connection_errors import was_cancelled
 __all__ = ["FarEnd", "connect"]
 
 
+@attrs.define(eq=False, slots=False, repr=False)
 class FarEnd:
     """The base of both far ends.
 
@@ -33,35 +35,27 @@ class FarEnd:
     :param now: a monotonic time (s).
     """
 
-    connection: Any
+    _user: IFarEndUser
+    _name: str
+    format: AudioFormat
+    stalled_s: float
+    _reactor: Any
+    _now: Callable[[], float]
+    connection: Any = attrs.field(init=False)
     """Asterisk's side of the protocol, made by the subclass; its ``transport`` is None before it is connected."""
+    dropped_ms: float = attrs.field(init=False, default=0.0)
+    """See :class:`~rapida_twisted.interfaces.IFarEnd`."""
+    _over: bool = attrs.field(init=False, default=False)
+    _closed: bool = attrs.field(init=False, default=False)
+    """True once the connection is closed."""
+    _notifying: IDelayedCall | None = attrs.field(init=False, default=None)
+    _blocked_since_s: float | None = attrs.field(init=False, default=None)
+    """Since when the server reads nothing."""
 
-    def __init__(
-        self,
-        user: IFarEndUser,
-        name: str,
-        format: AudioFormat,
-        stalled_s: float,
-        reactor: Any,
-        now: Callable[[], float],
-    ) -> None:
-        self.format = format
-        self.stalled_s = stalled_s
-        self.dropped_ms = 0.0
-        """See :class:`~rapida_twisted.interfaces.IFarEnd`."""
+    def __attrs_post_init__(self) -> None:
         self.opened: Deferred[None] = Deferred(lambda _: self.abort())
         """Fires when the server accepts the call; fails with UpstreamFailed."""
-        self._user = user
-        self._name = name
-        self._reactor = reactor
-        self._now = now
-        self._guard = DriftGuard(format)
-        self._over = False
-        self._closed = False
-        """True once the connection is closed."""
-        self._notifying: IDelayedCall | None = None
-        self._blocked_since_s: float | None = None
-        """Since when the server reads nothing."""
+        self._guard = DriftGuard(self.format)
 
     @property
     def shifted(self) -> int:

@@ -32,14 +32,17 @@ class MediaQueue:
     _channel_id: str = attrs.field(default="", kw_only=True)
     _form: wire.ControlForm = attrs.field(kw_only=True)
     _waiting: deque[bytes | wire.Event] = attrs.field(init=False, factory=deque)
-    frames = 0
+    frames: int = attrs.field(init=False, default=0)
     """Frames queued."""
-    dropped_messages = 0
+    dropped_messages: int = attrs.field(init=False, default=0)
     """Audio messages dropped because the queue was full."""
-    direction = "both"
+    direction: str = attrs.field(init=False, default="both")
     """The audio directions, as the application sees them: ``both``, ``in`` or ``out``."""
-    _leftover = b""
-    _buffering = _paused = _full = _report_drained = False
+    _leftover: bytes = attrs.field(init=False, default=b"")
+    _buffering: bool = attrs.field(init=False, default=False)
+    _paused: bool = attrs.field(init=False, default=False)
+    _full: bool = attrs.field(init=False, default=False)
+    _report_drained: bool = attrs.field(init=False, default=False)
 
     def audio(self, payload: bytes) -> None:
         """A binary message from the application."""
