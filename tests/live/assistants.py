@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 from twisted.internet.task import deferLater
@@ -14,10 +15,12 @@ from rapida_twisted.interfaces import ICall
 from tests.live.recordings import Recording
 from tests.live.sounds import noise, pcm
 
-__all__ = ["EchoUntilDigit", "HangsUp", "HearsItself", "Interrupted", "LongSpeech", "Mover"]
+__all__ = ["CutOften", "EchoUntilDigit", "HangsUp", "HearsItself", "Interrupted", "LongSpeech", "Mover"]
 
 SPEECH_HZ = 620.0
 SPEECH_S = 10.0
+CUT_PAUSE_MS = 300
+"""The silence that is played after each cut."""
 
 
 class Interrupted(Assistant):
@@ -34,6 +37,32 @@ class Interrupted(Assistant):
     def digit_received(self, call: ICall, digit: str) -> None:
         """Be quiet."""
         call.flush()
+
+
+class CutOften(Assistant):
+    """Says a tone as often as the dialled number, cuts it after a random time, and logs how much was heard."""
+
+    _log = Logger()
+    rate_hz = 8000
+
+    def __init__(self, context: CallContext) -> None:
+        self._times = int(context.called)
+        self._chance = random.Random(context.context_id)
+
+    async def answer(self, call: ICall) -> None:
+        """Say it again and again."""
+        tone = pcm(Recording.tone(SPEECH_HZ, 2.0))
+        await call.wait(1.0)
+        for _ in range(self._times):
+            playing = call.play(tone)
+            await call.wait(self._chance.uniform(0.05, 1.2))
+            rest_ms = call.flush()
+            outcome = await playing
+            self._log.info("cut: heard {heard:.1f} ms, rest {rest:.1f} ms", heard=outcome.heard_ms, rest=rest_ms)
+            # Asterisk sends nothing while it has nothing to play, and Record() leaves that out.
+            await call.play(bytes(CUT_PAUSE_MS * 16))
+        self._log.info("in all: heard {heard:.1f} ms", heard=call.heard_ms)
+        await call.hang_up()
 
 
 class LongSpeech(Assistant):
