@@ -397,9 +397,11 @@ class Call:
             waiting.callback(None)
 
     def _answer_failed(self, failure: Failure, assistant: typed.Assistant) -> None:
-        if self.ended is None and assistant is self._assistant:
+        cancelled = failure.check(CancelledError)
+        # Cancelled code, such as one that awaits a play() that another part of the bot cancels, has not failed.
+        if self.ended is None and assistant is self._assistant and not cancelled:
             self._assistant_failed(failure)
-        elif not failure.check(CancelledError, CallEnded):
+        elif not (cancelled or failure.check(CallEnded)):
             # Libraries often turn the cancellation at a call's end into errors of their own.
             self._log.warn(
                 "call {id}: answer() failed at the call's end: {error}",

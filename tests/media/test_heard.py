@@ -10,7 +10,7 @@ from twisted.internet.task import LoopingCall
 
 from rapida_twisted.audio.formats import SLIN, ULAW
 from rapida_twisted.context import EndReason
-from rapida_twisted.interfaces import PlayEnd, PlayOutcome
+from rapida_twisted.interfaces import ICall, PlayEnd, PlayOutcome
 from rapida_twisted.wire.chan_websocket import ControlForm, Event, FlushMedia, MarkMedia, MediaMarkProcessed
 from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 from tests.media.call_case import SILENCE, SLIN16, CallTestCase
@@ -205,6 +205,26 @@ class StopTests(CallTestCase):
         fakes.call.play(counted(10)).cancel()
         self.assertEqual(fakes.tick(), [SILENCE])
         self.assertIsNone(fakes.call.ended)
+
+    def test_cancelled_where_it_is_awaited(self) -> None:
+        """CancelledError is raised where the play() is awaited; not caught, it ends answer(), and the call goes on."""
+        raised: list[str] = []
+        said: list[Deferred[PlayOutcome]] = []
+
+        async def answer(call: ICall) -> None:
+            said.append(call.play(counted(50)))
+            try:
+                await said[0]
+            except CancelledError:
+                raised.append("cancelled")
+                raise
+
+        fakes = self.up(answer)
+        fakes.tick(2)
+        said[0].cancel()
+        fakes.call.play(counted(1, first=9))
+        self.assertEqual(fakes.tick(2), [counted(1, first=9), SILENCE])
+        self.assertEqual((raised, fakes.call.ended, self.logged.failures), (["cancelled"], None, []))
 
     def test_sent_ahead(self) -> None:
         """Where its audio was sent ahead, the peer drops that too."""
