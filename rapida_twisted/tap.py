@@ -16,7 +16,7 @@ from rapida_twisted.assistants.registry import known_factories
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
 from rapida_twisted.observe.twistd_logging import take_over
-from rapida_twisted.server.build import RapidaMedia, make_supervisor
+from rapida_twisted.server.build import ASYNCIO, RapidaMedia, make_supervisor
 from rapida_twisted.server.monotonic import use_monotonic_time
 from rapida_twisted.server.systemd import SystemdNotifier
 from rapida_twisted.server.workers.supervisor import WorkerSupervisor
@@ -190,6 +190,11 @@ def _print(text: str) -> None:
         print(text, file=sys.__stdout__, flush=True)
 
 
+def _reactor_name(options: Options) -> str:
+    """The reactor that twistd was told to use; the workers use asyncio's otherwise."""
+    return str(options.parent.get("reactor", ASYNCIO)) if options.parent is not None else ASYNCIO
+
+
 def makeService(options: Options) -> IService:
     """Make the service of these options; twistd calls it."""
     from twisted.internet import reactor
@@ -205,7 +210,7 @@ def makeService(options: Options) -> IService:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         service: RapidaMedia | WorkerSupervisor = (
-            make_supervisor(options.settings, reactor, announce)
+            make_supervisor(options.settings, reactor, announce, _reactor_name(options))
             if options.settings.process.workers > 1
             else RapidaMedia(options.settings, reactor=reactor, announce=announce)
         )

@@ -28,12 +28,14 @@ def make_environment(
     pages: MutableMapping[bytes, IResource],
     record: Callable[[str, EntryKind, str], None],
     ca_file: str = "",
+    has_asyncio: bool = True,
 ) -> AssistantEnvironment:
     """The environment of all factories; the registry adds each factory's own settings.
 
     :param pages: gets the resources that assistants serve, by their paths below ``/v1``.
     :param record: adds an entry to a call's journal.
     :param ca_file: the authorities to trust in place of the public ones.
+    :param has_asyncio: whether the server runs on asyncio's reactor.
     """
 
     def http_client() -> Client:
@@ -48,6 +50,7 @@ def make_environment(
     return AssistantEnvironment(
         reactor,
         state_dir,
+        has_asyncio=has_asyncio,
         check_transfer=check_transfer,
         counters=counters,
         http_client=http_client,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -13,18 +12,16 @@ from typing import Any
 
 from twisted.plugin import getPlugins
 
+from rapida_twisted.assistants.makers import MakeAssistant, checked_maker
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces import AssistantEnvironment, IAssistantFactory, IAssistantMaker, typed
 
 __all__ = ["Assistants", "MakeAssistant", "known_factories", "make_assistants", "parse_assistant", "parse_rules"]
 
-MakeAssistant = Callable[[CallContext], typed.Assistant]
-
 _NO_GROUPS: Mapping[str, Any] = MappingProxyType({})
 
 _OTHERS = "*"
-_METHODS = ("answer", "audio_received", "digit_received", "call_ended")
 _MODULE_AND_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -121,7 +118,11 @@ def make_assistants(
         {
             assistant_id: parse_assistant(assistant, environment, groups)
             if isinstance(assistant, str)
-            else _checked(assistant, getattr(assistant, "__qualname__", type(assistant).__qualname__))
+            else checked_maker(
+                assistant,
+                getattr(assistant, "__qualname__", type(assistant).__qualname__),
+                has_asyncio=environment.has_asyncio,
+            )
             for assistant_id, assistant in given.items()
         }
     )
@@ -141,15 +142,15 @@ def parse_assistant(
         own = replace(
             environment, settings=groups.get(name), assistant=lambda inner: parse_assistant(inner, environment, groups)
         )
-        return factory.configure(argument, own)
+        return checked_maker(factory.configure(argument, own), spec, has_asyncio=environment.has_asyncio)
     if _MODULE_AND_NAME.fullmatch(spec):
-        return _own(spec)
+        return checked_maker(_imported(spec), spec, has_asyncio=environment.has_asyncio)
     raise SettingsError(
         f"the assistant {spec!r} is not known; known are {', '.join(sorted(factories))}, and your own as module:Class"
     )
 
 
-def _own(spec: str) -> MakeAssistant:
+def _imported(spec: str) -> Any:
     """A user's own assistant: a class, or a function that returns one."""
     module_name, _, name = spec.partition(":")
     if "" not in sys.path and "." not in sys.path:
@@ -164,44 +165,4 @@ def _own(spec: str) -> MakeAssistant:
         ) from error
     if not hasattr(module, name):
         raise SettingsError(f"the assistant {spec!r} is not there: module {module_name} has no {name}")
-    return _checked(getattr(module, name), spec)
-
-
-def _checked(made_by: Any, spec: str) -> MakeAssistant:
-    """A class, or a function that returns an assistant, called with what it takes.
-
-    :param spec: for errors.
-    """
-    if not callable(made_by):
-        raise SettingsError(f"the assistant {spec!r} is no class and no function")
-    if inspect.isclass(made_by):
-        missing = [method for method in _METHODS if not callable(getattr(made_by, method, None))]
-        if missing:
-            raise SettingsError(
-                f"the class {spec!r} is no assistant, for it has no {missing[0]}(): derive it from"
-                " rapida_twisted.Assistant"
-            )
-    return made_by if _takes_context(spec, made_by) else lambda context: made_by()
-
-
-def _takes_context(spec: str, made_by: Callable[..., Any]) -> bool:
-    """Whether it takes the call's context: it has a parameter of that name, or one without a default.
-
-    :raises SettingsError: it needs further arguments.
-    """
-    try:
-        signature = inspect.signature(made_by)
-    except (TypeError, ValueError):
-        return False
-    first = next(iter(signature.parameters.values()), None)
-    takes = first is not None and (
-        first.name == "context"
-        or (first.default is first.empty and first.kind not in (first.VAR_POSITIONAL, first.VAR_KEYWORD))
-    )
-    try:
-        signature.bind(*[None] * takes)
-    except TypeError as error:
-        raise SettingsError(
-            f"the assistant {spec!r} can't be made: it is called with the call's context or with nothing ({error})"
-        ) from None
-    return takes
+    return getattr(module, name)

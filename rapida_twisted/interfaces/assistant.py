@@ -42,6 +42,8 @@ class AssistantEnvironment:
     reactor: Any
     state_dir: Path
     """A directory that the server may write to; it may not exist yet."""
+    has_asyncio: bool = True
+    """Whether assistants can use asyncio: the server runs on asyncio's reactor."""
     settings: Any = None
     """The factory's own group of settings; None if it has none."""
     check_transfer: Callable[[str], None] = lambda dial_string: None

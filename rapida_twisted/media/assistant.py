@@ -23,6 +23,8 @@ class Assistant:
 
     rate_hz: int | None = None
     """The sample rate (Hz) in both directions: 8000, 16000, 24000, 48000; None: the wire's own."""
+    needs_asyncio: bool = False
+    """True: the server refuses to start with this assistant unless it runs on asyncio's reactor."""
 
     async def answer(self, call: Call) -> None:
         """Runs during the call, and is cancelled at its end. Returning does not end the call."""

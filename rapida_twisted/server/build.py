@@ -18,6 +18,8 @@ from rapida_twisted.server.role import STANDALONE, ProcessRole
 from rapida_twisted.server.workers.supervisor import WorkerSupervisor
 from rapida_twisted.settings import Settings
 
+ASYNCIO = "asyncio"
+
 __all__ = ["RapidaMedia", "check_settings", "make_supervisor", "make_worker"]
 
 
@@ -54,19 +56,24 @@ class RapidaMedia(Lifecycle):
 
 
 def make_supervisor(
-    settings: Settings, reactor: Any, announce: Callable[[str], None] = lambda text: None
+    settings: Settings,
+    reactor: Any,
+    announce: Callable[[str], None] = lambda text: None,
+    workers_reactor: str = ASYNCIO,
 ) -> WorkerSupervisor:
     """The supervisor of several processes that do the work of one :class:`RapidaMedia`.
 
     :param announce: called once when all workers listen, with the banner. It may contain the API key.
+    :param workers_reactor: the reactor of the workers, as ``twistd --reactor`` names it.
     :raises SettingsError: see :func:`check_settings`.
     """
-    components = check_settings(settings, reactor)
+    components = check_settings(settings, reactor, has_asyncio=workers_reactor == ASYNCIO)
     ids = components.assistants.ids
     return WorkerSupervisor(
         reactor,
         settings=settings.values,
         workers=settings.process.workers,
+        workers_reactor=workers_reactor,
         drain_s=settings.process.drain_s,
         hung_s=settings.process.hung_s,
         specs=port_specs(settings),
@@ -87,13 +94,14 @@ def make_worker(
     return RapidaMedia(Settings.from_values(values), reactor=reactor, announce=announce, role=role)
 
 
-def check_settings(settings: Settings, reactor: Any) -> Components:
+def check_settings(settings: Settings, reactor: Any, *, has_asyncio: bool = True) -> Components:
     """Check that a server can be made of these settings, without making one.
 
+    :param has_asyncio: whether it is to run on asyncio's reactor.
     :raises SettingsError: an assistant, the store, a transfer pattern or the TLS authorities can't be used.
     """
     keep_out_of_logs(*settings.secrets)
-    components = Components(settings, reactor)
+    components = Components(settings, reactor, has_asyncio=has_asyncio)
     components.metrics = Metrics()
     components.check()
     return components

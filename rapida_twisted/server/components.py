@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.web.resource import IResource
 
@@ -100,6 +101,10 @@ class Components:
     given_store: CallStore | None = None
     given_assistants: Mapping[str, str | Callable[..., Assistant]] | None = None
     role: ProcessRole = STANDALONE
+    has_asyncio: bool = attrs.field(
+        default=attrs.Factory(lambda self: isinstance(self.reactor, AsyncioSelectorReactor), takes_self=True)
+    )
+    """Whether the server runs on asyncio's reactor."""
     state: ServerState = attrs.field(factory=ServerState, init=False)
     rejections: RejectionLog = attrs.field(factory=RejectionLog, init=False)
     _pages: dict[bytes, IResource] = attrs.field(factory=dict, init=False)
@@ -124,6 +129,7 @@ class Components:
         environment = make_environment(
             self.reactor, self.state_dir, check_transfer=self.transfers.check, counters=self.metrics,
             pages=self._pages, record=JournalSink(lambda: self.store), ca_file=settings.tls.ca_file,
+            has_asyncio=self.has_asyncio,
         )  # fmt: skip
         groups = {"bridge": settings.upstream}
         if self.given_assistants is not None:

@@ -58,6 +58,7 @@ class Start:
     :param sockets: the port names of the inherited sockets, such as ``HTTP``, in the order of the file descriptors.
     :param ports: the port numbers, by port name.
     :param ari_socket: the path of the UNIX socket of worker 0.
+    :param reactor: the name of the worker's reactor.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Start:
     sockets: tuple[str, ...]
     ports: Mapping[str, int]
     ari_socket: str
+    reactor: str = "asyncio"
 
     def line(self) -> bytes:
         """The first line to the worker. It contains secrets: it goes through a pipe, and nowhere else."""

@@ -49,6 +49,7 @@ class WorkerSupervisor(Service):
     :param reactor: runs the supervisor, which handles no call.
     :param settings: the workers' settings by their environment names.
     :param workers: how many processes take calls.
+    :param workers_reactor: their reactor, as ``twistd --reactor`` names it.
     :param drain_s: how long (s) the workers' calls may take to end.
     :param hung_s: a worker that has not responded for this long (s) is killed.
     :param specs: the ports to open, by name.
@@ -66,6 +67,7 @@ class WorkerSupervisor(Service):
         *,
         settings: Mapping[str, Any],
         workers: int,
+        workers_reactor: str,
         drain_s: float,
         hung_s: float,
         specs: Mapping[str, PortSpec],
@@ -76,6 +78,7 @@ class WorkerSupervisor(Service):
         self.reactor = reactor
         self._settings = settings
         self._workers = workers
+        self._workers_reactor = workers_reactor
         self._drain_s = drain_s
         self._hung_s = hung_s
         self._checking = LoopingCall(self._check_workers)
@@ -180,7 +183,9 @@ class WorkerSupervisor(Service):
             if not self._rows:
                 raise OSError("too many old workers still wait for their calls to end")
             row = self._rows.pop()
-            start = Start(number, row, self._settings, tuple(sockets), ports, str(self._ari_path))
+            start = Start(
+                number, row, self._settings, tuple(sockets), ports, str(self._ari_path), self._workers_reactor
+            )
             process = WorkerProcess(name, row, start.line(), ready, self.reactor)
             files: dict[int, int | str] = {0: "w", 1: "r", 2: "r", NEWS_FD: "r", BOARD_FD: self._scoreboard.fd}
             files |= {FIRST_SOCKET_FD + number: each.fileno() for number, each in enumerate(sockets.values())}

@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import Any
 
+from twisted.application.reactors import installReactor
 from twisted.internet.protocol import connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
@@ -192,8 +193,7 @@ def main() -> int:
     """Run a worker; returns the exit code."""
     start = Start.from_line(_first_line())
     sockets = {name: socket.socket(fileno=FIRST_SOCKET_FD + number) for number, name in enumerate(start.sockets)}
-    from twisted.internet import reactor
-
+    reactor = installReactor(start.reactor)
     use_monotonic_time(reactor)
     try:
         return Worker(start, sockets, reactor).run()
