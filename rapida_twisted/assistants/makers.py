@@ -112,9 +112,10 @@ def _returns_nothing(function: Callable[..., Any]) -> bool:
     if code is None:
         return False
     instructions = list(dis.get_instructions(code))
-    # Python 3.12 and 3.13 have one instruction for a constant's load and return.
+    # Python 3.12 and 3.13 have one instruction for a constant's load and return. A return that is jumped to has several
+    # values.
     returned = [
-        each if each.opname == "RETURN_CONST" else before
+        each if each.opname == "RETURN_CONST" or each.is_jump_target else before
         for before, each in pairwise(instructions)
         if each.opname in ("RETURN_CONST", "RETURN_VALUE")
     ]

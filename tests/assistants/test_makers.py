@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from rapida_twisted.assistants.makers import checked_maker
 from rapida_twisted.assistants.record import Record, _RecordMaker
 from rapida_twisted.assistants.registry import Assistants, parse_rules
 from rapida_twisted.context import CallContext
+from rapida_twisted.errors import SettingsError, UnknownAssistant
 from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantMaker
 from rapida_twisted.media.assistant import Assistant
 from tests.assistants.calls import CONTEXT
@@ -89,3 +92,98 @@ class MakersTests(SynchronousTestCase):
         assistants = parse_rules("*=echo,1=record:echo", environment)
         self.assertEqual((self.prepared(assistants, "1"), self.prepared(assistants, "2")), ("", ""))
         self.assertEqual(assistants.health(), {})
+
+
+def forgot_return(context: CallContext) -> None:
+    Assistant()
+
+
+def returns_none(context: CallContext) -> None:
+    return None
+
+
+async def is_coroutine(context: CallContext) -> Assistant:
+    return Assistant()
+
+
+class NeedsAsyncio(Assistant):
+    needs_asyncio = True
+
+
+class CheckedMakerTests(SynchronousTestCase):
+    """Makers that make no assistants."""
+
+    def assert_refused(self, made_by: Any, *texts: str, has_asyncio: bool = True) -> None:
+        error = self.assertRaises(SettingsError, checked_maker, made_by, "bots:make", has_asyncio=has_asyncio)
+        for text in ("'bots:make'", *texts):
+            self.assertIn(text, str(error))
+
+    def test_at_start(self) -> None:
+        """What always returns None, or is a coroutine, is refused at once, and so is what is no maker."""
+        for made_by in (forgot_return, returns_none, lambda: None):
+            self.assert_refused(made_by, "always returns None")
+        self.assert_refused(is_coroutine, "is a coroutine")
+        self.assert_refused(None, "no class and no function")
+
+    def test_not_known_at_start(self) -> None:
+        """Functions that may return an assistant are not refused."""
+
+        def perhaps(context: CallContext) -> Any:
+            if context.called == "1":
+                return Assistant()
+            return None
+
+        def raises(context: CallContext) -> Any:
+            raise ValueError("not today")
+
+        for made_by in (perhaps, raises, lambda context: Assistant() if context else None, partial(perhaps)):
+            checked_maker(made_by, "bots:make", has_asyncio=True)
+
+    def register(self, maker: Any, called: str) -> Deferred[CallContext]:
+        return Deferred.fromCoroutine(maker.prepare(replace(CONTEXT, called=called)))
+
+    def test_at_registration(self) -> None:
+        """A call for which a function returns no assistant is not registered; the reason is one sentence."""
+        for made, text in ((None, "returned None"), (object(), "returned object, which has no answer()")):
+            maker = checked_maker(lambda context, made=made: made, "bots:make", has_asyncio=True)
+            error = self.failureResultOf(self.register(maker, "1"), UnknownAssistant)
+            self.assertEqual(error.getErrorMessage(), f"the assistant 'bots:make' can't be made: its function {text}")
+
+    def test_called_until_it_works(self) -> None:
+        """A function is called for registrations until it has returned an assistant, and again after it has not."""
+        calls: list[str] = []
+
+        def make(context: CallContext) -> Assistant | None:
+            calls.append(context.called)
+            return Assistant() if context.called == "1" else None
+
+        maker = checked_maker(make, "bots:make", has_asyncio=True)
+        for _ in range(3):
+            self.successResultOf(self.register(maker, "1"))
+        self.assertEqual(calls, ["1"])
+        self.assertRaises(SettingsError, maker, replace(CONTEXT, called="2"))
+        self.failureResultOf(self.register(maker, "2"), UnknownAssistant)
+        self.successResultOf(self.register(maker, "1"))
+        self.assertEqual(calls, ["1", "2", "2", "1"])
+
+    def test_raises_at_registration(self) -> None:
+        """An error of the function itself is no refusal."""
+
+        def make(context: CallContext) -> Assistant:
+            raise ValueError("not today")
+
+        self.failureResultOf(self.register(checked_maker(make, "bots:make", has_asyncio=True), "1"), ValueError)
+
+    def test_needs_asyncio(self) -> None:
+        """A class is refused at start, what a function returns at the registration; with asyncio neither is."""
+        self.assert_refused(NeedsAsyncio, "needs asyncio", "--reactor=asyncio", has_asyncio=False)
+        maker = checked_maker(lambda context: NeedsAsyncio(), "bots:make", has_asyncio=False)
+        self.failureResultOf(self.register(maker, "1"), UnknownAssistant)
+        self.assertIsInstance(checked_maker(NeedsAsyncio, "bots:make", has_asyncio=True)(CONTEXT), NeedsAsyncio)
+
+    def test_function_maker(self) -> None:
+        """It is a whole maker."""
+        maker = checked_maker(lambda context: Assistant(), "bots:make", has_asyncio=True)
+        self.assertTrue(verifyObject(IAssistantMaker, maker))
+        self.assertEqual(maker.health(), {})  # type: ignore[attr-defined]
+        self.successResultOf(Deferred.fromCoroutine(maker.close()))  # type: ignore[attr-defined]
