@@ -37,8 +37,8 @@ LATE_REQUESTS = 3
 OTHER_LATE_REQUESTS = 100
 """The same for code that the call does not run itself, such as timers: from this request on there is no response."""
 NEEDS_ASYNCIO = (
-    "asyncio needs the asyncio reactor: start the server with script/serve or 'twistd --reactor=asyncio', a test with"
-    " 'trial --reactor=asyncio'"
+    "asyncio needs a running loop: start the server with script/serve or 'twistd --reactor=asyncio', and test in a"
+    " unittest.IsolatedAsyncioTestCase"
 )
 _PACKAGE = __name__.partition(".")[0]
 
@@ -253,9 +253,26 @@ async def _without_exit(running: Coroutine[Any, Any, T]) -> T:
 
 @coroutine
 def _await_in_asyncio(awaited: Any) -> Generator[Any, Any, Any]:
-    if isinstance(awaited, Deferred):
-        return (yield from awaited.asFuture(asyncio.get_running_loop()))
-    return (yield awaited)
+    if not isinstance(awaited, Deferred):
+        return (yield awaited)
+    future = asyncio.get_running_loop().create_future()
+
+    def fired(result: Any) -> Any:
+        # Not Deferred.asFuture(): a coroutine that awaits a Deferred takes the result from it when it is resumed.
+        if not isinstance(result, Failure):
+            if not future.done():
+                future.set_result(result)
+            return result
+        if not future.done():
+            future.set_exception(result.value or CancelledError())
+        return None
+
+    awaited.addBoth(fired)
+    try:
+        return (yield from future)
+    except asyncio.CancelledError:
+        awaited.cancel()
+        raise
 
 
 def _translated(failure: Failure) -> Failure:

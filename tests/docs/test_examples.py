@@ -78,6 +78,23 @@ class SupportBotTests(SynchronousTestCase):
         self.assertIn("PASSED", done.stdout)
 
 
+class AsyncioExampleTests(SynchronousTestCase):
+    def test_the_docs_own_test(self) -> None:
+        """The test of the bot with an asyncio library passes, by the command of its page."""
+        page = (EXAMPLES.parent / "asyncio.rst").read_text()
+        self.assertIn("python -m unittest test_asyncio_bot", page)
+        done = subprocess.run(
+            [sys.executable, "-m", "unittest", "test_asyncio_bot"],
+            cwd=EXAMPLES,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(EXAMPLES.parents[1])},
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("Ran 2 tests", done.stderr)
+
+
 class PluginExampleTests(SynchronousTestCase):
     def test_weather(self) -> None:
         """The docs' plugin says the weather and hangs up."""
