@@ -12,6 +12,7 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.logger import Logger
 from twisted.python import usage
 
+from rapida_twisted import __version__
 from rapida_twisted.assistants.registry import known_factories
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError, StartError
@@ -64,6 +65,11 @@ class Options(usage.Options):
         """which assistant answers which id: ID=NAME[:ARGUMENT] or ID=module:Class; repeatable [default: *=greeter]
         ($ASSISTANT)"""
         self._assistants.append(rule)
+
+    def opt_version(self) -> None:
+        """print the version, and exit"""
+        print(f"rapida-media {__version__}")  # noqa: T201
+        sys.exit(0)
 
     def opt_help_assistants(self) -> None:
         """list the assistants that --assistant knows by name, and exit"""

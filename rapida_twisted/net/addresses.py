@@ -7,8 +7,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from twisted.internet import address as twisted_address
-
 __all__ = [
     "Address", "Network", "address_of", "address_text", "bracketed", "group_of", "host_and_port", "host_port_of",
     "kind_of", "parse_host_port",
@@ -62,6 +60,9 @@ def bracketed(host: str) -> str:
 
 def address_text(address: Any) -> str:
     """An address of Twisted as text: ``192.0.2.1:40312``, ``[2001:db8::1]:40312``, ``unix:/run/x``."""
+    # Here, so that settings and command lines load without Twisted.
+    from twisted.internet import address as twisted_address
+
     if isinstance(address, twisted_address.IPv4Address | twisted_address.IPv6Address):
         return host_and_port(address.host, address.port)
     if isinstance(address, twisted_address.UNIXAddress):

@@ -12,8 +12,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from rapida_twisted.audio.g711 import slin_to_ulaw
-from rapida_twisted.tools.phone.main import Phone as PhoneTool
 from rapida_twisted.tools.phone.options import parse_options
+from rapida_twisted.tools.phone.phone import Phone as PhoneTool
 from tests.bridge.chain import FAR_ID, FAR_KEY, HOST, NEAR_KEY, ChainTestCase, begins, nothing, says
 from tests.bridge.test_far_end_websocket import Bot, Bots
 from tests.protocols.websockets import until

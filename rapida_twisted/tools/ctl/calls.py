@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from rapida_twisted.context import ContextStatus
-from rapida_twisted.tools.ctl.options import add_command, context_id, whole_number
+from rapida_twisted.tools.command_line import whole_number
+from rapida_twisted.tools.ctl.options import add_command, context_id
 from rapida_twisted.tools.ctl.server_client import Response, ServerRefused, key_for, refusal, request
-from rapida_twisted.tools.ctl.table import table
+from rapida_twisted.tools.terminal import has_colour, table
 
 __all__ = ["add_commands", "call_text", "calls_text"]
 
@@ -22,7 +24,7 @@ _PLAIN_COLUMNS = ("context_id", "status", "caller", "called", "assistant_id", "c
 
 
 def add_commands(commands: Any) -> None:
-    calls = add_command(commands, "calls", _calls, "show the newest calls", server=True, key=True)
+    calls = add_command(commands, "calls", _calls, server=True, key=True)
     calls.add_argument(
         "--status", choices=[status.value for status in ContextStatus], default="", help="only calls in this status"
     )
@@ -33,26 +35,26 @@ def add_commands(commands: Any) -> None:
         default=DEFAULT_LIMIT,
         help=f"at most N, up to {LARGEST_LIMIT} [default: {DEFAULT_LIMIT}]",
     )
-    call = add_command(commands, "call", _call, "show one call", server=True, key=True)
-    hang_up = add_command(commands, "hangup", _hang_up, "hang up a call", server=True, key=True)
+    call = add_command(commands, "call", _call, server=True, key=True)
+    hang_up = add_command(commands, "hangup", _hang_up, server=True, key=True)
     for parser in (call, hang_up):
         parser.add_argument("context_id", metavar="CONTEXT_ID", type=context_id)
     for parser in (calls, call):
         parser.add_argument("--json", action="store_true", help="print the server's own JSON")
-    add_command(commands, "ready", _ready, "check whether the server can take calls", server=True)
+    add_command(commands, "ready", _ready, server=True)
 
 
 def _calls(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     response = _request(arguments, environ, "", status=arguments.status, limit=str(arguments.limit))
     if not isinstance(records := response.content.get("calls"), list):
         raise refusal(response)
-    print(json.dumps(response.content) if arguments.json else calls_text(records))
+    print(json.dumps(response.content) if arguments.json else calls_text(records, has_colour(sys.stdout)))
     return 0
 
 
 def _call(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     record = _request(arguments, environ, f"/{arguments.context_id}").content
-    print(json.dumps(record) if arguments.json else call_text(record))
+    print(json.dumps(record) if arguments.json else call_text(record, has_colour(sys.stdout)))
     return 0
 
 
@@ -84,9 +86,9 @@ def _request(arguments: argparse.Namespace, environ: Mapping[str, str], path: st
     return response
 
 
-def calls_text(records: list[Any]) -> str:
+def calls_text(records: list[Any], coloured: bool = False) -> str:
     rows = [_row(record) for record in records if isinstance(record, dict)]
-    return table(_HEAD, rows) if rows else "no calls"
+    return table(_HEAD, rows, coloured) if rows else "no calls"
 
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
@@ -94,7 +96,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     return (*columns, _time(record.get("created")), _duration(record), _text(record.get("reason")))
 
 
-def call_text(record: dict[str, Any]) -> str:
+def call_text(record: dict[str, Any], coloured: bool = False) -> str:
     """A call's record as a table of its fields, without the empty ones."""
     rows = []
     for name, value in record.items():
@@ -104,7 +106,7 @@ def call_text(record: dict[str, Any]) -> str:
             rows += [(f"{name}.{key}", _text(value[key])) for key in sorted(value)]
         else:
             rows.append((name, _text(value)))
-    return table(None, rows)
+    return table(None, rows, coloured)
 
 
 def _text(value: Any) -> str:

@@ -14,8 +14,9 @@ from twisted.internet.task import deferLater
 
 from rapida_twisted.context import CallStatus, EndReason
 from rapida_twisted.net.untrusted_text import printable
+from rapida_twisted.tools.command_line import DEFAULT_URL, whole_number
 from rapida_twisted.tools.ctl.dialplan import first_assistant
-from rapida_twisted.tools.ctl.options import DEFAULT_URL, add_command, whole_number
+from rapida_twisted.tools.ctl.options import add_command
 from rapida_twisted.tools.ctl.server_client import (
     NoResponse,
     Response,
@@ -25,7 +26,7 @@ from rapida_twisted.tools.ctl.server_client import (
     refusal,
     run_with_server,
 )
-from rapida_twisted.tools.ctl.table import table
+from rapida_twisted.tools.terminal import has_colour, table
 from rapida_twisted.web.outbound import LONGEST_ANSWER_S, PLACE_TIMEOUT_S, SHORTEST_ANSWER_S
 
 __all__ = ["DialCommand", "add_commands", "change_text"]
@@ -40,7 +41,7 @@ _ENDS = frozenset(status.value for status in CallStatus if status.over)
 
 
 def add_commands(commands: Any) -> None:
-    dial = add_command(commands, "dial", _dial, "place a call", server=True, key=True)
+    dial = add_command(commands, "dial", _dial, server=True, key=True)
     dial.add_argument("to", metavar="TO", help="number to call; an endpoint if the credential has no trunk")
     dial.add_argument("--assistant", metavar="ID", help="assistant for the call [default: the first of the settings]")
     dial.add_argument("--from", metavar="NUMBER", dest="caller", help="caller id to send")
@@ -120,9 +121,9 @@ class DialCommand:
         status = str(placed.get("callStatus"))
         ids = [("context_id", self._context_id), ("channel_id", str(placed.get("channelId")))]
         if not self._arguments.wait:
-            self._print(placed, table(None, [*ids, ("call_status", status)]))
+            self._print(placed, table(None, [*ids, ("call_status", status)], has_colour(sys.stdout)))
             return 1 if status in (CallStatus.FAILED, CallStatus.CANCELLED) else 0
-        self._print(placed, table(None, ids))
+        self._print(placed, table(None, ids, has_colour(sys.stdout)))
         last = await self._follow(server)
         reached_assistant = last["call_status"] == CallStatus.COMPLETED and last.get("reason") != EndReason.NO_MEDIA
         return 0 if reached_assistant else 1

@@ -28,7 +28,6 @@ from rapida_twisted.asterisk.dialplan import (
     websocket_dialplan,
     websocket_outbound_dialplan,
 )
-from rapida_twisted.asterisk.outbound.trunk import app_name
 from rapida_twisted.asterisk.vault.vault import open_vault
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.net.addresses import bracketed
@@ -56,7 +55,7 @@ _FILE = re.compile(r"/[A-Za-z0-9._/+-]{1,254}")
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "dialplan", _dialplan, "print Asterisk's configuration for this server")
+    parser = add_command(commands, "dialplan", _dialplan)
     parser.add_argument(
         "--transport", choices=("audiosocket", "websocket"), default="audiosocket", help="[default: audiosocket]"
     )
@@ -152,6 +151,9 @@ def _write(directory: Path, files: Mapping[str, str], *, overwrite: bool) -> Non
 def _stasis_dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
     if arguments.transport == "websocket":
         raise UsageError("--stasis uses AudioSocket: omit --transport")
+    # Slow to import, and for this option alone.
+    from rapida_twisted.asterisk.outbound.trunk import app_name
+
     arguments.credential = arguments.credential or _only_credential(arguments, environ)
     app = app_name(load(AriSettings, environ).app, arguments.credential)
     return stasis_dialplan(app, arguments.assistant or first_assistant(environ), transfer=arguments.transfer)

@@ -34,9 +34,7 @@ _DIALPLAN_ADVICE = "rapida-media-ctl dialplan prints the lines"
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(
-        commands, "doctor", _doctor, "check this installation, and advise how to repair it", server=True, key=True
-    )
+    parser = add_command(commands, "doctor", _doctor, server=True, key=True)
     parser.add_argument("--credential", metavar="NAME", help="check only the Asterisk of this credential")
     parser.add_argument(
         "--transport",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from typing import Any
 from rapida_twisted.credentials.key_file import make_state_dir
 from rapida_twisted.credentials.key_ring import LARGEST_MAX_CALLS, KeyEntry, KeyRing, Scope, keys_path, parse_scopes
 from rapida_twisted.net.untrusted_text import printable
-from rapida_twisted.tools.ctl.options import add_command, whole_number
-from rapida_twisted.tools.ctl.table import table
+from rapida_twisted.tools.command_line import whole_number
+from rapida_twisted.tools.ctl.options import COMMANDS, add_command
+from rapida_twisted.tools.terminal import has_colour, table
 
 __all__ = ["add_commands"]
 
@@ -22,7 +24,7 @@ __all__ = ["add_commands"]
 def add_commands(commands: Any) -> None:
     key = commands.add_parser(
         "key",
-        help="make, list and revoke API keys",
+        help=COMMANDS["key"][1],
         description="Manages named API keys with scopes. The key file holds salted hashes; a running server reads each"
         " change within a second.",
     )
@@ -44,7 +46,8 @@ def add_commands(commands: Any) -> None:
         default=0,
         help="maximum concurrent calls, waiting or up, of this key [default: no limit]",
     )
-    _add(subcommands, "list", _list, "show the keys' names, scopes and limits")
+    list_ = _add(subcommands, "list", _list, "show the keys' names, scopes and limits")
+    list_.add_argument("--json", action="store_true", help="print JSON")
     revoke = _add(subcommands, "revoke", _revoke, "revoke a key: the server refuses it from then on")
     revoke.add_argument("name", metavar="NAME")
 
@@ -74,18 +77,27 @@ def _make(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     ring = _ring(arguments, environ)
-    entries = ring.entries()
-    if not entries:
+    records = [_record(entry) for entry in ring.entries()]
+    if arguments.json:
+        print(json.dumps(records))
+    elif records:
+        rows = [
+            (record["name"], ",".join(record["scopes"]), str(record["max_calls"] or "-"), record["made"])
+            for record in records
+        ]
+        print(table(("NAME", "SCOPES", "MAX CALLS", "MADE"), rows, has_colour(sys.stdout)))
+    else:
         print(f"there are no keys in {ring.path}")
-        return 0
-    print(table(("NAME", "SCOPES", "MAX CALLS", "MADE"), [_row(entry) for entry in entries]))
     return 0
 
 
-def _row(entry: KeyEntry) -> tuple[str, str, str, str]:
-    made = datetime.fromtimestamp(entry.made_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    scopes = ",".join(scope.value for scope in Scope if scope in entry.scopes)
-    return entry.name, scopes, str(entry.max_calls or "-"), made
+def _record(entry: KeyEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "scopes": [scope.value for scope in Scope if scope in entry.scopes],
+        "max_calls": entry.max_calls or None,
+        "made": datetime.fromtimestamp(entry.made_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+    }
 
 
 def _revoke(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

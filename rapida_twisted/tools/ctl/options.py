@@ -1,4 +1,4 @@
-"""Options and argument types that the subcommands of ``rapida-media-ctl`` share."""
+"""The subcommands of ``rapida-media-ctl``, and the options that they share."""
 
 from __future__ import annotations
 
@@ -7,55 +7,42 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rapida_twisted.net.untrusted_text import printable
+from rapida_twisted.tools.command_line import DEFAULT_URL, UsageError, add_key_file, http_url
 
-__all__ = [
-    "DEFAULT_URL",
-    "GroupedHelp",
-    "Run",
-    "UsageError",
-    "add_command",
-    "context_id",
-    "http_url",
-    "refuse_secret",
-    "whole_number",
-]
+__all__ = ["COMMANDS", "Run", "UsageError", "add_command", "context_id", "http_url"]
 
 Run = Callable[[argparse.Namespace, Mapping[str, str]], int]
 """Runs a subcommand with its parsed arguments and the environment; returns the exit code."""
 
-DEFAULT_URL = "http://127.0.0.1:8080"
-
-
-class UsageError(ValueError):
-    """The command line is wrong in a way that the parser does not see."""
-
-
-class GroupedHelp(argparse.HelpFormatter):
-    """Help with room for the longest command."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
+COMMANDS = {
+    "calls": ("calls", "show the newest calls"),
+    "call": ("calls", "show one call"),
+    "hangup": ("calls", "hang up a call"),
+    "ready": ("calls", "check whether the server can take calls"),
+    "dial": ("dial", "place a call"),
+    "vault": ("vault", "keep ARI credentials, encrypted"),
+    "key": ("key", "make, list and revoke API keys"),
+    "dialplan": ("dialplan", "print Asterisk's configuration for this server"),
+    "doctor": ("doctor", "check this installation, and advise how to repair it"),
+    "completion": ("", "print the script that completes this program's command line in a shell"),
+}
+"""By name: the module, imported for its commands alone (empty: main.py), and the line of ``--help``."""
 
 
 def add_command(
-    commands: Any, name: str, run: Run, help: str, *, server: bool = False, key: bool = False
+    commands: Any, name: str, run: Run, help: str = "", *, server: bool = False, key: bool = False
 ) -> argparse.ArgumentParser:
     """Add a subcommand.
 
     :param commands: the result of ``add_subparsers()``.
+    :param help: that of :data:`COMMANDS` if empty.
     :param server: adds ``--http``.
     :param key: adds ``--key-file``.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=help,
-        description=f"{help[0].upper()}{help[1:]}.",
-        # With abbreviations --password means --password-file, and an error message would print the password.
-        allow_abbrev=False,
-    )
+    help = help or COMMANDS[name][1]
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(run=run, parser=parser, asks_server=server)
     parser.add_argument(
         "--state-dir",
@@ -72,39 +59,8 @@ def add_command(
             help=f"the server [default: its port for operators (ADMIN__PORT), or without one {DEFAULT_URL}]",
         )
     if key:
-        parser.add_argument(
-            "--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]"
-        )
-        refuse_secret(parser, "--key", "--api-key", instead="set RAPIDA_API_KEY, or name a file (--key-file)")
+        add_key_file(parser)
     return parser
-
-
-def refuse_secret(parser: argparse.ArgumentParser, *options: str, instead: str) -> None:
-    """Refuse options that would put a secret on the command line, without repeating the secret.
-
-    :param instead: how to pass the secret, for the message.
-    """
-
-    class Refusal(argparse.Action):
-        def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-            parser.error(
-                f"{self.option_strings[0]} is refused, since every user of this machine can read a command line:"
-                f" {instead}"
-            )
-
-    parser.add_argument(*options, action=Refusal, help=argparse.SUPPRESS)
-
-
-def http_url(text: str) -> str:
-    """The address of an HTTP server, without a trailing slash."""
-    try:
-        parts = urlsplit(text)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        known = False
-    if not known or not text.isascii() or not text.isprintable() or "@" in text or "?" in text or "#" in text:
-        raise argparse.ArgumentTypeError(f"expected an address such as {DEFAULT_URL}, not {printable(text)!r}")
-    return text.rstrip("/")
 
 
 def context_id(text: str) -> str:
@@ -113,12 +69,3 @@ def context_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"a contextId is a UUID, not {printable(text)!r}") from None
-
-
-def whole_number(smallest: int, largest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and smallest <= int(text) <= largest):
-            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {largest}, not {text!r}")
-        return int(text)
-
-    return parse

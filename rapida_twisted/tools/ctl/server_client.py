@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.task import react
-from twisted.web.client import Agent
 
 from rapida_twisted.errors import RapidaError
-from rapida_twisted.net.bounded_body import read_body
-from rapida_twisted.net.connection_errors import error_text
 from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.tools.api_key import find_api_key
-from rapida_twisted.tools.ctl.options import UsageError
+from rapida_twisted.tools.command_line import UsageError
 
 __all__ = [
     "NoResponse",
@@ -88,6 +83,10 @@ class ServerClient:
     """
 
     def __init__(self, url: str, api_key: str | None, reactor: Any) -> None:
+        # Slow to import, and not needed for --help.
+        from treq.client import HTTPClient
+        from twisted.web.client import Agent
+
         self.reactor = reactor
         self._url = url
         self._headers: dict[bytes | str, bytes | str] = {"accept": "application/json"}
@@ -111,6 +110,8 @@ class ServerClient:
         :raises NoResponse: the server did not answer.
         :raises ServerRefused: the server refused the key.
         """
+        from rapida_twisted.net.connection_errors import error_text
+
         requesting = Deferred.fromCoroutine(self._request(method, path, query, body))
         try:
             response = await requesting.addTimeout(timeout_s, self.reactor)
@@ -130,6 +131,8 @@ class ServerClient:
         raise NoResponse(f"{self._url} does not answer ({reason}): {where}", may_have_arrived=may_have_arrived)
 
     async def _request(self, method: str, path: str, query: Mapping[str, str], content: Any) -> Response:
+        from rapida_twisted.net.bounded_body import read_body
+
         headers = dict(self._headers)
         if content is not None:
             headers["content-type"] = "application/json"
@@ -156,6 +159,8 @@ def run_with_server(url: str, api_key: str | None, conversation: Callable[[Serve
     :raises UsageError: the key cannot be sent.
     :raises KeyboardInterrupt: a signal stopped the process.
     """
+    from twisted.internet.task import react
+
     if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
         raise UsageError("the API key is not one line of printable ASCII characters")
     results: list[T] = []

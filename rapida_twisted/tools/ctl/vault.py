@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Mapping
@@ -15,18 +16,21 @@ from rapida_twisted.asterisk.vault.master_key import KeyPlace, make_master_key
 from rapida_twisted.asterisk.vault.vault import Vault, VaultEntry, open_vault
 from rapida_twisted.credentials.secret_file import read_file
 from rapida_twisted.errors import SettingsError
-from rapida_twisted.tools.ctl.options import UsageError, add_command, refuse_secret
-from rapida_twisted.tools.ctl.table import table
+from rapida_twisted.tools.command_line import UsageError, refuse_secret
+from rapida_twisted.tools.ctl.options import COMMANDS, add_command
+from rapida_twisted.tools.terminal import has_colour, table
 
 __all__ = ["add_commands"]
 
 LONGEST_PASSWORD = 1024
 
+_SHOWN = ("name", "provider", "ari_url", "ari_user", "endpoint_technology", "trunk")
+
 
 def add_commands(commands: Any) -> None:
     vault = commands.add_parser(
         "vault",
-        help="keep ARI credentials, encrypted",
+        help=COMMANDS["vault"][1],
         description="Keeps ARI credentials in the state directory, encrypted. A running server reads each change.",
     )
     subcommands = vault.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -45,9 +49,11 @@ def add_commands(commands: Any) -> None:
     )
     set_.add_argument("--endpoint-technology", metavar="TECH", default="PJSIP", help="[default: PJSIP]")
     set_.add_argument("--trunk", metavar="NAME", default="", help="endpoint or peer for outbound calls")
-    add_command(subcommands, "list", _list, "list the credentials, without passwords")
+    list_ = add_command(subcommands, "list", _list, "list the credentials, without passwords")
     show = add_command(subcommands, "show", _show, "show a credential, without its password")
     show.add_argument("name", metavar="NAME")
+    for parser in (list_, show):
+        parser.add_argument("--json", action="store_true", help="print JSON")
     remove = add_command(subcommands, "remove", _remove, "remove a credential")
     remove.add_argument("name", metavar="NAME")
     rotate = add_command(subcommands, "rotate", _rotate, "encrypt the vault with a new master key")
@@ -83,11 +89,13 @@ def _credential(arguments: argparse.Namespace, password: str) -> AriCredential:
 
 def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     entries = open_vault(arguments.state_dir, environ).list()
-    if not entries:
+    if arguments.json:
+        print(json.dumps([{name: getattr(entry, name) for name in _SHOWN} for entry in entries]))
+    elif entries:
+        rows = [(*(getattr(entry, name) for name in _SHOWN[:4]), _calls_leave_by(entry)) for entry in entries]
+        print(table(("NAME", "PROVIDER", "ARI URL", "ARI USER", "CALLS LEAVE BY"), rows, has_colour(sys.stdout)))
+    else:
         print("the vault is empty")
-        return 0
-    rows = [(entry.name, entry.provider, entry.ari_url, entry.ari_user, _calls_leave_by(entry)) for entry in entries]
-    print(table(("NAME", "PROVIDER", "ARI URL", "ARI USER", "CALLS LEAVE BY"), rows))
     return 0
 
 
@@ -97,16 +105,12 @@ def _calls_leave_by(entry: VaultEntry) -> str:
 
 def _show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     credential = open_vault(arguments.state_dir, environ).get(arguments.name)
-    rows = [
-        ("name", credential.name),
-        ("provider", "asterisk"),
-        ("ari_url", credential.ari_url),
-        ("ari_user", credential.ari_user),
-        ("ari_password", "(not shown)"),
-        ("endpoint_technology", credential.endpoint_technology),
-        ("trunk", credential.trunk or "(none)"),
-    ]
-    print(table(None, rows))
+    shown = {"provider": "asterisk"} | {name: getattr(credential, name) for name in _SHOWN if name != "provider"}
+    if arguments.json:
+        print(json.dumps({name: shown[name] for name in _SHOWN}))
+    else:
+        rows = [(name, shown[name] or "(none)") for name in _SHOWN]
+        print(table(None, [*rows, ("ari_password", "(not shown)")], has_colour(sys.stdout)))
     return 0
 
 

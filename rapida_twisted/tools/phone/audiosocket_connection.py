@@ -56,4 +56,5 @@ class AudioSocketConnection(AsteriskProtocol):
             self._phone_call.hang_up_received(f"it reported error {code!r}")
 
     def call_ended(self, problem: str) -> None:
-        self._phone_call.connection_lost(problem)
+        # A server that is killed looks like one that just closes. Asterisk's end of a call is a hangup frame.
+        self._phone_call.connection_lost(problem or "the server closed it without a hangup frame")

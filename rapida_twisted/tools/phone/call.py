@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -20,16 +18,14 @@ from twisted.internet.interfaces import IDelayedCall
 from rapida_twisted.errors import RegistrationRefused
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.tools.phone.figures import Arrivals, Level, RoundTrip, Spread
+from rapida_twisted.tools.phone.plan import CallPlan
 from rapida_twisted.tools.phone.queue import QueueFigures
 from rapida_twisted.tools.phone.report import CallReport
-from rapida_twisted.tools.phone.sound import Recording, Sound
+from rapida_twisted.tools.phone.sound import Recording
+from rapida_twisted.tools.phone.verdict import verdict
 
-__all__ = ["CallPlan", "MediaConnection", "PhoneCall", "SetUpFailed", "TimedDigit", "connection_failed"]
+__all__ = ["MediaConnection", "PhoneCall", "SetUpFailed", "connection_failed"]
 
-AFTER_LAST_S = 2.0
-"""How long a call lasts after its sound and its digits."""
-LONGEST_S = 60.0
-"""How long a call lasts without a given duration."""
 CLOSE_TIMEOUT_S = 2.0
 
 _KEY_ADVICE = "set RAPIDA_API_KEY to one of its keys, or name the file that holds one (--key-file)"
@@ -54,42 +50,6 @@ def connection_failed(error: Exception, address: str) -> SetUpFailed:
     """
     reason = str(error).rstrip(".")
     return SetUpFailed(f"the media connection failed ({reason}): is the server running, and is this its {address}?")
-
-
-@dataclass(frozen=True, order=True)
-class TimedDigit:
-    """A key, and when to press it (s after the media connection is up)."""
-
-    at_s: float
-    digit: str
-
-
-@dataclass(frozen=True)
-class CallPlan:
-    """What a call does."""
-
-    sound: Sound
-    digits: tuple[TimedDigit, ...] = ()
-    duration_s: float | None = None
-    """When to hang up; None: 2 s after sound and digits, and after 60 s at the latest."""
-    save: Path | None = None
-    """The WAV file for the received audio."""
-
-    @property
-    def end_s(self) -> float:
-        """When the phone hangs up, if the server has not."""
-        if self.duration_s is not None:
-            return self.duration_s
-        if self.sound.length_s is None:
-            return LONGEST_S
-        last_s = max([self.sound.length_s, *(timed.at_s for timed in self.digits)])
-        return min(LONGEST_S, last_s + AFTER_LAST_S)
-
-    def numbered(self, number: int | None) -> CallPlan:
-        """This plan with the number in the name of its file; unchanged for None."""
-        if self.save is None or number is None:
-            return self
-        return replace(self, save=self.save.with_name(f"{self.save.stem}-{number}{self.save.suffix}"))
 
 
 class MediaConnection(Protocol):
@@ -147,11 +107,13 @@ class PhoneCall:
         self._digits = deque(sorted(plan.digits))
         self._frames = plan.sound.frames()
         self._recording = Recording(plan.save) if plan.save is not None else None
+        self._listeners = [listener for listener in (self._recording, plan.speaker) if listener is not None]
         self._up_at_s = 0.0
         self._over: Deferred[None] = Deferred()
         self._setting_up: Deferred[None] | None = None
         self._overdue: IDelayedCall | None = None
         self._interrupted = False
+        self._closed_late = False
 
     async def place(self) -> CallReport:
         """Place the call, and wait for its end. Returns the report, whatever the server or the network did."""
@@ -164,16 +126,14 @@ class PhoneCall:
             self.report.problem = self._set_up_problem(error)
         return self.report
 
-    def hang_up(self, reason: str) -> None:
-        """End the call from this side, in any state."""
+    def interrupt(self) -> None:
+        """End the call from this side, in any state. It counts as failed."""
         if self._setting_up is not None:
             self._interrupted = True
             self._setting_up.cancel()
         elif self._connection is not None and not self.report.ended_by:
-            self._end("phone", reason)
-            self._connection.hang_up()
-            if not self._over.called:
-                self._overdue = self._reactor.callLater(CLOSE_TIMEOUT_S, self._connection.abort)
+            self._interrupted = True
+            self._hang_up(self._connection, "interrupted")
 
     # From the clock
 
@@ -187,7 +147,7 @@ class PhoneCall:
             connection.send_digit(digit)
             self.report.digits_sent += digit
         if elapsed_s >= self._plan.end_s:
-            self.hang_up("its time was over")
+            self._hang_up(connection, "its time was over")
             return
         frame = next(self._frames)
         if frame is None:
@@ -216,8 +176,8 @@ class PhoneCall:
 
     def silence_received(self, samples: bytes, rate_hz: int) -> None:
         """A tick without audio, on a connection with a clock of its own: recorded, not measured."""
-        if self._recording is not None:
-            self._recording.add(samples, rate_hz)
+        for listener in self._listeners:
+            listener.add(samples, rate_hz)
 
     def hang_up_received(self, reason: str) -> None:
         """The server ended the call; :meth:`connection_lost` follows."""
@@ -251,6 +211,16 @@ class PhoneCall:
             self.up = True
             self._clock.add(self)
 
+    def _hang_up(self, connection: MediaConnection, reason: str) -> None:
+        self._end("phone", reason)
+        connection.hang_up()
+        if not self._over.called:
+            self._overdue = self._reactor.callLater(CLOSE_TIMEOUT_S, self._close_overdue, connection)
+
+    def _close_overdue(self, connection: MediaConnection) -> None:
+        self._closed_late = True
+        connection.abort()
+
     def _set_up_done(self, result: Any) -> Any:
         self._setting_up = None
         return result
@@ -276,7 +246,7 @@ class PhoneCall:
         report, end_s = self.report, self._up_at_s + self.report.duration_s
         report.queue = self._connection.queue_figures() if self._connection is not None else None
         # With a queue the server sends no silence: audio that stops before the end is not missing.
-        report.heard = self.arrivals.figures(end_s if self._up_at_s and report.queue is None else None)
+        report.heard = self.arrivals.figures((self._up_at_s, end_s) if self._up_at_s and report.queue is None else None)
         report.level_db = self.level.db
         report.round_trip_ms = Spread.of(self.round_trip.times_s)
         report.round_trips = len(self.round_trip.times_s)
@@ -284,14 +254,18 @@ class PhoneCall:
             report.first_audio_ms = _ms(max(0.0, self.arrivals.first_s - self._up_at_s))
         if self._recording is not None:
             report.saved = self._recording.close()
+        if self._plan.speaker is not None:
+            self._plan.speaker.close()
         if report.ended_by == "network":
-            report.problem = f"the connection was lost: {problem}"
-        elif not len(self.arrivals):
-            report.problem = (
-                f"the server sent no audio ({report.ended_by} ended the call: {report.reason}); see the server's log"
-            )
-        elif self._recording is not None:
-            report.problem = self._recording.problem
+            report.problem = f"the connection was lost: {problem.rstrip('.')}"
+        elif self._interrupted:
+            report.problem = "interrupted"
+        elif self._closed_late:
+            report.problem = f"the server did not close the connection within {CLOSE_TIMEOUT_S:g} s of the hang-up"
+        else:
+            report.problem = verdict(report, self._plan.tolerate_percent)
+            if not report.problem and self._recording is not None:
+                report.problem = self._recording.problem
 
 
 def _ms(duration_s: float) -> float:

@@ -21,6 +21,8 @@ LATE_S = 0.020
 """A frame that arrives this long after its time is too late for a listener."""
 SETTLING_S = 1.0
 """Audio that has not caught up after this long is missing, not late."""
+HEAD_S = 0.200
+"""A server may take this long to begin: Asterisk hears nothing until then."""
 TAIL_S = 0.100
 """A silence up to this long before the end of a call is no gap."""
 
@@ -80,10 +82,11 @@ class Arrivals:
         self._at_s.append(at_s)
         self._audio_s.append(audio_s)
 
-    def figures(self, end_s: float | None = None) -> ArrivalFigures:
+    def figures(self, call_s: tuple[float, float] | None = None) -> ArrivalFigures:
         """The figures of all frames.
 
-        :param end_s: when the call ended: audio that stops before is missing. None: the audio lasted to the end.
+        :param call_s: when the call was up and when it ended: audio that begins later or stops before is missing. None:
+            the audio lasted from the beginning to the end.
         """
         if not self._at_s:
             return ArrivalFigures(0, 0.0, None, 0.0, 0, None, 0)
@@ -93,8 +96,8 @@ class Arrivals:
         lowest_s = _lowest_ahead(behind_s, at_s)
         late_s = behind_s - lowest_s
         missing = _missing(lowest_s)
-        if end_s is not None and end_s - at_s[-1] > TAIL_S:
-            missing += int((end_s - at_s[-1]) / FRAME_S) - 1
+        if call_s is not None:
+            missing += _missing_in(at_s[0] - call_s[0], HEAD_S) + _missing_in(call_s[1] - at_s[-1], TAIL_S)
         return ArrivalFigures(
             frames=len(at_s),
             audio_s=round(float(audio_s.sum()), 3),
@@ -137,6 +140,11 @@ def _missing(lowest_s: np.ndarray) -> int:
             missing += max(0, steps)
             level_s += steps * FRAME_S
     return missing
+
+
+def _missing_in(silence_s: float, allowed_s: float) -> int:
+    """Frames in the silence before the first frame, or after the last one."""
+    return int(silence_s / FRAME_S) - 1 if silence_s > allowed_s else 0
 
 
 def _jitter(differences_s: np.ndarray) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 
 from rapida_twisted.tools.phone.figures import ArrivalFigures, Spread
 from rapida_twisted.tools.phone.queue import QueueFigures
+from rapida_twisted.tools.phone.record import CallRecord
+from rapida_twisted.tools.terminal import GREEN, RED, paint
 
 __all__ = ["CallReport", "summary_object", "summary_text"]
 
@@ -48,6 +50,8 @@ class CallReport:
     """Number of measured round trips."""
     saved: str = ""
     """The file with the received audio."""
+    record: CallRecord | None = None
+    """The server's record of the call, if the API key can read it."""
 
     @property
     def ok(self) -> bool:
@@ -82,9 +86,10 @@ def summary_object(reports: Sequence[CallReport], sending_late_ms: Spread | None
     }
 
 
-def summary_text(reports: Sequence[CallReport], sending_late_ms: Spread | None) -> str:
+def summary_text(reports: Sequence[CallReport], sending_late_ms: Spread | None, coloured: bool = False) -> str:
     """The calls as readable lines: one call in full, several as their sums."""
     lines = _one_call(reports[0]) if len(reports) == 1 else _many_calls(reports)
+    lines[0] = paint(lines[0], GREEN if all(report.ok for report in reports) else RED, coloured)
     if sending_late_ms is not None:
         lines.append(f"  this phone  sent its own frames late by {_spread(sending_late_ms)}")
     return "\n".join(lines)
@@ -107,6 +112,8 @@ def _one_call(report: CallReport) -> list[str]:
         lines.append(f"  heard       {heard.frames} frames ({heard.audio_s:.2f} s) at {_level(report.level_db)}")
         lines += _queue_lines(report.queue, heard) if report.queue is not None else _arrival_lines(heard)
     lines.append(f"  round trip  {_spread(report.round_trip_ms)}")
+    if report.record is not None:
+        lines.append(f"  record      {report.record.status}{report.record.reason and f', {report.record.reason}'}")
     if report.saved:
         lines.append(f"  saved in    {report.saved}")
     return lines

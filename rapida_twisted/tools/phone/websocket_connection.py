@@ -31,8 +31,6 @@ from rapida_twisted.wire.chan_websocket import Command, ControlForm, Event
 __all__ = ["WebSocketConnection", "WebSocketServer"]
 
 CONNECT_TIMEOUT_S = 5.0
-PATH = "/v1/talk/asterisk/ctx/"
-
 _ADVICE = {
     "101": "it did not agree to the subprotocol media",
     "401": "set RAPIDA_API_KEY to one of its keys, or name the file that holds one (--key-file)",
@@ -46,23 +44,21 @@ _ADVICE = {
 class WebSocketServer:
     """The server of WebSocket connections.
 
-    :ivar http_url: the server's address for registration: http becomes ws, https becomes wss.
+    :ivar url: of a call, as ws or wss; ``{}`` stands for its contextId.
+    :ivar api_key: empty for a program without one.
     :ivar trust: the trust root for wss; None: the system's.
     """
 
-    http_url: str
+    url: str
     api_key: str
     format: AudioFormat = ULAW
     form: ControlForm = ControlForm.PLAIN
     trust: Any = None
 
-    def url(self, call_id: UUID) -> str:
-        return f"ws{self.http_url.removeprefix('http')}{PATH}{call_id}"
-
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        host, port = host_port_of(self.http_url)
+        host, port = host_port_of(self.url)
         tcp = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT_S)
-        if not self.http_url.startswith("https:"):
+        if not self.url.startswith("wss:"):
             return tcp
         return wrapClientTLS(optionsForClientTLS(host, trustRoot=self.trust), tcp)
 
@@ -95,11 +91,12 @@ class WebSocketConnection(AsteriskClientProtocol):
         :raises SetUpFailed: the server is unreachable or refuses the call.
         """
         connection = cls(server, call, clock)
-        factory = AsteriskClientFactory(server.url(call_id), connection, reactor, {"x-api-key": server.api_key})
+        headers = {"x-api-key": server.api_key} if server.api_key else {}
+        factory = AsteriskClientFactory(server.url.replace("{}", str(call_id)), connection, reactor, headers)
         try:
             await server.endpoint(reactor).connect(factory)
         except (ConnectError, DNSLookupError) as error:
-            raise connection_failed(error, "address (--http)") from None
+            raise connection_failed(error, "address (--http, --websocket)") from None
         await connection._up
         return connection
 

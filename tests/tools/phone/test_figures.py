@@ -10,12 +10,14 @@ from rapida_twisted.tools.phone.figures import ArrivalFigures, Arrivals, Level, 
 FRAME_S = 0.02
 
 
-def figures_of(times_s: list[float], end_s: float | None = None, frame_s: float = FRAME_S) -> ArrivalFigures:
+def figures_of(
+    times_s: list[float], end_s: float | None = None, frame_s: float = FRAME_S, start_s: float | None = None
+) -> ArrivalFigures:
     """The figures of frames that came at these times."""
     arrivals = Arrivals()
     for at_s in times_s:
         arrivals.add(at_s, frame_s)
-    return arrivals.figures(end_s)
+    return arrivals.figures(None if end_s is None else (times_s[0] if start_s is None else start_s, end_s))
 
 
 class ArrivalsTests(SynchronousTestCase):
@@ -62,6 +64,12 @@ class ArrivalsTests(SynchronousTestCase):
         """Audio that stops a second before the call's end is missing for that second."""
         figures = figures_of([FRAME_S * number for number in range(100)], end_s=99 * FRAME_S + 1.0)
         self.assertEqual(figures.missing, 49)
+
+    def test_silence_at_the_beginning(self) -> None:
+        """Audio that begins 7 s after the call is missing for that time; 200 ms are a server's to begin."""
+        for silence_s, missing in ((0.19, 0), (7.01, 349)):
+            times_s = [silence_s + FRAME_S * number for number in range(249)]
+            self.assertEqual(figures_of(times_s, end_s=times_s[-1], start_s=0.0).missing, missing)
 
     def test_last_frame_late(self) -> None:
         """A single late frame at the very end is late, for nobody knows of a missing one."""

@@ -20,12 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from rapida_twisted.credentials.key_file import KEY_FILE
 from rapida_twisted.errors import RegistrationRefused
-from rapida_twisted.tools.phone import call as phone_call
-from rapida_twisted.tools.phone import main as phone
-from rapida_twisted.tools.phone.call import TimedDigit
+from rapida_twisted.tools.phone import phone, plan
 from rapida_twisted.tools.phone.figures import Spread
-from rapida_twisted.tools.phone.main import Phone
 from rapida_twisted.tools.phone.options import parse_options
+from rapida_twisted.tools.phone.phone import Phone
+from rapida_twisted.tools.phone.plan import TimedDigit
 from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
 from rapida_twisted.tools.phone.status_line import status_text
 from tests.tools.echo_server import API_KEY, EchoServer
@@ -94,7 +93,7 @@ class CallTests(PhoneTestCase):
 
     async def test_wav(self) -> None:
         """A WAV file is sent as it is, then silence, and the call ends soon after it."""
-        self.patch(phone_call, "AFTER_LAST_S", 0.3)
+        self.patch(plan, "AFTER_LAST_S", 0.3)
         samples = np.random.default_rng(1).integers(-8000, 8000, 4000)
         write_wav("said.wav", samples)
         report = await self.call("--say", "said.wav")
@@ -162,7 +161,7 @@ class CallTests(PhoneTestCase):
     async def test_registration_words(self) -> None:
         """The caller's number and the dialled one are told at registration."""
         await self.call("--from", "+49 30 1", "--to", "200", "--duration", "0.2")
-        (arguments,) = self.server.requests
+        arguments = self.server.requests[0]
         self.assertIn("+49 30 1", arguments.values())
         self.assertIn("200", arguments.values())
 
@@ -239,17 +238,19 @@ class FailureTests(PhoneTestCase):
         self.assertIsNone(report.connection_ms)
 
     async def test_unwritable_file(self) -> None:
-        """A file that can't be written spoils the call's result, not the call."""
-        report = await self.call("--save", "nowhere/heard.wav", "--duration", "0.4")
-        self.assertIn("nowhere/heard.wav", report.problem)
+        """A file that can't be written any more spoils the call's result, not the call."""
+        phone = self.phone("--save", "later.wav", "--duration", "0.4")
+        Path("later.wav").mkdir()
+        (report,) = await phone.run()
+        self.assertIn("later.wav", report.problem)
         self.assertApproximates(report.duration_s, 0.4, 0.2)
 
     async def test_interrupted(self) -> None:
-        """An interrupted phone hangs up its calls in order, and places no more."""
+        """An interrupted phone hangs up its calls in order, places no more, and does not say that they went well."""
         phone = self.phone("--calls", "3", "--rate", "2")
         reactor.callLater(0.3, phone.interrupt)
         reports = await phone.run()
-        self.assertEqual([(report.problem, report.reason) for report in reports], [("", "interrupted")])
+        self.assertEqual([(report.problem, report.reason) for report in reports], [("interrupted", "interrupted")])
 
     async def test_interrupted_early(self) -> None:
         """A call that is interrupted before it was up says so."""
@@ -394,20 +395,32 @@ class ProgramTests(PhoneTestCase):
         self.assertIn(b"--http", out)
         self.assertEqual(len(out.splitlines()), 1)
 
+    async def test_closed_pipe(self) -> None:
+        """A reader that is gone before the summary changes nothing but that."""
+        process = self.start("--tone", "440", "--duration", "0.8", "--tolerate", "100")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = await deferToThread(process.stderr.read)
+        self.assertEqual((await deferToThread(process.wait, 30), err), (0, b""))
+
     async def test_exit_code_2(self) -> None:
-        """A wrong command line exits 2."""
-        code, _, err = await self.ended(self.start("--calls", "many"))
-        self.assertEqual(code, 2)
-        self.assertIn(b"--calls", err)
+        """A wrong command line exits 2 with one sentence, before any call; so does a file that can't be written."""
+        for arguments in (("--calls", "many"), ("--frob",), ("--save", "nowhere/heard.wav"), ("--save", ".")):
+            code, out, err = await self.ended(self.start(*arguments))
+            self.assertEqual((code, out, err.count(b"\n")), (2, b"", 1))
+            self.assertIn(arguments[0].encode(), err)
+            self.assertIn(b"see rapida-phone --help", err)
+        self.assertEqual(self.server.requests, [])
 
     async def test_interrupt_key(self) -> None:
-        """Ctrl-C hangs up, prints the summary, and exits 0 after calls that went well until then."""
+        """Ctrl-C hangs up, prints the summary, and exits 130."""
         process = self.start("--tone", "440")
         while not self.server.calls:
             await deferLater(reactor, 0.05)
         await deferLater(reactor, 0.5)
         process.send_signal(signal.SIGINT)
         code, out, err = await self.ended(process)
-        self.assertEqual((code, err), (0, b""))
-        self.assertIn(b"interrupted", out)
+        self.assertEqual((code, err), (130, b""))
+        self.assertIn(b": interrupted", out)
         self.assertEqual(len(self.server.calls[0].ended), 1)

@@ -17,7 +17,7 @@ from rapida_twisted.tools.phone.options import parse_options
 from rapida_twisted.tools.phone.websocket_connection import WebSocketConnection, WebSocketServer
 from tests.tools.echo_server import API_KEY
 from tests.tools.media_server import Heard
-from tests.tools.phone.test_websocket_connection import NoCall, OptionsTestCase, WebSocketTestCase
+from tests.tools.phone.test_websocket_connection import NoCall, OptionsTestCase, WebSocketTestCase, media_url
 
 
 def certified(directory: Path) -> Authority:
@@ -71,7 +71,7 @@ class TlsTests(WebSocketTestCase):
 
     async def test_media_is_verified_too(self) -> None:
         """The media connection trusts no more than registration does."""
-        server = WebSocketServer(http_url=self.http_url, api_key=API_KEY, trust=read_ca(self.other_ca.authority))
+        server = WebSocketServer(url=media_url(self.http_url), api_key=API_KEY, trust=read_ca(self.other_ca.authority))
         dialing = WebSocketConnection.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         error = await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed)
         self.assertIn("not trusted", str(error))
@@ -81,7 +81,7 @@ class TlsTests(WebSocketTestCase):
         http_url = f"https://localhost:{self.https_port}"
         report = await self.call("--ca", str(self.ca.authority), "--http", http_url, "--duration", "0.2")
         self.assertIn("for another name", report.problem)
-        server = WebSocketServer(http_url=http_url, api_key=API_KEY, trust=read_ca(self.ca.authority))
+        server = WebSocketServer(url=media_url(http_url), api_key=API_KEY, trust=read_ca(self.ca.authority))
         dialing = WebSocketConnection.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         error = await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed)
         self.assertIn("for another name", str(error))

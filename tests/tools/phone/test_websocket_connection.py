@@ -21,10 +21,10 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.ports.server_ports import HTTP
 from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.server.build import RapidaMedia
-from rapida_twisted.tools.phone import main as phone
+from rapida_twisted.tools.phone import phone
 from rapida_twisted.tools.phone.call import SetUpFailed
-from rapida_twisted.tools.phone.main import Phone
-from rapida_twisted.tools.phone.options import parse_options
+from rapida_twisted.tools.phone.options import WEBSOCKET_PATH, parse_options
+from rapida_twisted.tools.phone.phone import Phone
 from rapida_twisted.tools.phone.queue import QueueFigures
 from rapida_twisted.tools.phone.report import CallReport, summary_object, summary_text
 from rapida_twisted.tools.phone.websocket_connection import WebSocketConnection, WebSocketServer
@@ -36,6 +36,11 @@ from tests.tools.phone.test_main import read_wav
 
 REPO = Path(__file__).resolve().parent.parent.parent
 ECHO, HANGS_UP, SILENT, PAUSES, STUTTERS = "12345"
+
+
+def media_url(http_url: str) -> str:
+    """Where a server takes WebSocket media."""
+    return f"ws{http_url.removeprefix('http')}{WEBSOCKET_PATH}"
 
 
 class NoCall:
@@ -211,7 +216,7 @@ class CallTests(WebSocketTestCase):
         phone = self.phone()
         reactor.callLater(0.3, phone.interrupt)
         (report,) = await phone.run()
-        self.assertEqual((report.problem, report.reason), ("", "interrupted"))
+        self.assertEqual((report.problem, report.reason), ("interrupted", "interrupted"))
 
 
 class FailureTests(WebSocketTestCase):
@@ -219,7 +224,7 @@ class FailureTests(WebSocketTestCase):
 
     async def refusal(self, http_url: str = "", **more: object) -> str:
         """What a line says that is not let in."""
-        server = WebSocketServer(http_url=http_url or self.http_url, api_key=API_KEY)
+        server = WebSocketServer(url=media_url(http_url or self.http_url), api_key=API_KEY)
         server = WebSocketServer(**{**vars(server), **more})
         dialing = WebSocketConnection.dial(server, uuid4(), NoCall(), MediaClock(reactor), reactor)  # type: ignore[arg-type]
         return str(await self.assertFailure(Deferred.fromCoroutine(dialing), SetUpFailed))
@@ -295,7 +300,7 @@ class FailureTests(WebSocketTestCase):
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         phone = self.phone("--duration", "0.2")
-        object.__setattr__(phone._websocket, "http_url", f"http://127.0.0.1:{port.getHost().port}")
+        object.__setattr__(phone._websocket, "url", f"ws://127.0.0.1:{port.getHost().port}/{{}}")
         reactor.callLater(0.3, phone.interrupt)
         (report,) = await phone.run()
         await deferLater(reactor, 0.05)
@@ -356,8 +361,8 @@ class OptionsTests(OptionsTestCase):
         """The address of the media follows that of HTTP, a path in front included."""
         call_id = uuid4()
         for http_url, ws_url in (("http://a:8080", "ws://a:8080"), ("https://b/voice", "wss://b/voice")):
-            server = WebSocketServer(http_url=http_url, api_key=API_KEY)
-            self.assertEqual(server.url(call_id), f"{ws_url}/v1/talk/asterisk/ctx/{call_id}")
+            server = WebSocketServer(url=media_url(http_url), api_key=API_KEY)
+            self.assertEqual(server.url.replace("{}", str(call_id)), f"{ws_url}/v1/talk/asterisk/ctx/{call_id}")
 
 
 class ReportTests(SynchronousTestCase):
