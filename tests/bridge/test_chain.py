@@ -149,7 +149,7 @@ class ProgramTests(ChainTestCase):
         (bot,) = self.side.bots.made
         self.assertEqual(
             bot.path,
-            f"/v1/talk/asterisk/ctx/bot?token=a%20b&contextId={phone.call}&from=%2B49+30&to=100",
+            f"/v1/talk/asterisk/ctx/bot?token=a%20b&contextId={phone.call}&from=%2B49%2030&to=100",
         )
         self.assertEqual(bot.audio[0], slin_to_ulaw(FRAME))
         self.assertEqual(self.side.asked, [])
