@@ -96,7 +96,8 @@ class PlainMypyTests(SynchronousTestCase):
         """A user's assistant, its plugin and its test are accepted, strictly; what is wrong is reported."""
         wrong = Path(self.mktemp()).absolute().with_suffix(".py")
         wrong.write_text(WRONG)
-        right = [EXAMPLES / name for name in ("support_bot.py", "test_support_bot.py", "weather_plugin.py")]
+        names = ("support_bot", "test_support_bot", "menu_bot", "test_menu_bot", "weather_plugin")
+        right = [EXAMPLES / f"{name}.py" for name in names]
         report = self.check(*right, wrong).splitlines()
         self.assertEqual(len(report), len(FOUND) + 1, "\n".join(report))
         for line, (number, text) in zip(report, FOUND, strict=False):

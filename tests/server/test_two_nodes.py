@@ -207,7 +207,6 @@ class BalanceTests(TwoNodesTests):
         self.assertEqual(self.ask("/v1/talk/asterisk/call/1", key="wrong"), (401, ""))
         self.assertEqual(self.ask("/v1/calls", key="wrong")[0], 401)
 
-
     def test_watched_as_the_page_says(self) -> None:
         """Prometheus and probes reach each node on its port for operators; a node that drains says so there."""
         page, settings = (DOCS / "grow.rst").read_text(), read_env_file(str(DOCS / "grow/node.env"))
