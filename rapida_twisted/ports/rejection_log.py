@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+import attrs
 from twisted.logger import Logger, LogLevel
 
 from rapida_twisted.net.addresses import address_of, kind_of
@@ -22,7 +22,7 @@ __all__ = ["RejectionLog"]
 PAUSE_S = 1.0
 
 
-@dataclass
+@attrs.define
 class _Kind:
     logged_s: float
     """The time of the last line."""
@@ -30,17 +30,17 @@ class _Kind:
     log: Logger
 
 
+@attrs.define(eq=False, repr=False)
 class RejectionLog:
     """The rejections of all ports of a server.
 
     :param seconds: a monotonic clock.
     """
 
-    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
-        self.counts: Counter[str] = Counter()
-        """Rejections since the start, by name."""
-        self._seconds = seconds
-        self._kinds: dict[tuple[str, str], _Kind] = {}
+    _seconds: Callable[[], float] = time.monotonic
+    counts: Counter[str] = attrs.field(factory=Counter, init=False)
+    """Rejections since the start, by name."""
+    _kinds: dict[tuple[str, str], _Kind] = attrs.field(factory=dict, init=False)
 
     def add(self, name: str, peer: Any, log: Logger, text: str, /, level: Any = LogLevel.warn, **values: Any) -> None:
         """Count a rejection, and log it unless its kind was logged less than a second ago.

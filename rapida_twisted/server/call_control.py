@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
 from twisted.logger import Logger
 
 from rapida_twisted.asterisk.outbound.calls import OutboundCalls
@@ -17,6 +18,7 @@ MEDIA_FIRST_S = 1.5
 up."""
 
 
+@attrs.define(eq=False)
 class CallControl:
     """Hangs up calls of this process.
 
@@ -25,10 +27,9 @@ class CallControl:
 
     _log = Logger()
 
-    def __init__(self, calls: Calls, outbound: OutboundCalls, owner: str) -> None:
-        self._calls = calls
-        self._outbound = outbound
-        self._owner = owner
+    _calls: Calls
+    _outbound: OutboundCalls
+    _owner: str
 
     def hang_up(self, context_id: str) -> bool:
         """Hang up the call of this context in any state. False if this process does not have it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 from twisted.internet.defer import DeferredLock
 
 from rapida_twisted.context import CallContext
@@ -14,6 +15,7 @@ from rapida_twisted.interfaces.typed import CallStore
 __all__ = ["KeyLimit"]
 
 
+@attrs.define(eq=False)
 class KeyLimit:
     """Counts the calls of a key in the store, which holds those of other processes too.
 
@@ -23,11 +25,10 @@ class KeyLimit:
     :param refused: called for each refused call.
     """
 
-    def __init__(self, store: CallStore, now: Callable[[], float], refused: Callable[[], None] = lambda: None) -> None:
-        self._store = store
-        self._now = now
-        self._refused = refused
-        self._locks: dict[str, DeferredLock] = {}
+    _store: CallStore
+    _now: Callable[[], float]
+    _refused: Callable[[], None]
+    _locks: dict[str, DeferredLock] = attrs.field(factory=dict, init=False)
 
     async def check(self, grant: Grant) -> None:
         """:raises TooManyCalls: the key has reached its limit."""
@@ -47,10 +48,6 @@ class KeyLimit:
             await self._store.add(context, max_pending)
             return
         # Nothing else of this key may be added between the count and the call.
-        lock = self._locks.setdefault(grant.key_name, DeferredLock())
-        await lock.acquire()
-        try:
+        async with self._locks.setdefault(grant.key_name, DeferredLock()):
             await self.check(grant)
             await self._store.add(context, max_pending)
-        finally:
-            lock.release()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,6 +29,7 @@ __all__ = ["Reception"]
 
 
 @implementer(IReception)
+@attrs.define(eq=False, repr=False, slots=False)
 class Reception:
     """Starts a call for each media connection.
 
@@ -43,33 +45,20 @@ class Reception:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        store: CallStore,
-        make_assistant: Callable[[CallContext], typed.Assistant],
-        calls: Calls,
-        clock: MediaClock,
-        reactor: Any,
-        now: Callable[[], float] = time.time,
-        transfers: TransferRules = NO_TRANSFERS,
-        lead_ms: float = LEAD_MS,
-        bridges: BridgeStates | None = None,
-        watch: CallWatch | None = None,
-    ) -> None:
-        self._store = store
-        self._make_assistant = make_assistant
-        self._calls = calls
-        self._clock = clock
-        self._reactor = reactor
-        self._now = now
-        self._transfers = transfers
-        self._lead_ms = lead_ms
-        self._bridges = bridges if bridges is not None else BridgeStates()
-        self._watch = watch if watch is not None else CallWatch()
-        self.closed = False
-        """Whether all further calls are refused."""
-        self._coming: set[str] = set()
-        self._unwritten: dict[str, Deferred[Any]] = {}
+    _store: CallStore
+    _make_assistant: Callable[[CallContext], typed.Assistant]
+    _calls: Calls
+    _clock: MediaClock
+    _reactor: Any
+    _now: Callable[[], float] = time.time
+    _transfers: TransferRules = NO_TRANSFERS
+    _lead_ms: float = LEAD_MS
+    _bridges: BridgeStates = attrs.field(factory=BridgeStates)
+    _watch: CallWatch = attrs.field(factory=CallWatch)
+    closed: bool = attrs.field(default=False, init=False)
+    """Whether all further calls are refused."""
+    _coming: set[str] = attrs.field(factory=set, init=False)
+    _unwritten: dict[str, Deferred[Any]] = attrs.field(factory=dict, init=False)
 
     @property
     def coming(self) -> int:

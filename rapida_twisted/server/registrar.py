@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 from uuid import uuid4
 
+import attrs
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -20,6 +21,7 @@ __all__ = ["Registrar"]
 
 
 @implementer(IRegistrar)
+@attrs.define(eq=False, repr=False, slots=False)
 class Registrar:
     """Keeps new contexts in the store.
 
@@ -34,25 +36,17 @@ class Registrar:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        store: CallStore,
-        knows_assistant: Callable[[str], bool],
-        *,
-        now: Callable[[], float],
-        context_ttl_s: float,
-        max_pending: int,
-        draining: Callable[[], bool],
-        prepare: Callable[[CallContext], Awaitable[CallContext]] | None = None,
-        key_refused: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._knows_assistant = knows_assistant
-        self._now = now
-        self._context_ttl_s = context_ttl_s
-        self._max_pending = max_pending
-        self._draining = draining
-        self._prepare = prepare
-        self._key_limit = KeyLimit(store, now, key_refused)
+    _store: CallStore
+    _knows_assistant: Callable[[str], bool]
+    _now: Callable[[], float] = attrs.field(kw_only=True)
+    _context_ttl_s: float = attrs.field(kw_only=True)
+    _max_pending: int = attrs.field(kw_only=True)
+    _draining: Callable[[], bool] = attrs.field(kw_only=True)
+    _prepare: Callable[[CallContext], Awaitable[CallContext]] | None = attrs.field(default=None, kw_only=True)
+    _key_refused: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        self._key_limit = KeyLimit(self._store, self._now, self._key_refused)
 
     def check(self, assistant_id: str) -> None:
         """See :class:`~rapida_twisted.interfaces.IRegistrar`."""

@@ -12,64 +12,39 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rapida_twisted.errors import SettingsError
+from rapida_twisted.settings import groups
 from rapida_twisted.settings.env_file import read_env_file
-from rapida_twisted.settings.groups import (
-    AdminSettings,
-    AriSettings,
-    AssistantSettings,
-    AudioSocketSettings,
-    ConnectionSettings,
-    HttpSettings,
-    KeySettings,
-    LimitSettings,
-    MediaSettings,
-    OutboundSettings,
-    ProcessSettings,
-    PublicSettings,
-    StoreSettings,
-    TlsSettings,
-    UpstreamSettings,
-    VaultSettings,
-    WebhookSettings,
-    default_state_dir,
-)
+from rapida_twisted.settings.groups import default_state_dir
 from rapida_twisted.settings.setting import Setting, load, settings_of
 from rapida_twisted.settings.setting import unknown_names as _unknown_names
 
 __all__ = [
-    "Setting",
-    "Settings",
-    "all_settings",
-    "check_names",
-    "default_state_dir",
-    "known_names",
-    "load",
-    "read_env_file",
+    "Setting", "Settings", "all_settings", "check_names", "default_state_dir", "known_names", "load", "read_env_file",
     "unknown_names",
-]
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings, in groups. Each has a default; each group is checked when it is made."""
 
-    process: ProcessSettings = field(default_factory=ProcessSettings)
-    audiosocket: AudioSocketSettings = field(default_factory=AudioSocketSettings)
-    http: HttpSettings = field(default_factory=HttpSettings)
-    admin: AdminSettings = field(default_factory=AdminSettings)
-    connections: ConnectionSettings = field(default_factory=ConnectionSettings)
-    public: PublicSettings = field(default_factory=PublicSettings)
-    keys: KeySettings = field(default_factory=KeySettings)
-    store: StoreSettings = field(default_factory=StoreSettings)
-    assistants: AssistantSettings = field(default_factory=AssistantSettings)
-    media: MediaSettings = field(default_factory=MediaSettings)
-    limits: LimitSettings = field(default_factory=LimitSettings)
-    outbound: OutboundSettings = field(default_factory=OutboundSettings)
-    ari: AriSettings = field(default_factory=AriSettings)
-    webhook: WebhookSettings = field(default_factory=WebhookSettings)
-    tls: TlsSettings = field(default_factory=TlsSettings)
-    vault: VaultSettings = field(default_factory=VaultSettings)
-    upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    process: groups.ProcessSettings = field(default_factory=groups.ProcessSettings)
+    audiosocket: groups.AudioSocketSettings = field(default_factory=groups.AudioSocketSettings)
+    http: groups.HttpSettings = field(default_factory=groups.HttpSettings)
+    admin: groups.AdminSettings = field(default_factory=groups.AdminSettings)
+    connections: groups.ConnectionSettings = field(default_factory=groups.ConnectionSettings)
+    public: groups.PublicSettings = field(default_factory=groups.PublicSettings)
+    keys: groups.KeySettings = field(default_factory=groups.KeySettings)
+    store: groups.StoreSettings = field(default_factory=groups.StoreSettings)
+    assistants: groups.AssistantSettings = field(default_factory=groups.AssistantSettings)
+    media: groups.MediaSettings = field(default_factory=groups.MediaSettings)
+    limits: groups.LimitSettings = field(default_factory=groups.LimitSettings)
+    outbound: groups.OutboundSettings = field(default_factory=groups.OutboundSettings)
+    ari: groups.AriSettings = field(default_factory=groups.AriSettings)
+    webhook: groups.WebhookSettings = field(default_factory=groups.WebhookSettings)
+    tls: groups.TlsSettings = field(default_factory=groups.TlsSettings)
+    vault: groups.VaultSettings = field(default_factory=groups.VaultSettings)
+    upstream: groups.UpstreamSettings = field(default_factory=groups.UpstreamSettings)
 
     def __post_init__(self) -> None:
         if self.process.workers > 1 and self.store.url == "memory:":

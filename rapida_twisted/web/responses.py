@@ -25,23 +25,14 @@ from rapida_twisted.errors import (
     UnknownAssistant,
     UnknownContext,
     UpstreamFailed,
-)
+)  # fmt: skip
 from rapida_twisted.net.untrusted_text import escaped, shortened
 from rapida_twisted.web.request_key import mask_key
 
 __all__ = [
-    "ERROR_HEADER",
-    "Refusal",
-    "Response",
-    "describe",
-    "error_response",
-    "header_value",
-    "json_response",
-    "refusal_of",
-    "send",
-    "text_response",
-    "wants_json",
-]
+    "ERROR_HEADER", "Refusal", "Response", "describe", "error_response", "header_value", "json_response",
+    "refusal_of", "send", "text_response", "wants_json",
+]  # fmt: skip
 
 ERROR_HEADER = "X-Rapida-Error"
 LONGEST_REASON = 200
