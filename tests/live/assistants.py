@@ -11,11 +11,13 @@ from twisted.logger import Logger
 from rapida_twisted import Assistant
 from rapida_twisted.context import CallContext
 from rapida_twisted.errors import TransferRefused
-from rapida_twisted.interfaces import ICall
+from rapida_twisted.interfaces import ICall, ICallPlumbing
 from tests.live.recordings import Recording
 from tests.live.sounds import noise, pcm
 
-__all__ = ["CutOften", "EchoUntilDigit", "HangsUp", "HearsItself", "Interrupted", "LongSpeech", "Mover"]
+__all__ = [
+    "CutOften", "EchoUntilDigit", "HangsUp", "HearsItself", "Interrupted", "LongSpeech", "Mover", "RatedEcho",
+]  # fmt: skip
 
 SPEECH_HZ = 620.0
 SPEECH_S = 10.0
@@ -77,6 +79,20 @@ class LongSpeech(Assistant):
         """Say it."""
         await call.play(pcm(noise(self._seconds)))
         await call.hang_up()
+
+
+class RatedEcho(Assistant):
+    """Echoes, and adds the caller's rate to the call's record."""
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def audio_received(self, call: ICall, samples: bytes) -> None:
+        """Echo it."""
+        if not self._noted:
+            self._noted = True
+            ICallPlumbing(call).note(f"heard at {call.rate_hz} Hz")
+        call.write(samples)
 
 
 class Mover(Assistant):

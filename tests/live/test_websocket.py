@@ -194,6 +194,31 @@ class AudioSocketPageTests(LiveTestCase):
         self.assert_ended(server.ended_call(record["context_id"]), "caller_hangup")
 
 
+    def test_dialled_with_16_khz(self) -> None:
+        """The page's Dial() line brings 16 kHz: the tone comes back whole."""
+        server = self.serve(f"{ASSISTANT_ID}=tests.live.assistants:RatedEcho")
+        dial = from_page("audiosocket-dial", {}).strip()
+        values = {
+            "127.0.0.1:8080": f"127.0.0.1:{server.http_port}",
+            "4573": str(server.audiosocket_port),
+            "rpd-xxx-your-api-key": API_KEY,
+            "123456789": ASSISTANT_ID,
+            "same => n,AudioSocket(${CTX},${RAPIDA_AS_HOST}:${RAPIDA_PORT})": dial,
+        }
+        self.load(from_page("audiosocket-dialplan", values))
+        channel = self.call("100@rapida-inbound", "milliwatt")
+        wait_until("the call is up", server.calls, 5)
+        time.sleep(3)
+        self.asterisk.hang_up(channel)
+
+        (heard,) = self.recordings("call-heard")
+        self.assert_tone(heard, TONE_HZ)
+        (record,) = server.calls()
+        ended = server.ended_call(record["context_id"])
+        self.assert_ended(ended, "caller_hangup")
+        self.assertEqual(ended["detail"], "heard at 16000 Hz")
+
+
 class FormTests(WebSocketTestCase):
     """What the dial string may say otherwise."""
 
