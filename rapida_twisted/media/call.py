@@ -350,6 +350,15 @@ class Call:
             # Audio that is fetched, and taps, run the assistant's code.
             self._assistant_failed(Failure())
 
+    def stalled(self, periods: int) -> None:
+        """The clock missed this many periods: a peer with a queue of its own played meanwhile."""
+        try:
+            for frame in self._pacer.stalled(periods):
+                for tap in self._taps:
+                    tap.said(frame)
+        except ASSISTANT_ERRORS:
+            self._assistant_failed(Failure())
+
     # The end
 
     def end(self, reason: EndReason, detail: str = "") -> bool:

@@ -45,7 +45,8 @@ class Ticking(Protocol):
     """A call, as the clock sees it.
 
     Optional attributes: ``reading`` (:class:`IPolledReader`) lets the clock read the connection, ``idle`` is True while
-    the playout queue is empty, ``ready`` is the number of whole live frames in that queue.
+    the playout queue is empty, ``ready`` is the number of whole live frames in that queue, ``stalled(periods)`` is
+    called before the next tick after the clock missed this many periods.
     """
 
     def tick(self) -> None:
@@ -55,13 +56,14 @@ class Ticking(Protocol):
 class _Member:
     """One call in the clock."""
 
-    __slots__ = ("call", "not_before", "phase", "poll", "reading", "slot", "tick")
+    __slots__ = ("call", "not_before", "phase", "poll", "reading", "slot", "stalled", "tick")
 
     def __init__(self, call: Ticking, slot: _Slot, slots: int) -> None:
         self.call = call
         self.slot: _Slot | None = slot
         """None once it was removed."""
         self.tick = call.tick
+        self.stalled: Callable[[int], None] = getattr(call, "stalled", lambda periods: None)
         self.reading: IPolledReader | None = getattr(call, "reading", None)
         """None where only the reactor can read the connection."""
         self.poll: Callable[[], bool] | None = None
@@ -253,6 +255,10 @@ class MediaClock:
             slot.done, slot.debt = slot.done + due, 0
             self._measure(slot)
             return
+        missed = due - slot.debt - 1
+        if missed:
+            for member in slot.served:
+                member.stalled(missed)
         if due > MAX_DEBT_FRAMES:
             self.forgiven += (due - MAX_DEBT_FRAMES) * len(slot.served)
             slot.done += due - MAX_DEBT_FRAMES

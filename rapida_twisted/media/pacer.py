@@ -16,6 +16,7 @@ from collections.abc import Callable
 from rapida_twisted.audio.formats import FRAME_MS
 from rapida_twisted.audio.playout import Playout, Source
 from rapida_twisted.interfaces.typed import MediaChannel
+from rapida_twisted.media.clock import MAX_DEBT_FRAMES
 
 __all__ = ["LEAD_MS", "AheadPacer", "Pacer", "RealtimePacer"]
 
@@ -49,6 +50,10 @@ class Pacer:
     def tick(self) -> bytes:
         """20 ms have passed: send the audio that is due. Returns the frame that the caller hears now."""
         raise NotImplementedError
+
+    def stalled(self, periods: int) -> list[bytes]:
+        """This many periods passed without a tick. Returns the frames that the caller heard meanwhile."""
+        return []
 
     def flush(self) -> None:
         """Barge-in: discard audio that was sent and not played yet."""
@@ -119,13 +124,24 @@ class AheadPacer(Pacer):
         self._ahead = playout.ahead
         self._batch: list[bytes] = []
         """Frames to send in one message."""
+        self._catching_up = 0
+        """Ticks to come that make up for a stall: the peer plays nothing more in their time."""
         self._paused = False
 
     def tick(self) -> bytes:
-        heard = self._ahead.popleft() if self._ahead else self._playout.format.silent_frame
+        if self._catching_up:
+            # A call with an empty queue gets no such ticks.
+            self._catching_up = 0 if self._playout.idle else self._catching_up - 1
+            heard = self._playout.format.silent_frame
+        else:
+            heard = self._ahead.popleft() if self._ahead else self._playout.format.silent_frame
         if not self._paused and (len(self._ahead) <= self._refill_at or not self._playout.is_saying):
             self._send_ahead()
         return heard
+
+    def stalled(self, periods: int) -> list[bytes]:
+        self._catching_up = min(self._catching_up + periods, MAX_DEBT_FRAMES - 1)
+        return [self._ahead.popleft() for _ in range(min(periods, len(self._ahead)))]
 
     def flush(self) -> None:
         self._playout.drop_ahead()

@@ -82,9 +82,7 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 def add_key_file(group: Any) -> None:
     """Add ``--key-file``; refuse an API key on the command line."""
-    group.add_argument(
-        "--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]"
-    )
+    group.add_argument("--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]")
     refuse_secret(group, "--key", "--api-key", instead="set RAPIDA_API_KEY, or name a file (--key-file)")
 
 

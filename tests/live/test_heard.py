@@ -15,7 +15,7 @@ from tests.live.recordings import Recording
 from tests.live.test_websocket import WebSocketTestCase
 
 CUTS = int(os.environ.get("HEARD_CUTS", "12"))
-"""How often the speech is interrupted; the figures of docs/clock.rst are of 50."""
+"""How often the speech is interrupted."""
 LOUD = 0.02
 PAUSE_S = 0.1
 """What is quiet for longer than this is a pause between two sounds."""

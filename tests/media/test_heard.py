@@ -301,6 +301,31 @@ class AheadTests(CallTestCase):
             self.assertApproximates(sum(one.heard_ms for one in outcomes), counted_ms, 1e-6)
             self.assertApproximates(call.heard_ms - counted_before_ms, counted_ms, 1e-6)
 
+    def step(self, periods: int = 1) -> None:
+        """Time passes at both sides."""
+        for _ in range(periods):
+            self.channel.play_next()
+            self.fakes.reactor.advance(0.02)
+
+    def test_stalls(self) -> None:
+        """While the process stands still Asterisk plays on; a recording has what it played, and what it missed."""
+        call = self.fakes.call
+        tapped: list[bytes] = []
+        call.tap(said=tapped.append)
+        for periods in (2, 3, 6, 8, 25, 50):
+            said = [call.play(counted(60)), call.play(counted(40))]
+            self.step(7)
+            for _ in range(periods):
+                self.channel.play_next()
+            self.fakes.reactor.advance(0.02 * periods)
+            for _ in range(80):
+                self.assertApproximates(call.heard_ms, self.channel.played_ms, 40, periods)
+                self.step()
+            self.step(40)
+            self.assertTrue(all(self.successResultOf(playing).played for playing in said))
+        recorded = b"".join(frame for frame in tapped if frame != SILENCE)
+        self.assertEqual(recorded, (counted(60) + counted(40)) * 6)
+
     def test_late_marks(self) -> None:
         """A mark that comes after a flush, or after the call's end, changes nothing."""
         fakes = self.up(channel=FakeChannel(paced=True))

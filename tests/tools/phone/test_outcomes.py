@@ -15,7 +15,7 @@ from tests.support.twistd_program import Program, wait_for
 
 slow = True  # starts processes: see tests/support/selection.py
 
-BOTS = '''
+BOTS = """
 from rapida_twisted import Assistant
 
 class Echo(Assistant):
@@ -26,7 +26,7 @@ class Raises(Assistant):
     async def answer(self, call):
         await call.play(bytes([0, 32]) * 4000)
         {}["x"]
-'''
+"""
 
 
 class OutcomeTests(SynchronousTestCase):
