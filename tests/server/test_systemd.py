@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks.harness.server import Server
 from rapida_twisted.server.systemd import SystemdNotifier
 
 
@@ -69,3 +72,38 @@ class SystemdNotifierTests(SynchronousTestCase):
             notifier.ready()
             notifier.stopping()
         self.assertEqual(self.heard(), [])
+
+
+class ProgramTests(SynchronousTestCase):
+    """The program, with a socket in place of systemd's."""
+
+    slow = True  # starts processes: see tests/support/selection.py
+
+    def states(self, **environment: str) -> list[str]:
+        """What a server reports from its start to its end, each state once."""
+        # An address has at most 107 bytes.
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        address = str(folder / "notify")
+        systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(systemd.close)
+        systemd.bind(address)
+        systemd.settimeout(20)
+        environment |= {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000"}
+        server = Server(folder / "server", "*=echo", options=("--drain-s", "0"), environment=environment)
+        self.addCleanup(server.stop, 40)
+        server.start()
+        states = [systemd.recv(100).decode() for _ in range(4)]
+        server.terminate()
+        while states[-1] != "STOPPING=1":
+            states.append(systemd.recv(100).decode())
+        server.wait(20)
+        return list(dict.fromkeys(states))
+
+    def test_one_process(self) -> None:
+        """It reports that it is ready, that it is alive, and that it stops."""
+        self.assertEqual(self.states(), ["READY=1", "WATCHDOG=1", "STOPPING=1"])
+
+    def test_workers(self) -> None:
+        """The supervisor reports it for its workers."""
+        self.assertEqual(self.states(WORKERS="2"), ["READY=1", "WATCHDOG=1", "STOPPING=1"])
