@@ -285,7 +285,9 @@ class Call:
     def transfer(self, dial_string: str) -> Deferred[None]:
         if self._is_late:
             return self._refuse("transfer it")
-        return self._move_on(self, dial_string).addCallback(lambda _: self._leave(EndReason.TRANSFERRED))
+        return self._move_on(self, dial_string).addCallbacks(
+            lambda _: self._leave(EndReason.TRANSFERRED), lambda failure: self._requests.refuse(failure.value)
+        )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         if self._is_late:

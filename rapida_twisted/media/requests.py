@@ -36,8 +36,10 @@ class Requests:
         self._waits: dict[Deferred[None], IDelayedCall] = {}
 
     def refuse(self, error: Exception) -> Deferred[Any]:
-        """A Deferred that has failed."""
-        return self.fail(Request(), error)
+        """A Deferred that fails in the next turn: code that asks again and again then leaves the reactor to others."""
+        waiting: Request[Any] = Request()
+        self._reactor.callLater(0, self.fail, waiting, error)
+        return waiting
 
     def fail(self, waiting: Deferred[Any], error: Failure | Exception) -> Deferred[Any]:
         """Fail a Deferred. Whoever awaits it, or adds an errback in this turn of the reactor, handles the failure."""

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from rapida_twisted.context import EndReason
-from rapida_twisted.errors import CallEnded
+from rapida_twisted.errors import CallEnded, TransferRefused
 from rapida_twisted.interfaces import ICall
 from rapida_twisted.media.answering import CLEAN_UP_S, LATE_REQUESTS, OTHER_LATE_REQUESTS
 from tests.media.call_case import CallTestCase
@@ -200,6 +200,24 @@ class RunawayTests(CallTestCase):
             fakes.turn()
         gc.collect()
         self.assertEqual(len(marks), 1)
+
+
+class FailingRequestsTests(CallTestCase):
+    """Requests that fail while the call lasts."""
+
+    def test_in_a_later_turn(self) -> None:
+        """A coroutine that ignores the failures and asks again leaves the reactor to others."""
+        fakes = self.up()
+        requests: list[Callable[[], Deferred[Any]]] = [
+            lambda: fakes.call.play("missing.wav"),
+            lambda: fakes.call.transfer("PJSIP/1"),
+        ]
+        for request in requests:
+            failing = request().addErrback(lambda failure: failure.trap(FileNotFoundError, TransferRefused))
+            self.assertNoResult(failing)
+            fakes.turn()
+            self.successResultOf(failing)
+        self.assertIsNone(fakes.call.ended)
 
 
 class WithoutAsyncioTests(CallTestCase):

@@ -125,8 +125,10 @@ class SayTests(CallTestCase):
         """Once more than the limit waits, nothing more can be said until some of it was heard."""
         fakes = self.up(queue_limit_ms=1000)
         said = [fakes.call.play(counted(30)) for _ in range(2)]
-        self.failureResultOf(fakes.call.play(counted(1)), PlayoutFull)
+        refused = fakes.call.play(counted(1))
+        refused.addErrback(lambda failure: failure.trap(PlayoutFull))
         fakes.tick(15)
+        self.assertIs(self.successResultOf(refused), PlayoutFull)
         said.append(fakes.call.play(counted(1)))
         fakes.tick(60)
         self.assertEqual([self.successResultOf(spoken).end for spoken in said], [PlayEnd.PLAYED] * 3)

@@ -149,7 +149,9 @@ class WaitTests(CallTestCase):
         fakes.call.media_ended(EndReason.CALLER_HANGUP)
         self.assert_over(fakes, EndReason.CALLER_HANGUP)
         self.failureResultOf(waiting, CallEnded)
-        self.failureResultOf(fakes.call.wait(1), CallEnded)
+        refused = fakes.call.wait(1)
+        fakes.turn()
+        self.failureResultOf(refused, CallEnded)
 
 
 class FailureTests(CallTestCase):

@@ -176,9 +176,16 @@ class KindsTests(SpeechTestCase):
         for audio, error, sentence in wrong:
             self.assertIn(sentence, str(self.assertRaises(error, self.play, audio)))
         self.assertRaises(ValueError, self.play, b"", rate_hz=0)
-        self.failureResultOf(self.play("no/such/file.wav"), FileNotFoundError)
-        self.failureResultOf(self.play(Path("nothing")), FileNotFoundError)
-        self.failureResultOf(self.play(Path(__file__)), ValueError)
+        missing = [
+            ("no/such/file.wav", FileNotFoundError),
+            (Path("nothing"), FileNotFoundError),
+            (Path(__file__), ValueError),
+        ]
+        for audio, error in missing:
+            refused = self.play(audio)
+            self.assertNoResult(refused)
+            self.reactor.advance(0)
+            self.failureResultOf(refused, error)
         self.assertEqual(self.hear(1), [None])
 
     def test_long_parts_are_converted_in_pieces(self) -> None:
