@@ -261,8 +261,8 @@ class FailureTests(PhoneTestCase):
         self.assertIn("interrupted", report.problem)
 
 
-class OptionsTests(SynchronousTestCase):
-    """The command line."""
+class OptionsTestCase(SynchronousTestCase):
+    """The key in the environment."""
 
     def setUp(self) -> None:
         self.patch(os, "environ", {**os.environ, "RAPIDA_API_KEY": API_KEY})
@@ -275,6 +275,10 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(stopped.code, 2)
         self.assertNotIn("Traceback", errors.getvalue())
         return errors.getvalue().splitlines()[-1]
+
+
+class OptionsTests(OptionsTestCase):
+    """The command line."""
 
     def test_defaults(self) -> None:
         """Without options the local server's default assistant is called from a quiet line."""
