@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -26,10 +27,12 @@ from rapida_twisted.settings.groups import AriSettings, TlsSettings
 from rapida_twisted.tools.api_key import find_api_key
 from rapida_twisted.tools.ctl.options import UsageError, add_command, http_url
 from rapida_twisted.tools.ctl.server_client import ServerClient, ServerRefused, run_with_server
+from rapida_twisted.tools.terminal import GREEN, RED, YELLOW, has_colour, paint
 
 __all__ = ["add_commands", "findings_text"]
 
 CONNECT_S = 5.0
+_COLOURS = {Level.OK: GREEN, Level.BAD: RED, Level.WARNING: YELLOW}
 _DIALPLAN_ADVICE = "rapida-media-ctl dialplan prints the lines"
 
 
@@ -52,15 +55,16 @@ def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return await _Doctor(arguments, environ, tls, ari, vault, server).examine()
 
     findings = run_with_server(arguments.http, None, examine)
-    print(json.dumps([asdict(finding) for finding in findings]) if arguments.json else findings_text(findings))
+    print(json.dumps([asdict(finding) for finding in findings]) if arguments.json else findings_text(findings, has_colour(sys.stdout)))
     return int(any(finding.level is Level.BAD for finding in findings))
 
 
-def findings_text(findings: list[Finding]) -> str:
+def findings_text(findings: list[Finding], coloured: bool = False) -> str:
     """A line for each finding, followed by a line with its advice."""
     lines = []
     for finding in findings:
-        lines.append(f"{finding.level.value:<5}{printable(finding.what)}")
+        level = paint(finding.level.value, _COLOURS.get(finding.level), coloured)
+        lines.append(f"{level}{' ' * (5 - len(finding.level.value))}{printable(finding.what)}")
         if finding.advice:
             lines.append(f"     -> {printable(finding.advice)}")
     return "\n".join(lines)

@@ -43,6 +43,11 @@ class KeyTests(CtlTestCase):
         self.assertEqual(head.split(), ["NAME", "SCOPES", "MAX", "CALLS", "MADE"])
         shown = [row.split()[:3] for row in rows]
         self.assertEqual(shown, [["office", "register,read", "20"], ["dialler", "control", "-"]])
+        listed = json.loads(self.succeeds("key", "list", "--json"))
+        self.assertEqual(
+            [(one["name"], one["scopes"], one["max_calls"]) for one in listed],
+            [("office", ["register", "read"], 20), ("dialler", ["control"], None)],
+        )
         for part in (key.split("-", 2)[2], json.loads(ring.path.read_text())["keys"][0]["salt"]):
             self.assertNotIn(part, "\n".join(rows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import stat
@@ -156,6 +157,17 @@ class VaultTests(CtlTestCase):
         shown = self.succeeds("vault", "show", "pbx")
         for word in ("http://127.0.0.1:8088", "rapida", "PJSIP", "carrier", "(not shown)"):
             self.assertIn(word, shown)
+
+    def test_json(self) -> None:
+        """The same as JSON, without a password either."""
+        self.assertEqual(json.loads(self.succeeds("vault", "list", "--json")), [])
+        self.succeeds(*SET, given=PASSWORD)
+        wanted = {
+            "name": "pbx", "provider": "asterisk", "ari_url": "http://127.0.0.1:8088", "ari_user": "rapida",
+            "endpoint_technology": "PJSIP", "trunk": "carrier",
+        }  # fmt: skip
+        self.assertEqual(json.loads(self.succeeds("vault", "list", "--json")), [wanted])
+        self.assertEqual(json.loads(self.succeeds("vault", "show", "pbx", "--json")), wanted)
 
     def test_remove(self) -> None:
         """A credential can be forgotten, once."""
