@@ -55,7 +55,8 @@ def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return await _Doctor(arguments, environ, tls, ari, vault, server).examine()
 
     findings = run_with_server(arguments.http, None, examine)
-    print(json.dumps([asdict(finding) for finding in findings]) if arguments.json else findings_text(findings, has_colour(sys.stdout)))
+    as_json = json.dumps([asdict(finding) for finding in findings])
+    print(as_json if arguments.json else findings_text(findings, has_colour(sys.stdout)))
     return int(any(finding.level is Level.BAD for finding in findings))
 
 
