@@ -12,7 +12,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import FailTest, SynchronousTestCase
 
 from benchmarks.harness.server import API_KEY, Server
 from benchmarks.harness.waiting import wait_until
@@ -74,6 +74,18 @@ class WorkersTestCase(SynchronousTestCase):
 
 class WorkersTests(WorkersTestCase):
     """While they run."""
+
+    def test_port_for_operators(self) -> None:
+        """The workers share it as they share the HTTP port; a second server that wants it says what to set."""
+        url = f"http://127.0.0.1:{self.server.admin_port}"
+        for path in ("/readyz", "/metrics", "/v1/calls", "/v1/server"):
+            request = urllib.request.Request(url + path, headers={"x-api-key": API_KEY})
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                self.assertEqual(answer.status, 200)
+        options = (*self.options, "--admin-port", str(self.server.admin_port))
+        other = Server(self.directory / "other", "*=echo", options=options)
+        error = self.assertRaises(FailTest, other.start)
+        self.assertIn("Address already in use; set ADMIN__PORT to a free port, or to 0 for none", str(error))
 
     def test_any_of_them(self) -> None:
         """The calls are shared evenly; any process tells of all of them, and hangs up whichever is told."""
