@@ -78,6 +78,7 @@ class Digits:
         self._waiting = waiting = Request[str]()
         waiting.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda result, _: self._collected)
         waiting.addBoth(self._done)
+        waiting.heeded = False  # Not by the assistant's code.
         while self._kept and self._waiting is waiting:
             self.received(self._kept.popleft())
         return waiting

@@ -15,13 +15,20 @@ T = TypeVar("T")
 
 
 class Request(Deferred[T]):
-    """A Deferred that knows whether it is awaited: to await one that has failed already leaves its result as it is."""
+    """A Deferred that knows whether code takes notice of its failure.
 
-    awaited = False
+    Its result does not tell: ``await`` on a Deferred that has failed leaves it, and so does a ``DeferredList``.
+    """
+
+    heeded = False
 
     def __await__(self) -> Generator[Any, None, T]:
-        self.awaited = True
+        self.heeded = True
         return super().__await__()
+
+    def addCallbacks(self, callback: Any, errback: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
+        self.heeded = self.heeded or errback is not None
+        return super().addCallbacks(callback, errback, *args, **kwargs)
 
 
 class Requests:
@@ -92,4 +99,4 @@ class Requests:
 
 
 def _failed(waiting: Deferred[Any]) -> bool:
-    return isinstance(getattr(waiting, "result", None), Failure) and not getattr(waiting, "awaited", False)
+    return isinstance(getattr(waiting, "result", None), Failure) and not getattr(waiting, "heeded", False)

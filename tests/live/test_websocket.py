@@ -193,7 +193,6 @@ class AudioSocketPageTests(LiveTestCase):
         (record,) = server.calls()
         self.assert_ended(server.ended_call(record["context_id"]), "caller_hangup")
 
-
     def test_dialled_with_16_khz(self) -> None:
         """The page's Dial() line brings 16 kHz: the tone comes back whole."""
         server = self.serve(f"{ASSISTANT_ID}=tests.live.assistants:RatedEcho")

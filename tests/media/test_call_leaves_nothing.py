@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 
 from rapida_twisted.context import EndReason
 from rapida_twisted.errors import CallEnded
@@ -178,12 +178,20 @@ class FailureTests(CallTestCase):
                 await failed
             except KeyError:
                 caught.append("late")
+            failed = call.play("missing.wav")
+            try:
+                await gatherResults([failed, call.wait(60)])
+            except FirstError:
+                caught.append("gathered")
+            await call.wait(0.02)
+            # Or Twisted logs what gatherResults() left.
+            failed.addErrback(lambda failure: None)
             call.play("missing.wav").addErrback(lambda failure: caught.append(failure.type.__name__))
             await call.play(counted(1, first=7))
 
         fakes = self.up(answer)
         fakes.tick(10)
-        self.assertEqual(caught, ["KeyError", "FileNotFoundError", "late", "FileNotFoundError"])
+        self.assertEqual(caught, ["KeyError", "FileNotFoundError", "late", "gathered", "FileNotFoundError"])
         self.assertEqual(fakes.channel.voiced, 2 * counted(1) + counted(1, first=7))
         self.assertIsNone(fakes.call.ended)
 
@@ -192,6 +200,7 @@ class FailureTests(CallTestCase):
         requests: list[tuple[Any, type[Exception]]] = [
             (lambda call: call.play("missing.wav"), FileNotFoundError),
             (lambda call: call.play(iter([1])), TypeError),
+            (lambda call: call.play("missing.wav").addCallback(str), FileNotFoundError),
             (lambda call: call.play(counted(1)).addCallback(lambda outcome: 1 // 0), ZeroDivisionError),
         ]
         for request, error in requests:
