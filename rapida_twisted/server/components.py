@@ -113,9 +113,10 @@ class Components:
     def check(self) -> None:
         """Make what the settings name.
 
-        :raises SettingsError: an assistant, the store, a transfer pattern or the TLS authorities can't be used.
+        :raises SettingsError: an assistant, the store, a transfer pattern, the vault's key or the TLS authorities can't
+            be used.
         """
-        self.assistants, self._http_client, self._plain_store  # noqa: B018
+        self.assistants, self._http_client, self._plain_store, self.vault  # noqa: B018
 
     # Calls and their media
 

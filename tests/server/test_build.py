@@ -79,6 +79,8 @@ class BuildTests(SynchronousTestCase):
             {"STORE__URL": "mysql://x"},
             {"TRANSFER__ALLOW": "200"},
             {"TLS__CA_FILE": "/nowhere.pem"},
+            {"VAULT__MASTER_KEY": "no-key"},
         ):
             settings = self.settings(**{"WORKERS": "2", "STORE__URL": "sqlite:", **values})
             self.assertRaises(SettingsError, make_supervisor, settings, Clock())
+            self.assertRaises(SettingsError, RapidaMedia, settings, reactor=Clock())
