@@ -43,7 +43,8 @@ class Source:
         self._ready = b""
         self._odd = b""
         self._tail_due = True
-        self._taken_bytes = 0
+        self._made_bytes = 0
+        """All that was put into ``_ready`` so far. It grows with each part, and costs nothing per frame."""
         self._taken_ms = 0.0
         """Audio taken in an earlier format of the wire (ms)."""
         self.end_ms: float | None = None
@@ -52,7 +53,7 @@ class Source:
     @property
     def taken_ms(self) -> float:
         """Audio taken so far (ms)."""
-        return self._taken_ms + self._wire_format.ms(self._taken_bytes)
+        return self._taken_ms + self._wire_format.ms(self._made_bytes - len(self._ready))
 
     @property
     def rest_ms(self) -> float | None:
@@ -62,7 +63,7 @@ class Source:
     @property
     def ended(self) -> bool:
         """True once all of it was taken."""
-        return self._exhausted and not self._tail_due and not self._ready
+        return not self._tail_due and not self._ready and self._exhausted
 
     @property
     def queued_ms(self) -> float:
@@ -86,22 +87,26 @@ class Source:
                 if self._exhausted and self._tail_due:
                     self._tail_due = False
                     if self._convert is not None:
-                        self._ready += self._convert.flush()
+                        self._add(self._convert.flush())
                 break
-            self._ready += self._converted(part)
+            self._add(self._converted(part))
         taken = self._ready[:byte_count]
         self._ready = self._ready[byte_count:]
-        self._taken_bytes += len(taken)
         return taken
 
     def retarget(self, wire_format: AudioFormat) -> None:
         """Change the wire's format, and convert the audio that waits."""
+        self._taken_ms = self.taken_ms
         again = converter(self._wire_format, wire_format)
         if again is not None and self._ready:
             self._ready = again(self._ready)
-        self._taken_ms, self._taken_bytes = self.taken_ms, 0
+        self._made_bytes = len(self._ready)
         self._wire_format = wire_format
         self._convert = converter(self._source_format, wire_format)
+
+    def _add(self, samples: bytes) -> None:
+        self._ready += samples
+        self._made_bytes += len(samples)
 
     def _converted(self, part: bytes) -> bytes:
         """A part in the wire's format. Half a sample at the end of a part waits for the next part."""
