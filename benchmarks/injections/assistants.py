@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
+from twisted.internet.defer import Deferred
+
+import rapida_twisted
 from rapida_twisted import Assistant, Call
 
-__all__ = ["Blocker", "Runaway", "Sleeper"]
+__all__ = ["Blocker", "Leaker", "Runaway", "Sleeper"]
+
+SOUND = next((Path(rapida_twisted.__file__).parent / "assistants").glob("*.wav"))
 
 
 class Runaway(Assistant):
@@ -18,6 +25,21 @@ class Runaway(Assistant):
                 await call.digits(1)
             except Exception:
                 pass
+
+
+class Leaker(Assistant):
+    """Begins things, and awaits none of them."""
+
+    async def answer(self, call: Call) -> None:
+        for _ in range(10):
+            call.play(SOUND)
+        call.play(self.endless())
+        call.wait(3600)
+        call.digits(100, timeout_s=3600)
+
+    async def endless(self) -> AsyncIterator[bytes]:
+        yield bytes(16_000)
+        await Deferred[None]()
 
 
 class Blocker(Assistant):

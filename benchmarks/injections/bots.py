@@ -15,7 +15,7 @@ __all__ = ["BOTS"]
 BOTS = "benchmarks.injections.assistants"
 MOST_KB = 4000
 BLOCKED_S = 2.0
-LOST = ("rapida_frames_skipped_total", "rapida_audio_dropped_seconds_total", "rapida_frames_missing_total")
+LOST = ("rapida_frames_skipped_total", "rapida_audio_dropped_seconds_total")
 
 
 def _serve(scene: Scene, bot: str, **environment: str) -> Server:
@@ -37,24 +37,62 @@ def runaway_assistant(scene: Scene) -> None:
     server = _serve(scene, "Runaway")
     callers = scene.call(server)
     bot = _call_bot(scene, server)
-    before, heard, began = server.metrics(), [caller.heard for caller in callers], time.monotonic()
     kb, cpu_s = kb_of(server), _cpu_s(server)
+    with_bot = _lost_in(scene, server, callers)
     scene.callers.hang_up([bot])
     took_s = scene.expect_ends(server, [bot], "caller_hangup", 5)
     scene.found.append(f"its call ended after {took_s:.2f} s")
     scene.expect(took_s < 1, f"its call ended after {took_s:.1f} s")
-    time.sleep(scene.scale.seconds)
-    passed_s = time.monotonic() - began
-    least = min(caller.heard - count for caller, count in zip(callers, heard, strict=True))
-    scene.expect(least >= passed_s / PERIOD_S - 5, f"a caller heard {least} frames in {passed_s:.2f} s")
-    lost = sum(figure(server.metrics(), name) - figure(before, name) for name in LOST)
-    scene.found.append(f"{lost:g} frames lost; memory {kb_of(server) - kb:+} KB")
-    scene.expect(lost == 0, f"{lost:g} frames were lost")
+    lost = _lost_in(scene, server, callers)
+    # A busy machine loses frames, too: see how many before.
+    most = with_bot + len(callers) * scene.scale.seconds / PERIOD_S / 100
+    scene.expect(lost <= most, f"{lost} frames were lost, {with_bot} before")
+    scene.found.append(f"{lost} frames lost ({with_bot} in the same time before); memory {kb_of(server) - kb:+} KB")
     scene.expect(kb_of(server) - kb < MOST_KB, "the memory grows")
-    scene.found.append(f"{(_cpu_s(server) - cpu_s) / passed_s:.2f} of a core")
+    scene.found.append(f"{(_cpu_s(server) - cpu_s) / 2 / scene.scale.seconds:.2f} of a core")
     scene.expect(server.log().count("its coroutine is closed") == 1, "the log does not name it once")
     scene.expect_untouched(callers)
     scene.expect_new_call(server)
+
+
+@fault(
+    "an assistant that plays files and a stream, starts timers and awaits none of it; calls to it come and go",
+    "it all ends with each call: no file stays open, memory stays, and no error is logged; the other calls go on",
+)
+def leaking_assistant(scene: Scene) -> None:
+    """See above."""
+    server = _serve(scene, "Leaker")
+    callers = scene.call(server)
+    # What grows with the first calls is no leak.
+    _call_and_hang_up(scene, server, scene.scale.seconds)
+    time.sleep(1)
+    files, kb = _files(server), kb_of(server)
+    count = _call_and_hang_up(scene, server, scene.scale.seconds)
+    time.sleep(1)
+    more = _files(server) - files
+    scene.found.append(f"{count} calls; {more} more files open; memory {kb_of(server) - kb:+} KB")
+    scene.expect(more <= 0, f"{more} more files are open")
+    scene.expect(kb_of(server) - kb < MOST_KB, "the memory grows")
+    scene.expect("Unhandled" not in server.log() and "Traceback" not in server.log(), "errors are logged")
+    scene.expect_untouched(callers)
+
+
+def _call_and_hang_up(scene: Scene, server: Server, seconds: float) -> int:
+    """Calls to the bot for some time, ten at once; gives how many."""
+    count, until_s = 0, time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        ids = [server.register("bot") for _ in range(10)]
+        bots = scene.callers.call(server.audiosocket_port, ids)
+        wait_until("the bots' calls are up", lambda: all(caller.heard > 5 for caller in bots), 5)  # noqa: B023
+        scene.callers.hang_up(bots)
+        for caller in bots:
+            server.ended_call(caller.context_id, 5)
+        count += len(bots)
+    return count
+
+
+def _files(server: Server) -> int:
+    return len(os.listdir(f"/proc/{pid_of(server)}/fd"))
 
 
 @fault(
@@ -110,6 +148,18 @@ def worker_hung(scene: Scene) -> None:
     scene.expect("blocks the reactor" in server.log(), "it does not warn")
     scene.expect_untouched(kept)
     scene.expect_new_call(server)
+
+
+def _lost_in(scene: Scene, server: Server, callers: list[Caller]) -> int:
+    """How many frames are lost while time passes: not sent by the server, dropped by it, or not heard by a caller."""
+    before, heard, began = server.metrics(), sum(caller.heard for caller in callers), time.monotonic()
+    time.sleep(scene.scale.seconds)
+    due = int((time.monotonic() - began) / PERIOD_S) * len(callers)
+    unheard = due - (sum(caller.heard for caller in callers) - heard)
+    after = server.metrics()
+    skipped, dropped_s = (figure(after, name) - figure(before, name) for name in LOST)
+    # A frame that is just under way is not lost.
+    return max(0, round(skipped + dropped_s / PERIOD_S), unheard - 2 * len(callers))
 
 
 def _cpu_s(server: Server) -> float:

@@ -61,6 +61,10 @@ class FaultTests(SynchronousTestCase):
         """An assistant that ignores the end of its call."""
         self.inject("runaway-assistant")
 
+    def test_leaking_assistant(self) -> None:
+        """An assistant that awaits nothing of what it begins."""
+        self.inject("leaking-assistant")
+
     def test_blocking_assistant(self) -> None:
         """An assistant that blocks the reactor."""
         self.inject("blocking-assistant")
