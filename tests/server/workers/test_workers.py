@@ -270,3 +270,34 @@ class StartTests(SynchronousTestCase):
         self.assertIn("can share TCP ports only", self.fails("--http-endpoint", f"unix:{self.mktemp()}"))
         self.assertIn("HTTP can't listen", self.fails("--http-endpoint", "tcp:1:interface=192.0.2.1"))
         self.assertIn("can't be opened", self.fails("--store-url", "redis://127.0.0.1:1"))
+
+
+class HungTests(WorkersTestCase):
+    """Workers that do not respond for 3 s."""
+
+    options = (*WorkersTestCase.options, "--workers-hung-s", "3")
+
+    def test_one_is_stopped(self) -> None:
+        """A stopped worker is killed and replaced, the ARI worker too; its calls are lost, the other's go on."""
+        calls = dict(self.call() for _ in range(4))
+        for name, pid in (("the ARI worker", self.pids[0]), ("worker 1", self.pids[1])):
+            os.kill(pid, signal.SIGSTOP)
+            self.wait_for_log(f"{name} has not responded for 3 s: killing it")
+            self.wait_for_log(f"{name} is ready", count=2)
+        for context_id, phone in calls.items():
+            if self.worker_of(context_id) == "worker 1":
+                self.assertEqual(self.server.ended_call(context_id, 12)["reason"], "server_lost")
+            else:
+                self.goes_on(phone)
+
+    def test_all_are_stopped(self) -> None:
+        """After the whole machine was asleep, nobody is killed."""
+        phone = self.call()[1]
+        self.assertIsNotNone(self.server._process)
+        group = self.server._process.pid  # type: ignore[union-attr]
+        os.killpg(group, signal.SIGSTOP)
+        time.sleep(6)
+        os.killpg(group, signal.SIGCONT)
+        time.sleep(2)
+        self.goes_on(phone)
+        self.assertNotIn("killing it", self.server.log())
