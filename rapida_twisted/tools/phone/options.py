@@ -223,7 +223,8 @@ def _add_server_options(group: Any) -> None:
         help="with --bare-uuid: the program's WebSocket; contextId, from and to are added to its query",
     )
     group.add_argument("--codec", choices=CODECS, help="codec over WebSocket [default: ulaw]")
-    group.add_argument("--control", choices=CONTROL_FORMS, help="form of WebSocket control messages [default: plain]")
+    forms = tuple(CONTROL_FORMS)
+    group.add_argument("--control", choices=forms, help="form of WebSocket control messages [default: plain]")
 
 
 def _check_combinations(arguments: argparse.Namespace) -> None:
