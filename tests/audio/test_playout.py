@@ -34,11 +34,13 @@ class Said:
         self.waiting = waiting
         self.closed = closed
         self.length_known = isinstance(source, PipeSource)
+        self.taken_bytes = 0
 
     def take(self, byte_count: int) -> bytes:
         """Whole samples only."""
         byte_count = min(byte_count, len(self.waiting) // 2 * 2)
         taken, self.waiting = self.waiting[:byte_count], self.waiting[byte_count:]
+        self.taken_bytes += len(taken)
         return taken
 
 
@@ -55,6 +57,7 @@ class PlayoutMachine(RuleBasedStateMachine):
         self.finished: list[Source] = []
         self.live_dropped_ms = 0.0
         self.live_least = self.live_taken = 0
+        self.heard_bytes = 0
         self._numbers = count()
 
     def samples(self, byte_count: int) -> bytes:
@@ -124,11 +127,13 @@ class PlayoutMachine(RuleBasedStateMachine):
                     break
                 self.finished.append(self.queue.pop(0).source)
             if frame or self.queue:
+                self.heard_bytes += len(frame)
                 return frame.ljust(FRAME_BYTES, b"\0") if frame else None
         if len(self.live) < FRAME_BYTES:
             self.live_least = 0
             return None
         frame, self.live = self.live[:FRAME_BYTES], self.live[FRAME_BYTES:]
+        self.heard_bytes += FRAME_BYTES
         self.live_least = min(self.live_least, len(self.live))
         self.live_taken += 1
         if self.live_taken == STANDING_FRAMES:
@@ -143,8 +148,10 @@ class PlayoutMachine(RuleBasedStateMachine):
         """Barge-in: flush returns the length of the queued audio, to half a sample."""
         known_ms = SLIN.ms(len(self.live) + sum(len(said.waiting) for said in self.queue if said.length_known))
         all_ms = SLIN.ms(len(self.live) + sum(len(said.waiting) for said in self.queue))
-        flushed_ms = self.playout.flush()
+        rest_ms, flushed_ms = self.playout.rest_ms, self.playout.flush()
         half_samples_ms = SLIN.ms(len(self.queue))
+        assert rest_ms is None or known_ms - half_samples_ms <= rest_ms <= all_ms, (known_ms, rest_ms, all_ms)
+        assert rest_ms is not None or not all(said.closed and said.length_known for said in self.queue)
         assert known_ms - half_samples_ms <= flushed_ms <= all_ms, (known_ms, flushed_ms, all_ms)
         self.queue.clear()
         self.live = b""
@@ -161,6 +168,13 @@ class PlayoutMachine(RuleBasedStateMachine):
     def same_ends(self) -> None:
         """The same sources are over, in the same order."""
         assert self.playout.finished == self.finished
+
+    @invariant()
+    def same_heard(self) -> None:
+        """What was heard, in all and of each source, without the silence that filled up frames."""
+        assert abs(self.playout.heard_ms - SLIN.ms(self.heard_bytes)) < 1e-6
+        for said in self.queue:
+            assert abs(self.playout.heard_of(said.source) - SLIN.ms(said.taken_bytes)) < 1e-6
 
     @invariant()
     def same_losses(self) -> None:
