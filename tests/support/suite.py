@@ -26,8 +26,6 @@ WORK = REPOSITORY / "_trial_temp.suite"
 """Logs, and the directories in which the tests run."""
 JOBS = os.cpu_count() or 1
 """Workers of trial. More than cores make tests with real sockets late."""
-SLOW_JOBS = JOBS + 1
-"""Such a test often waits for a process, or for time to pass."""
 LIVE_JOBS = 3
 """Asterisks. Each is a worker of trial, which gives it the next test when it has done one. A call in real time leaves
 most of a core idle."""
@@ -227,12 +225,12 @@ def main(words: Sequence[str]) -> int:
     slow = [*groups.get("slow", []), *groups["faults"]]
     if what == "plain":
         unit = trial("unit", groups["unit"], JOBS, environment)
-        suite.run([[unit, trial("slow", slow, SLOW_JOBS, environment)]])
+        suite.run([[unit, trial("slow", slow, JOBS, environment)]])
         return suite.sum_up("")
     measuring = {**environment, "COVERAGE_FILE": str(WORK / "coverage")}
     unit = trial("unit", groups["unit"], JOBS, measuring, coverage=True)
     suite.run([[unit, *coverage_report(measuring)], checks()])
-    suite.run([[trial("slow", slow, SLOW_JOBS, environment)]])
+    suite.run([[trial("slow", slow, JOBS, environment)]])
     suite.run([[trial("live", groups["live"], LIVE_JOBS, environment)]])
     return suite.sum_up(LONGER)
 
