@@ -42,6 +42,6 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"Deferred|UUID|Path|ConnectionDeny"),
     (r"py:.*", r"rapida_twisted\.(net|observe|ports)\..*"),  # internal: the reference leaves them out
-    (r"py:.*", r"(rapida_twisted\.settings\.\w+\.)?(Parser|Group|G)"),
+    (r"py:.*", r"(rapida_twisted\.settings\.\w+\.)?(Parser|Group|G|T)"),
     (r"py:attr", r"rate_hz"),  # in ICallPlumbing, which inherits it
 ]
