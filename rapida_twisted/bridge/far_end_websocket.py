@@ -20,6 +20,7 @@ from rapida_twisted.net.connection_errors import tls_problem
 from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.protocols.chan_websocket_asterisk import AsteriskClientFactory, AsteriskClientProtocol
 from rapida_twisted.protocols.frame_writer import tune_socket
+from rapida_twisted.protocols.quick_websocket import POLICY_VIOLATION
 from rapida_twisted.wire.chan_websocket import Command, ControlForm, FlushMedia
 from rapida_twisted.wire.chan_websocket_queue import MediaQueue
 
@@ -81,6 +82,10 @@ class WebSocketFarEnd(FarEnd):
         if not self._over:
             self._user.far_end_flushed()
 
+    def broke(self, rule: str) -> None:
+        """The server broke a rule of the protocol."""
+        self._failed("malformed", f"broke the protocol: {rule}")
+
     def refused(self, status_line: str, error: BaseException | None) -> None:
         self._closed = True
         problem = tls_problem(error)
@@ -111,7 +116,7 @@ class WebSocketFarEnd(FarEnd):
         self._closed = True
         given = f"closed the call with {code} {printable(problem, 100)}".rstrip()
         if violation:
-            self._failed("malformed", f"broke the protocol: {violation}")
+            self.broke(violation)
         elif "ping timeout" in problem:
             self._failed("stalled", f"answered no ping for {self.stalled_s:g} s")
         elif not clean:
@@ -165,12 +170,15 @@ class _Channel(AsteriskClientProtocol):
         self._error = reason.value
         super().connectionLost(reason)
 
+    def cut_off(self, problem: str) -> None:
+        self._far_end.broke(problem)
+
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
         if not self._started:
             self._far_end.refused(getattr(self, "http_status_line", "") or "", self._error)
             return
         violation = ""
-        if getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
+        if getattr(self, "localCloseCode", None) in (1002, 1007, POLICY_VIOLATION, 1009):
             violation = str(getattr(self, "localCloseReason", None) or b"", "utf-8", "replace") or "a bad frame"
         self._far_end.closed(wasClean, violation, reason or "", code)
 

@@ -30,6 +30,7 @@ from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import MediaSink, Reception
 from rapida_twisted.net.addresses import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.protocols.control_budget import CRUMB_BYTES, PROBLEM, ControlBudget
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.wire import audiosocket as wire
@@ -84,12 +85,16 @@ class AudioSocketProtocol(Protocol):
         """The UUID that the peer sent."""
         self.unknown_frames = 0
         """Skipped frames of unknown kinds."""
+        self.error_frames = 0
+        """Error frames that did not end the call."""
         self._reception = reception
         self._reactor = reactor
         self._uuid_timeout_s = uuid_timeout_s
         self._on_settled: Callable[[AudioSocketProtocol], None] | None = on_settled
         self._rejections = rejections if rejections is not None else RejectionLog()
         self._codec = wire.ServerCodec()
+        self._budget = ControlBudget(reactor.seconds)
+        self._rate_changed = False
         self._state = _State.WAITING
         self._writer: FrameWriter
         self._sink: MediaSink | None = None
@@ -174,11 +179,15 @@ class AudioSocketProtocol(Protocol):
         if sink is None:
             self._frame_before_call(frame)
         elif type(frame) is wire.AudioFrame:
-            if frame.rate_hz != self.format.rate_hz:
-                self._change_rate(frame.rate_hz, sink)
-            if frame.samples:
+            if frame.rate_hz != self.format.rate_hz and not self._change_rate(frame.rate_hz, sink):
+                return
+            if len(frame.samples) >= CRUMB_BYTES or (self._may_go_on() and frame.samples):
                 sink.audio_received(frame.samples)
-        elif type(frame) is wire.DtmfFrame:
+        elif self._may_go_on():
+            self._control_received(frame, sink)
+
+    def _control_received(self, frame: wire.Frame, sink: MediaSink) -> None:
+        if type(frame) is wire.DtmfFrame:
             sink.digit_received(frame.digit)
         elif type(frame) is wire.HangupFrame:
             self._report_end(EndReason.CALLER_HANGUP)
@@ -187,6 +196,13 @@ class AudioSocketProtocol(Protocol):
             self._error_received(frame.code)
         elif type(frame) is wire.UnknownFrame:
             self._unknown_received(frame)
+
+    def _may_go_on(self) -> bool:
+        """Count a frame that is no ordinary audio. False: there were too many, and the call has ended."""
+        if self._budget.take():
+            return True
+        self._protocol_violated(RemoteProtocolError(PROBLEM))
+        return False
 
     def _frame_before_call(self, frame: wire.Frame) -> None:
         if type(frame) is wire.UuidFrame:
@@ -199,14 +215,27 @@ class AudioSocketProtocol(Protocol):
             # Reading is paused for the claim, so these few came in the same read as the UUID.
             self._early_frames.append(frame)
 
-    def _change_rate(self, rate_hz: int, sink: MediaSink) -> None:
-        """The peer (chan_audiosocket) sends another sample rate: answer at that rate."""
+    def _change_rate(self, rate_hz: int, sink: MediaSink) -> bool:
+        """The peer (chan_audiosocket) sends another sample rate: answer at that rate.
+
+        Asterisk's rate is one for the whole call, and each change makes converters. False: the call has ended.
+        """
+        if self._rate_changed:
+            self._protocol_violated(RemoteProtocolError("the sample rate changed a second time"))
+            return False
+        self._rate_changed = True
         self.format = AudioFormat("slin", rate_hz)
         self._header_bytes = 0
         sink.format_changed()
+        return True
 
     def _error_received(self, code: wire.ErrorBits) -> None:
-        self._log.warn("AudioSocket {peer} reports error {code}", peer=self.peer, code=code.text, id=self.context_id)
+        self.error_frames += 1
+        if self.error_frames == 1:
+            self._log.warn(
+                "AudioSocket {peer} reports error {code}: this call logs no further one",
+                peer=self.peer, code=code.text, id=self.context_id,
+            )  # fmt: skip
         if code & wire.ErrorBits.HANGUP:
             self._report_end(EndReason.CALLER_HANGUP, f"error {code.text}")
             self._close()

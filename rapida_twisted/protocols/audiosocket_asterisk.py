@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from rapida_twisted.errors import RemoteProtocolError
+from rapida_twisted.protocols.control_budget import CRUMB_BYTES, PROBLEM, ControlBudget
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 from rapida_twisted.wire import audiosocket as wire
 
@@ -27,6 +29,8 @@ class AsteriskProtocol(Protocol):
     def __init__(self, call: UUID) -> None:
         self.call = call
         self._codec = wire.AsteriskCodec()
+        self._budget = ControlBudget(time.monotonic)
+        self._rate_hz = 0
         self._writer: FrameWriter | None = None
         """None unless the call is up."""
         self.problem = ""
@@ -82,17 +86,34 @@ class AsteriskProtocol(Protocol):
             for frame in self._codec.receive_data(data):
                 if self._writer is None:
                     return
-                if type(frame) is wire.AudioFrame:
-                    self.audio_received(frame.samples, frame.rate_hz)
-                elif type(frame) is wire.HangupFrame:
-                    self.hang_up()
-                    self.hangup_received()
-                elif type(frame) is wire.ErrorFrame:
-                    self.error_received(frame.code)
+                self._frame_received(frame)
         except RemoteProtocolError as error:
             if self._writer is not None:
                 self.problem = str(error)
                 self._writer.abort()
+
+    def _frame_received(self, frame: wire.Frame) -> None:
+        if type(frame) is wire.AudioFrame:
+            # Each change of the rate makes converters.
+            if frame.rate_hz != self._rate_hz or len(frame.samples) < CRUMB_BYTES:
+                self._rate_hz = frame.rate_hz
+                self._count()
+            self.audio_received(frame.samples, frame.rate_hz)
+            return
+        self._count()
+        if type(frame) is wire.HangupFrame:
+            self.hang_up()
+            self.hangup_received()
+        elif type(frame) is wire.ErrorFrame:
+            self.error_received(frame.code)
+
+    def _count(self) -> None:
+        """Count a frame that is no ordinary audio.
+
+        :raises RemoteProtocolError: the server has sent too many.
+        """
+        if not self._budget.take():
+            raise RemoteProtocolError(PROBLEM)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._writer = None

@@ -26,10 +26,11 @@ from rapida_twisted.errors import ContextClaimed, ContextError, RapidaError, Rem
 from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import CallStarter, MediaSink, Reception
 from rapida_twisted.net.addresses import address_text
+from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.marks import Marks
 from rapida_twisted.protocols.polled_reader import make_polled_reader
-from rapida_twisted.protocols.quick_websocket import MAX_MESSAGE_BYTES, QuickWebSocket, tune_factory
+from rapida_twisted.protocols.quick_websocket import MAX_MESSAGE_BYTES, POLICY_VIOLATION, QuickWebSocket, tune_factory
 from rapida_twisted.wire import chan_websocket as wire
 from rapida_twisted.wire.audiosocket import DIGITS
 from rapida_twisted.wire.chan_websocket_text import decode_event, encode_command
@@ -39,6 +40,8 @@ __all__ = ["MediaClientFactory", "MediaClientProtocol", "MediaServerFactory", "M
 START_TIMEOUT_S = 5.0
 MAX_SENT_BYTES = 32_000
 """Longer runs of frames are split; Asterisk accepts messages of up to 65,535 bytes."""
+MAX_ERROR_TEXT = 200
+"""Characters of an ERROR event's text in the log."""
 STALLED_S = 5.0
 """The connection is aborted if the peer reads nothing for this long."""
 
@@ -62,6 +65,8 @@ class _MediaChannel(QuickWebSocket):
         """The contextId from the handshake."""
         self.channel = ""
         """Asterisk's name of the channel, from MEDIA_START."""
+        self.errors = 0
+        """ERROR events that Asterisk sent."""
         self._starter = starter
         self._reactor = reactor
         self._context: CallContext | None = None
@@ -138,7 +143,7 @@ class _MediaChannel(QuickWebSocket):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N803
         self._set_deadline(None)
-        if getattr(self, "localCloseCode", None) in (1002, 1007, 1009):
+        if getattr(self, "localCloseCode", None) in (1002, 1007, POLICY_VIOLATION, 1009):
             # Our own code decides: the peer may well answer it with 1000.
             cause: bytes = getattr(self, "localCloseReason", None) or b""
             end, detail = EndReason.PROTOCOL_ERROR, cause.decode("utf-8", "replace")
@@ -191,11 +196,22 @@ class _MediaChannel(QuickWebSocket):
                 self._xoff = isinstance(event, wire.MediaXoff)
                 self._update_paused()
             case wire.ErrorEvent(error_text=text):
-                self._log.warn(
-                    "WebSocket {peer}: Asterisk reports {text}", peer=self._peer_text(), text=text, id=self.context_id
-                )
+                self._error_received(text)
             case wire.UnknownEvent(text=text):
                 self._warn_once(f"an unknown event {text[:80]!r}")
+
+    def _error_received(self, text: str) -> None:
+        """Log the first error that Asterisk reports."""
+        self.errors += 1
+        if self.errors == 1:
+            self._log.warn(
+                "WebSocket {peer}: Asterisk reports {text}; this call logs no further error",
+                peer=self._peer_text(), text=printable(text, MAX_ERROR_TEXT), id=self.context_id,
+            )  # fmt: skip
+
+    def cut_off(self, problem: str) -> None:
+        self._report_end(EndReason.PROTOCOL_ERROR, problem)
+        self._abandon(EndReason.PROTOCOL_ERROR, problem)
 
     def _update_paused(self) -> None:
         """Pause the call's audio while Asterisk's queue or our send buffer is full; otherwise resume it."""

@@ -17,10 +17,12 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from rapida_twisted.errors import RemoteProtocolError
 from rapida_twisted.net.private_names import AutobahnInternals
+from rapida_twisted.protocols.control_budget import CRUMB_BYTES, PROBLEM, ControlBudget
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 
-__all__ = ["MAX_CONTROL_BYTES", "MAX_MESSAGE_BYTES", "PING_S", "QuickWebSocket", "tune_factory"]
+__all__ = ["MAX_CONTROL_BYTES", "MAX_MESSAGE_BYTES", "PING_S", "POLICY_VIOLATION", "QuickWebSocket", "tune_factory"]
 
 if TYPE_CHECKING:
     from autobahn.twisted.websocket import WebSocketAdapterProtocol as _Autobahn
@@ -34,8 +36,14 @@ MAX_MESSAGE_BYTES = 65_536
 PING_S = 10.0
 """The interval of pings and the time limit of their answers: a dead peer is noticed within 20 s."""
 
+POLICY_VIOLATION = 1008
+"""The close code (RFC 6455, 7.4.1) for a peer that breaks a rule of ours."""
 _BINARY = 0x82
 """FIN, no reserved bits, opcode binary."""
+
+
+class _TooMany(RemoteProtocolError):
+    """The peer sent too many messages that carry no audio."""
 
 
 class QuickWebSocket(AutobahnInternals, _Autobahn):
@@ -48,7 +56,10 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
     factory: Any
     state: int
     writer: FrameWriter
+    _budget: ControlBudget
     _control_bytes = 0
+    _is_cut_off = False
+    """Whether what the peer sends is discarded, until the connection is closed."""
 
     def binary_received(self, payload: bytes) -> None:
         """A complete binary message."""
@@ -57,6 +68,9 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
     def text_received(self, payload: bytes) -> None:
         """A complete text message; its bytes are valid UTF-8."""
         raise NotImplementedError
+
+    def cut_off(self, problem: str) -> None:
+        """The peer broke a rule of ours: the connection is closing, and nothing more is read."""
 
     def send_binary(self, *payloads: bytes) -> bool:
         """Send binary messages, or drop all of them if the peer reads too slowly; True if they were sent."""
@@ -92,6 +106,7 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
         self.transport.unregisterProducer()
         tune_socket(self.transport)
         self.writer = make_frame_writer(self.transport, records=True)
+        self._budget = ControlBudget(self.factory.reactor.seconds)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -99,10 +114,49 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._is_cut_off:
+            return
         is_open = self.state == WebSocketProtocol.STATE_OPEN
-        rest = self._read_quickly(data) if is_open and self.is_between_messages() else data
+        try:
+            rest = self._read_quickly(data) if is_open and self.is_between_messages() else data
+        except _TooMany:
+            self._cut_off()
+            return
         if rest:
             self.parse(rest)
+
+    def consumeData(self) -> None:  # noqa: N802
+        """Autobahn parses what it has, here and at the end of the handshake."""
+        try:
+            super().consumeData()
+        except _TooMany:
+            self._cut_off()
+
+    def _count(self, size: int = 0) -> None:
+        """Count a message that is no ordinary audio.
+
+        :raises _TooMany: the peer has sent too many. It stops Autobahn in the middle of what it has read.
+        """
+        if not self._budget.take(size):
+            raise _TooMany
+
+    def _cut_off(self) -> None:
+        self._is_cut_off = True
+        self.fail(POLICY_VIOLATION, PROBLEM)
+        self.cut_off(PROBLEM)
+
+    def onMessageFrameBegin(self, length: int) -> None:  # noqa: N802
+        if length < CRUMB_BYTES:
+            self._count()
+        super().onMessageFrameBegin(length)
+
+    def onPing(self, payload: bytes) -> None:  # noqa: N802
+        self._count()
+        super().onPing(payload)
+
+    def onPong(self, payload: bytes) -> None:  # noqa: N802
+        self._count()
+        super().onPong(payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
         # All writes use the writer: a direct send would land in the middle of a queued frame.
@@ -119,6 +173,7 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
         if isBinary:
             self.binary_received(payload)
         else:
+            self._count(len(payload))
             self.text_received(payload)
 
     # The fast path
@@ -142,6 +197,8 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
                 break
             payload = _xor(data[begin + 4 : end], data[begin : begin + 4]) if masked else data[begin:end]
             at = end
+            if length < CRUMB_BYTES:
+                self._count()
             self.restart_ping()
             self.binary_received(payload)
             if self.state != WebSocketProtocol.STATE_OPEN:

@@ -13,8 +13,12 @@ import attrs
 
 from rapida_twisted.wire import chan_websocket as wire
 
-__all__ = ["MediaQueue"]
+__all__ = ["EVENTS_OF_FRAME", "MAX_EVENTS", "MediaQueue"]
 
+MAX_EVENTS = 5000
+"""Maximum events queued. Asterisk itself has no limit."""
+EVENTS_OF_FRAME = 20
+"""Maximum events emitted in one frame's time; the next ones wait for the next frame."""
 _DIRECTIONS = ("both", "in", "out")
 
 
@@ -74,7 +78,7 @@ class MediaQueue:
             case wire.MarkMedia(correlation_id):
                 if self._is_allowed(command):
                     # Due after the audio before it, and not counted in the queue's length.
-                    self._waiting.append(
+                    self._queue_event(
                         wire.MediaMarkProcessed(correlation_id=correlation_id, channel_id=self._channel_id)
                     )
             case wire.FlushMedia():
@@ -119,7 +123,7 @@ class MediaQueue:
         if not self._waiting and self._report_drained:
             self._report_drained = False
             self._send_event(wire.QueueDrained(channel_id=self._channel_id))
-        while self._waiting:
+        for _ in range(min(len(self._waiting), EVENTS_OF_FRAME)):
             item = self._waiting.popleft()
             if isinstance(item, bytes):
                 self.frames -= 1
@@ -139,7 +143,14 @@ class MediaQueue:
         leftover, self._leftover = self._leftover, b""
         if leftover:
             self._queue(leftover)
-        self._waiting.append(wire.MediaBufferingCompleted(correlation_id=correlation_id, channel_id=self._channel_id))
+        self._queue_event(wire.MediaBufferingCompleted(correlation_id=correlation_id, channel_id=self._channel_id))
+
+    def _queue_event(self, event: wire.Event) -> None:
+        """Have an event follow the audio before it, or refuse it."""
+        if len(self._waiting) - self.frames < MAX_EVENTS:
+            self._waiting.append(event)
+        else:
+            self._error(f"{event.NAME}: {MAX_EVENTS} events wait already")
 
     def _is_allowed(self, command: wire.Command) -> bool:
         """True if the direction allows the command; otherwise emits an ERROR event."""

@@ -17,6 +17,7 @@ from benchmarks.harness.authority import Authority
 from rapida_twisted.audio.formats import ULAW
 from rapida_twisted.bridge.far_end_websocket import connect_websocket
 from rapida_twisted.net.tls import tls_options
+from rapida_twisted.protocols.control_budget import BURST
 from rapida_twisted.wire.chan_websocket import ControlForm
 from tests.bridge.far_ends import KEY, Chat, FarEndTestCase, Peer, Peers, context
 from tests.protocols.websockets import CALL, until
@@ -298,7 +299,16 @@ class UpTests(WebSocketFarEndTestCase):
                 if not self.bot.lost:
                     self.bot.say("GET_STATUS")
             await deferLater(reactor, 0)
-        self.assertEqual(await self.told(), ["lost"])
+        self.assertEqual(await self.told(), ["malformed"])
+
+
+    async def test_marks_between_audio(self) -> None:
+        """A program that sends marks and audio in turn without end has broken the protocol."""
+        await self.connect()
+        for _ in range(BURST + 50):
+            self.bot.say("MARK_MEDIA x")
+            self.bot.play(FRAME)
+        self.assertEqual(await self.told(), ["malformed"])
 
 
 class JsonTests(WebSocketFarEndTestCase):

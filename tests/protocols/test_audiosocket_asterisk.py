@@ -16,6 +16,7 @@ from rapida_twisted.protocols.audiosocket_app import (
     AudioSocketProtocol,
 )
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
+from rapida_twisted.protocols.control_budget import BURST, PROBLEM
 from rapida_twisted.wire.audiosocket import ErrorBits
 from tests.protocols.audiosocket_cases import CALL, HANGUP, IDENTIFY
 from tests.protocols.fakes import EchoSink, FakeReception
@@ -72,6 +73,15 @@ class AsteriskProtocolTests(SynchronousTestCase):
         self.assertEqual(
             self.transport.value(), raw_frame(0x10, b"ab" * 160) + raw_frame(0x03, b"*") + raw_frame(0x12, b"ab")
         )
+
+    def test_frames_without_end(self) -> None:
+        """A server that sends errors, crumbs of audio or changes of the rate without end loses its connection."""
+        changes = raw_frame(0x10, bytes(320)) + raw_frame(0x12, bytes(640))
+        for frame in (b"\xff\x00\x01\x02", raw_frame(0x10, b"ab"), raw_frame(0x02, b""), changes):
+            with self.subTest(frame=frame):
+                self.setUp()
+                self.phone.dataReceived(frame * (BURST + 50))
+                self.assertEqual(self.phone.events[-1], ("ended", PROBLEM))
 
     def test_hears(self) -> None:
         """Audio, errors, and nothing of kinds that it does not know."""

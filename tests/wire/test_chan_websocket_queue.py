@@ -34,7 +34,7 @@ from rapida_twisted.wire.chan_websocket import (
     StopMediaBuffering,
     UnknownCommand,
 )
-from rapida_twisted.wire.chan_websocket_queue import MediaQueue
+from rapida_twisted.wire.chan_websocket_queue import EVENTS_OF_FRAME, MAX_EVENTS, MediaQueue
 
 SIZE = 4
 CHANNEL_ID = "1.4"
@@ -249,8 +249,15 @@ class MarkTests(QueueTestCase):
         """However many marks wait, the queue is not full of them."""
         self.do(*(MarkMedia(str(number)) for number in range(2000)))
         self.assertEqual((self.status.queue_length, self.news()), (0, []))
-        self.assertEqual(self.take(), [None])
-        self.assertEqual(len(self.news()), 2000)
+        for _ in range(2000 // EVENTS_OF_FRAME):
+            self.assertEqual(self.take(), [None])
+            self.assertEqual(len(self.news()), EVENTS_OF_FRAME)
+
+    def test_too_many_marks(self) -> None:
+        """A program that sets marks without end gets errors, and costs no more memory."""
+        self.do(*(MarkMedia(str(number)) for number in range(MAX_EVENTS + 1)))
+        (error,) = self.news()
+        self.assertIsInstance(error, ErrorEvent)
 
     def test_drained(self) -> None:
         """QUEUE_DRAINED comes once, in the first packet time with nothing in the queue at its beginning."""
