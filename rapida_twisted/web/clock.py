@@ -40,6 +40,7 @@ class ClockPage(KeyedResource):
             "late_ms": {
                 "p50": round(lateness.percentile_ms(0.50), 2),
                 "p99": round(lateness.percentile_ms(0.99), 2),
+                "p999": round(lateness.percentile_ms(0.999), 2),
                 "max": round(lateness.max_s * 1000, 2),
             },
         }
