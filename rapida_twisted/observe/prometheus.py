@@ -144,7 +144,7 @@ class PrometheusMetrics(MetricsPageMaker):
 
     def _make_process_figures(self) -> None:
         # Names, texts and figures are those of the library's own collector, which can't be shared.
-        self._process = ProcessCollector(registry=None)
+        self._process = ProcessFigures(registry=None)
         self._process_gauges: dict[str, Gauge] = {}
         self._cpu: Counter | None = None
         self._cpu_s = 0.0
@@ -311,6 +311,13 @@ class PrometheusMetrics(MetricsPageMaker):
             kinds.setdefault(file.name.rpartition("_")[0], []).append(str(file))
         for files in kinds.values():
             yield from MultiProcessCollector.merge(files, accumulate=True)
+
+
+class ProcessFigures(ProcessCollector):
+    """The library's own, without ``/proc/stat``: the unit's ``ProcSubset=pid`` hides it."""
+
+    def _boot_time(self) -> float:
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _One(Collector):

@@ -21,6 +21,9 @@ from rapida_twisted.ports.connection_limiter import ConnectionLimiter
 __all__ = ["PeerCheckFactory", "ProxyHeaderGuardFactory"]
 
 _UNKNOWN = b"PROXY UNKNOWN\r\n"
+_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+"""Begins a header of version 2; then version and command, the address family, and the length follow."""
+_V2_PROXY, _V2_NO_IP = 1, (0, 3)
 
 
 class PeerCheck(ProtocolWrapper):
@@ -55,6 +58,8 @@ class ProxyHeaderGuard(ProtocolWrapper):
 
     factory: ProxyHeaderGuardFactory
     _peer_check: PeerCheck | None = None
+    _seen = False
+    """Whether the header's beginning came. Twisted's parser wants it in one piece."""
     _rejected = False
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802
@@ -68,6 +73,11 @@ class ProxyHeaderGuard(ProtocolWrapper):
         peer_check = self._peer_check
         if peer_check is None or peer_check.header_read:
             super().dataReceived(data)
+            return
+        first, self._seen = not self._seen, True
+        if first and _has_no_ip(data):
+            self._reject("bad_proxy_header", "its PROXY header has no IP address")
+            self.abortConnection()
             return
         if data.startswith(_UNKNOWN):
             # A proxy's own connection, such as a health check. Twisted's parser requires a blank after UNKNOWN.
@@ -90,10 +100,21 @@ class ProxyHeaderGuard(ProtocolWrapper):
         super().connectionLost(reason)
         self._peer_check = None
 
-    def _reject(self) -> None:
+    def _reject(self, cause: str = "no_proxy_header", reason: str = "it sent no PROXY header") -> None:
         if not self._rejected:
             self._rejected = True
-            self.factory.limiter.reject("no_proxy_header", self.getPeer(), "it sent no PROXY header")
+            self.factory.limiter.reject(cause, self.getPeer(), reason)
+
+
+def _has_no_ip(header: bytes) -> bool:
+    """True for a header of version 2 that carries a connection without an IP address (UNIX, or unspecified).
+
+    Without an address it would pass the networks of ``AUDIOSOCKET__ALLOW``. A proxy's own connections (``LOCAL``) have
+    the proxy's address.
+    """
+    if len(header) < 14 or not header.startswith(_V2):
+        return False
+    return header[12] & 0x0F == _V2_PROXY and header[13] >> 4 in _V2_NO_IP
 
 
 class _LimitingFactory(WrappingFactory[Any]):

@@ -49,6 +49,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.process.workers > 1 and self.store.url == "memory:":
             raise SettingsError("STORE__URL can't be memory: with several workers, which share the store")
+        ports = (self.audiosocket.endpoint, self.http.endpoint, self.http.https_endpoint)
+        if not self.connections.proxy_allow and any(map(_is_open_to_headers, ports)):
+            raise SettingsError(
+                "an endpoint haproxy:tcp:... needs PROXY__ALLOW, the networks of the proxies, such as 10.0.0.10/32: any"
+                " other client could claim any address"
+            )
 
     @classmethod
     def from_mapping(cls, *sources: Mapping[str, str]) -> Settings:
@@ -92,6 +98,11 @@ class Settings:
                 value = values[item.env]
                 found.extend([value] if isinstance(value, str) else value)
         return tuple(filter(None, found))
+
+
+def _is_open_to_headers(endpoint: str) -> bool:
+    """Whether any client that reaches this endpoint can send a PROXY header; a UNIX socket has its permissions."""
+    return endpoint.startswith("haproxy:") and not endpoint.startswith("haproxy:unix:")
 
 
 def _groups() -> dict[str, Any]:

@@ -34,6 +34,9 @@ _PER_SECOND = number(float, 1, 100_000, "it is a number a second from 1 to 10000
 _CALL_RATE = number(float, 0.01, 1000, "a rate is a number from 0.01 to 1000")
 _LEAD_MS = number(float, 20, 10_000, "a lead is a number of milliseconds from 20 to 10000")
 
+SAMPLE_KEYS = frozenset(("put-a-long-random-word-here", "rpd-xxx-your-api-key"))
+"""Keys that stand in the documentation."""
+
 
 def default_state_dir() -> Path:
     """The default state directory: systemd's ``STATE_DIRECTORY``, else below the user's XDG state directory."""
@@ -106,7 +109,7 @@ class ConnectionSettings(Group):
     """Limits of connections, for each port."""
 
     proxy_allow: tuple[IPv4Network | IPv6Network, ...] = setting(
-        "PROXY__ALLOW", "networks whose PROXY headers are trusted; empty: all", NETWORKS
+        "PROXY__ALLOW", "networks whose PROXY headers are trusted; endpoints haproxy:tcp:... need it", NETWORKS
     )
     max: int = setting("CONNECTIONS__MAX", "maximum connections, for each port", COUNT, "5000")
     of_address: int = setting(
@@ -149,6 +152,14 @@ class KeySettings(Group):
         secret=True,
     )
     file: str = setting("KEYS_FILE", "file of API keys with scopes [default: keys.json in the state directory]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in SAMPLE_KEYS.intersection(self.api_keys):
+            raise SettingsError(
+                f"RAPIDA_API_KEY {key} is a sample of the documentation, which everyone can read: make a key of your"
+                " own, for instance with 'openssl rand -hex 24'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

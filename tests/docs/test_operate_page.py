@@ -15,6 +15,7 @@ from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.settings import Settings, all_settings, known_names, read_env_file
+from rapida_twisted.settings.groups import SAMPLE_KEYS
 from tests.observe.test_prometheus import filled
 from tests.observe.turns import TurningClock
 
@@ -117,6 +118,8 @@ class UnitTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.unit = (DOCS / "operate" / "rapida-media.service").read_text()
         words = read_env_file(str(DOCS / "operate" / "rapida-media.env"))
+        self.assertIn(words["RAPIDA_API_KEY"], SAMPLE_KEYS)
+        words["RAPIDA_API_KEY"] = "rpd-of-the-operator"
         (given,) = re.findall(r"^Environment=(.*)", self.unit, re.MULTILINE)
         words |= dict(word.split("=", 1) for word in given.split())
         known = {setting.env for setting in all_settings()} | {"PYTHONUNBUFFERED"}
@@ -128,6 +131,12 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual(str(self.settings.process.state_dir), "/var/lib/rapida-media")
         (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)", self.unit, re.MULTILINE)
         self.assertGreater(int(stop_s), self.settings.process.drain_s + 20)
+
+    def test_limits_of_the_process(self) -> None:
+        """No memory dump holds keys or voices, and a leak ends at a limit."""
+        for line in ("LimitCORE=0", "ProcSubset=pid"):
+            self.assertIn(f"\n{line}\n", self.unit)
+        self.assertRegex(self.unit, r"\nMemoryMax=\S+\n")
 
     def test_command(self) -> None:
         """It is one that twistd takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class EmittedTests(TestCase):
         """A server behind a proxy that starts, answers and stops."""
         settings = make_settings(
             state_dir=Path(self.mktemp()).absolute(), store_url="memory:", http_endpoint="haproxy:tcp:0", drain_s=0,
-            audiosocket_endpoint="haproxy:tcp:0", admin_port=free_port(), rapida_api_key=("rpd-of-the-log-tests",),
+            audiosocket_endpoint="haproxy:tcp:0", proxy_allow=(ip_network("127.0.0.0/8"),),
+            admin_port=free_port(), rapida_api_key=("rpd-of-the-log-tests",),
         )  # fmt: skip
         service = RapidaMedia(settings, reactor=reactor)
         service.startService()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.process_collector import ProcessCollector
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import EndReason
 from rapida_twisted.observe.interface import CallFigures, Instant
 from rapida_twisted.observe.multiprocess import open_metrics
-from rapida_twisted.observe.prometheus import KEEP_PAGE_S, PrometheusMetrics
+from rapida_twisted.observe.prometheus import KEEP_PAGE_S, ProcessFigures, PrometheusMetrics
 from tests.media.fakes import make_context
 from tests.observe.turns import TurningClock
 
@@ -99,6 +101,12 @@ class PageTests(SynchronousTestCase):
         self.assertGreater(samples["process_resident_memory_bytes"], 10_000_000)
         self.assertGreater(samples["process_cpu_seconds_total"], 0)
         self.assertGreater(samples["process_open_fds"], 2)
+
+    def test_process_start(self) -> None:
+        """The process's figures need no /proc/stat, which the unit's ProcSubset=pid hides."""
+        self.patch(ProcessCollector, "_boot_time", lambda _: self.fail("it read /proc/stat"))
+        found = {metric.name: metric.samples[0].value for metric in ProcessFigures(registry=None).collect()}
+        self.assertTrue(0 < time.time() - found["process_start_time_seconds"] < 86_400, found)
 
     def test_conventions(self) -> None:
         """Names begin with the program's and have no other units than Prometheus'; each has a text."""

@@ -231,6 +231,14 @@ class ProxiedTests(PortsTestCase):
             await self.is_up(header + identify() + FRAME)
         self.assertEqual({peer.split(":")[0] for peer in self.peers()}, {"127.0.0.1"})
 
+    async def test_header_without_an_ip_address(self) -> None:
+        """A header that carries a connection without an IP address (UNIX, unspecified) is refused, whatever networks
+        are allowed."""
+        self.listen(PROXY, networks=(ip_network("198.51.100.0/24"),))
+        unix = V2 + b"\x21\x31\x00\xd8" + b"/tmp/x".ljust(108, b"\0") * 2
+        for header in (unix, V2 + b"\x21\x00\x00\x00", V2 + b"\x21\x32\x00\xd8" + bytes(216)):
+            await self.is_refused(header + identify() + FRAME, "audiosocket.bad_proxy_header")
+
     async def test_garbage(self) -> None:
         """A connection without a header is closed at once, counted, and logged in one line without a traceback."""
         self.listen(PROXY)

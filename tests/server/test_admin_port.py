@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from rapida_twisted.errors import StartError
 from tests.support.settings import make_settings
 
 KEY = "rpd-of-the-admin-tests"
+PROXY = "haproxy:tcp:0:interface=127.0.0.1"
+LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
 class AdminPortTests(TestCase):
@@ -45,7 +48,7 @@ class AdminPortTests(TestCase):
 
     async def test_pages(self) -> None:
         """Health, metrics, calls and outbound calls; no registration and no media, which are for Asterisk."""
-        service = self.start(admin_port=free_port(), http_endpoint="haproxy:tcp:0:interface=127.0.0.1")
+        service = self.start(admin_port=free_port(), http_endpoint=PROXY, proxy_allow=LOOPBACK)
         for path, key, status in (
             ("/healthz", "", 200), ("/readyz", "", 200), ("/metrics", "", 401), ("/metrics", KEY, 200),
             ("/v1/calls", "", 401), ("/v1/calls", KEY, 200), ("/v1/calls/x", KEY, 404), ("/v1/clock", KEY, 200),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -83,7 +84,11 @@ class ValuesTests(SynchronousTestCase):
 
     def test_behind_a_proxy(self) -> None:
         """A port that speaks the PROXY protocol is not the one that Asterisk uses."""
-        settings = make_settings(http_endpoint="haproxy:tcp:8080", audiosocket_endpoint="haproxy:tcp:4573")
+        settings = make_settings(
+            http_endpoint="haproxy:tcp:8080",
+            audiosocket_endpoint="haproxy:tcp:4573",
+            proxy_allow=(ip_network("127.0.0.1/32"),),
+        )
         found = addresses(settings, {"HTTP": 8, "HTTPS": 7, "AudioSocket": 5, "Admin": 9}.__getitem__, [])
         self.assertEqual((found.http_port, found.https_port, found.audiosocket_port), (0, 7, 0))
 

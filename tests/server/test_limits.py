@@ -33,6 +33,7 @@ class ServiceTests(TestCase):
         common = {
             "STATE_DIR": str(Path(self.mktemp()).absolute()), "STORE__URL": "memory:", "HTTP__PORT": "0",
             "AUDIOSOCKET__PORT": "0", "ADMIN__PORT": "0", "RAPIDA_API_KEY": KEY, "ASSISTANT": "*=echo", "DRAIN_S": "0",
+            "PROXY__ALLOW": "127.0.0.1/32",
         }  # fmt: skip
         self.service = RapidaMedia(Settings.from_mapping(common | words), reactor=reactor)
         self.service.startService()

@@ -375,6 +375,17 @@ class GroupsTests(SynchronousTestCase):
         """So do those that concern several groups."""
         process, store = ProcessSettings(workers=2), StoreSettings(url="memory:")
         self.assertRaises(SettingsError, Settings, process=process, store=store)
+        for name in ("HTTP__ENDPOINT", "AUDIOSOCKET__ENDPOINT", "HTTPS"):
+            error = self.assertRaises(SettingsError, Settings.from_mapping, {name: "haproxy:tcp:0"})
+            self.assertIn("needs PROXY__ALLOW", str(error))
+            Settings.from_mapping({name: "haproxy:tcp:0", "PROXY__ALLOW": "127.0.0.1/32"})
+            Settings.from_mapping({name: "haproxy:unix:/run/x"})
+
+    def test_placeholder_key(self) -> None:
+        """The key of the documentation's samples, which everyone can read, is refused."""
+        for key in ("put-a-long-random-word-here", "rpd-xxx-your-api-key"):
+            error = self.assertRaises(SettingsError, Settings.from_mapping, {"RAPIDA_API_KEY": f"{KEY},{key}"})
+            self.assertIn("a sample", str(error))
 
     def test_unknown_names(self) -> None:
         """A name that is no setting is refused, with the nearest one; a process's environment is filtered first."""
