@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Iterable
 from hashlib import sha256
 
+from rapida_twisted.credentials.failed_keys import FailedKeys
 from rapida_twisted.credentials.grant import FULL_GRANT, Grant, Scope
 from rapida_twisted.credentials.key_ring import KeyRing
 from rapida_twisted.credentials.masking import keep_out_of_logs
@@ -24,6 +25,7 @@ class ApiKeys:
     def __init__(self, keys: Iterable[str], ring: KeyRing | None = None) -> None:
         self._digests = tuple({_digest(key) for key in keys if key})
         self._ring = ring
+        self.failed = FailedKeys()
         if not self._digests:
             raise ValueError("there must be an API key")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from rapida_twisted.errors import StartError
 
-__all__ = ["KEY_FILE", "load_or_make_key", "make_state_dir"]
+__all__ = ["KEY_FILE", "is_open_to_others", "load_or_make_key", "make_state_dir"]
 
 KEY_FILE = "api-key"
 
@@ -16,7 +17,7 @@ KEY_FILE = "api-key"
 def make_state_dir(path: Path) -> None:
     """Make the state directory, mode 0700, if it does not exist.
 
-    :raises StartError: it can't be made or written to.
+    :raises StartError: it can't be made or written to, or every user of the machine can write to it.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -24,6 +25,13 @@ def make_state_dir(path: Path) -> None:
         raise StartError(f"the state directory {path} can't be made: {error.strerror}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise StartError(f"the state directory {path} can't be written to by this user")
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise StartError(f"every user can write to the state directory {path}, with its API keys: chmod 700 {path}")
+
+
+def is_open_to_others(state_dir: Path) -> bool:
+    """Whether other users may enter or write to the state directory, which has calls, recordings and keys."""
+    return bool(state_dir.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP))
 
 
 def load_or_make_key(state_dir: Path) -> tuple[str, bool]:

@@ -10,8 +10,9 @@ from rapida_twisted.interfaces.typed import Call
 
 __all__ = ["ASSISTANT_ERRORS", "Assistant"]
 
-ASSISTANT_ERRORS = (Exception, SystemExit)
-"""An assistant's errors end its call, SystemExit included, and not the process."""
+ASSISTANT_ERRORS = (BaseException,)
+"""An assistant's errors end its call, and not the process: also SystemExit, KeyboardInterrupt, GeneratorExit and
+asyncio.CancelledError. Ctrl-C never raises here, since Twisted handles its signal."""
 
 
 @implementer(IAssistant)

@@ -22,6 +22,7 @@ from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.audio.playout import Playout
 from rapida_twisted.audio.tones import tone
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
 from rapida_twisted.interfaces import ICallPlumbing, IMediaSink, IPolledReader, Playable, PlayOutcome, typed
 from rapida_twisted.interfaces.typed import MediaChannel
@@ -470,4 +471,5 @@ def _hears(assistant: typed.Assistant) -> bool:
 
 
 def _text_of(failure: Failure) -> str:
-    return f"{type(failure.value).__name__}: {failure.getErrorMessage()}"
+    """The error, for the call's record and the log, without secrets that it may quote."""
+    return masked(f"{type(failure.value).__name__}: {failure.getErrorMessage()}")

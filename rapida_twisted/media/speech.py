@@ -206,6 +206,8 @@ def _read(parts: Iterable[Any], source_format: AudioFormat, playing: _Playing) -
     try:
         for part in parts:
             yield from pieces(part, source_format)
+    except GeneratorExit:
+        raise  # It is closed, or its code raised this.
     except ASSISTANT_ERRORS:
         playing.failure = Failure()
 

@@ -23,6 +23,9 @@ LONGEST_FIELD = 2000
 """Characters of a field; the message and a traceback are not cut."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters except tab and newline, and those that turn the direction of text: a terminal or an editor would
+show another line than the one that was written."""
 _OURS = frozenset(("time", "level", "namespace", "message", "contextId", "traceback"))
 _TWISTEDS = frozenset(("isError", "system", "format", "failure", "printed"))
 """Fields of Twisted's older log."""
@@ -38,6 +41,7 @@ def formatter_of(log_format: str) -> Formatter:
 def text_line(event: LogEvent) -> str | None:
     """A line as Twisted writes it; None for an empty event."""
     text = masked(eventAsText(event, includeTimestamp=False, includeSystem=False).rstrip("\n"))
+    text = _UNSAFE.sub(_escape, text)
     if not text:
         return None
     context_id = context_id_of(event)
@@ -109,6 +113,11 @@ class MaskingObserver:
         kept["log_text"] = masked("\n".join(part for part in (formatEvent(event), _traceback(event)) if part))
         kept["log_format"] = "{log_text}"
         self._observer(kept)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _system(event: LogEvent) -> str:

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from rapida_twisted.asterisk.vault.vault import Vault
 from rapida_twisted.credentials.api_keys import ApiKeys
-from rapida_twisted.credentials.key_file import load_or_make_key, make_state_dir
+from rapida_twisted.credentials.key_file import is_open_to_others, load_or_make_key, make_state_dir
 from rapida_twisted.credentials.key_ring import KeyRing, keys_path
 from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError, StartError
@@ -38,6 +38,8 @@ def check_start(state_dir: Path, keys: KeySettings, vault: Vault) -> Keys:
     """
     raise_file_limit()
     make_state_dir(state_dir)
+    if is_open_to_others(state_dir):
+        _log.warn("other users can enter the state directory {path}: chmod 700 {path}", path=str(state_dir))
     plain, is_new = keys.api_keys, False
     if not plain:
         key, is_new = load_or_make_key(state_dir)

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, EndReason
+from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import ContextClaimed, Draining, TransferRefused
 from rapida_twisted.interfaces import IReception, typed
 from rapida_twisted.interfaces.typed import CallStore, MediaChannel, MediaSink
@@ -110,7 +111,7 @@ class Reception:
                 failure, id=context.context_id, assistant_id=context.assistant_id,
             )  # fmt: skip
             call = self._call(context, channel, Assistant())
-            call.end(EndReason.ASSISTANT_FAILED, failure.getErrorMessage())
+            call.end(EndReason.ASSISTANT_FAILED, masked(failure.getErrorMessage()))
             return call
         self._log.info(
             "call {id}: up over {transport} from {peer}, caller {caller}, assistant {assistant_id}",
@@ -199,7 +200,7 @@ class Reception:
             audio_in_s=round(audio_in_s, 3),
             audio_out_s=round(audio_out_s, 3),
             now=self._now(),
-            detail=detail,
+            detail=masked(detail),
         )
         self._unwritten[context_id] = finishing
         finishing.addCallbacks(written, not_written)

@@ -218,14 +218,21 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
             self._tell_later()
 
     async def _tell(self) -> None:
-        pauses = 0
+        pauses, broken = 0, False
         while self.waiting:
             await deferLater(self._reactor, retry_pause_s(pauses))
             with suppress(OSError):
                 self._file.save()
             answered = True
-            while self.waiting and answered:
-                answered = await self._tell_some()
+            try:
+                while self.waiting and answered:
+                    answered = await self._tell_some()
+            except Exception:
+                if self._closed:
+                    raise
+                if not broken:
+                    self._log.failure("cannot deliver spooled entries to the store: it is tried again")
+                broken, answered = True, False
             pauses = 0 if answered else pauses + 1
         self._log.info("the store has all that waited for it")
         self._end_leases()
@@ -261,8 +268,6 @@ class SpoolingStore(proxyForInterface(ICallStore, "_store")):  # type: ignore[mi
     def _broke(self, failure: Failure) -> None:
         if not self._closed:
             self._log.failure("cannot deliver spooled entries to the store", failure)
-            # The next start tries again with what is in the file.
-            self._closed = True
 
     # Claims in doubt
 

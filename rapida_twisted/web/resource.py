@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
@@ -102,6 +103,17 @@ class KeyedResource(AsyncResource):
     def __init__(self, keys: ApiKeys) -> None:
         super().__init__()
         self.keys = keys
+
+    async def _respond(self, request: Request) -> Response:
+        try:
+            return await super()._respond(request)
+        except Refusal as refusal:
+            if refusal.status == 401 and request.site is not None:
+                reactor = request.site.reactor
+                delay_s = self.keys.failed.delay_s(getattr(request.client, "host", ""), reactor.seconds())
+                if delay_s:
+                    await deferLater(reactor, delay_s)
+            raise
 
     def check(self, request: Request) -> None:
         """Check the key, then the method, then the key's scopes.

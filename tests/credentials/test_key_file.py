@@ -12,7 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.credentials import key_file as keyfile
-from rapida_twisted.credentials.key_file import KEY_FILE, load_or_make_key, make_state_dir
+from rapida_twisted.credentials.key_file import KEY_FILE, is_open_to_others, load_or_make_key, make_state_dir
 from rapida_twisted.errors import StartError
 
 RACER = """
@@ -36,6 +36,28 @@ class KeyFileTestCase(SynchronousTestCase):
     def refusal(self) -> str:
         """Why there is no key."""
         return str(self.assertRaises(StartError, load_or_make_key, self.directory))
+
+
+class StateDirTests(KeyFileTestCase):
+    """The directory's mode."""
+
+    def test_modes(self) -> None:
+        """One that every user can write to is refused; one that others can enter is noticed."""
+        for mode, is_open in (
+            (0o700, False),
+            (0o710, False),
+            (0o750, False),
+            (0o770, True),
+            (0o701, True),
+            (0o755, True),
+        ):
+            self.directory.chmod(mode)
+            make_state_dir(self.directory)
+            self.assertEqual(is_open_to_others(self.directory), is_open, oct(mode))
+        for mode in (0o777, 0o1777, 0o702):
+            self.directory.chmod(mode)
+            error = self.assertRaises(StartError, make_state_dir, self.directory)
+            self.assertIn(f"chmod 700 {self.directory}", str(error))
 
 
 class KeyTests(KeyFileTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
 from rapida_twisted.context import EndReason
+from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import CallEnded
 from rapida_twisted.interfaces import ICall, PlayEnd
 from rapida_twisted.media.assistant import Assistant
@@ -45,6 +47,37 @@ class EndTests(CallTestCase):
         self.assertEqual(ends, ["CancelledError"])
         self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
         self.assertEqual((fakes.channel.hangups, fakes.call.end_detail), (0, "as told"))
+
+    def test_errors_of_every_kind(self) -> None:
+        """Whatever a callback raises ends its call, and nothing else."""
+
+        def fail_with(error: BaseException) -> Callable[..., Any]:
+            def fail(*_: Any) -> Any:
+                raise error
+
+            return fail
+
+        for kind in (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, SystemExit, ValueError):
+            for callback in ("on_audio", "on_digit", "heard", "said", "play", "on_ended"):
+                with self.subTest(kind=kind, callback=callback):
+                    fakes, fail = self.up(), fail_with(kind("x"))
+                    reason = EndReason.ASSISTANT_FAILED
+                    if callback == "heard":
+                        fakes.call.tap(fail, None)
+                    elif callback == "said":
+                        fakes.call.tap(None, fail)
+                    elif callback == "play":
+                        fakes.call.fetch(fail)
+                    else:
+                        setattr(self.assistant, callback, fail)
+                    if callback == "on_ended":
+                        reason = EndReason.CALLER_HANGUP
+                        fakes.call.media_ended(reason)
+                    fakes.call.audio_received(counted(1))
+                    fakes.call.digit_received("1")
+                    fakes.tick(2)
+                    self.assert_over(fakes, reason)
+                    self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
 
     def test_only_the_first_reason_counts(self) -> None:
         """Whatever else is said of the end is ignored."""
@@ -273,6 +306,18 @@ class FailureTests(CallTestCase):
             fakes = self.up(answer)
             fakes.tick(3)
             self.assert_failed(fakes, ZeroDivisionError)
+
+    def test_secrets_in_errors(self) -> None:
+        """An error that quotes a secret does not bring it into the call's record, also not its beginning."""
+        secret = "secret-of-the-call-end-tests"
+        keep_out_of_logs(secret)
+
+        async def answer(call: ICall) -> None:
+            raise ValueError("x" * 180 + f"https://x/?key={secret}")
+
+        fakes = self.up(answer)
+        self.assert_failed(fakes, ValueError)
+        self.assertNotIn("secret-of", fakes.call.detail)
 
     def test_answer_is_no_coroutine(self) -> None:
         """An answer() that forgot to be async fails like any other, raising or not."""

@@ -99,6 +99,15 @@ class JsonTests(LinesTestCase):
 class TextTests(LinesTestCase):
     """As Twisted writes it."""
 
+    def test_unsafe_characters(self) -> None:
+        """What would steer a terminal, or show a line in another order, is escaped."""
+        text = "a\u202eb\u2066c\u2028d\u200fe\tf\ng"
+        self.log.warn("from {caller}: {text}", caller="\x1b]0;x\x07\r\x9b2J", text=text)
+        (line,) = self.lines("text")
+        self.assertTrue(
+            line.endswith("from \\x1b]0;x\\x07\\x0d\\x9b2J: a\\u202eb\\u2066c\\u2028d\\u200fe\tf\n\tg\n"), ascii(line)
+        )
+
     def test_as_twisted_has_it(self) -> None:
         """What holds no secret and names its call is the same as before."""
         self.log.info("call {id}: up", id=ID)

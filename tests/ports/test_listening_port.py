@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import socket
 import ssl
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from twisted.internet import reactor
 from twisted.internet.interfaces import IAddress
@@ -19,6 +23,17 @@ from rapida_twisted.errors import StartError
 from rapida_twisted.ports.endpoints import tcp_endpoint
 from rapida_twisted.ports.limited_accept import ACCEPTS_PER_TURN
 from rapida_twisted.ports.listening_port import ListeningPort
+
+
+def rsa_certificate() -> bytes:
+    """A self-signed certificate with an RSA key, and the key, as PEM."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rsa")])
+    day = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(day).not_valid_after(day.replace(year=2100))
+    pem, form, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return builder.sign(key, hashes.SHA256()).public_bytes(pem) + key.private_bytes(pem, form, plain)
 
 
 class Greeter(Protocol):
@@ -75,6 +90,33 @@ class ListeningPortTests(TestCase):
         files.certificate.write_text("this is no certificate")
         listening.renew_certificate()
         self.assertEqual(await deferToThread(self.shown_name, port), "second")
+
+    def agreed(self, port: int, ciphers: str) -> str:
+        """The cipher of TLS 1.2 that the server agrees to, or nothing."""
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            try:
+                with context.wrap_socket(plain) as connection:
+                    cipher = connection.cipher()
+                    return cipher[0] if cipher else ""
+            except (ssl.SSLError, ConnectionResetError):
+                return ""
+
+    async def test_forward_secrecy(self) -> None:
+        """With TLS 1.2, a key that is stolen later decrypts nothing."""
+        pem = Path(self.mktemp())
+        pem.write_bytes(rsa_certificate())
+        listening = self.port(f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}")
+        listening.open()
+        port = listening.port_number()
+        for cipher in ("AES128-GCM-SHA256", "AES256-SHA", "ECDHE-RSA-AES128-SHA"):
+            self.assertEqual(await deferToThread(self.agreed, port, cipher), "")
+        for cipher in ("ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-CHACHA20-POLY1305"):
+            self.assertEqual(await deferToThread(self.agreed, port, cipher), cipher)
 
     async def test_few_accepts_a_turn(self) -> None:
         """In a storm of connections a reactor turn accepts only a few, so that frames leave in time."""

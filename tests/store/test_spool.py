@@ -293,6 +293,25 @@ class SpoolingStoreTests(StoreTests, TestCase):
 
     # Claims in doubt
 
+    async def test_unexpected_error(self) -> None:
+        """An error that nobody expected is logged once, and what waits is delivered all the same."""
+        store = self.make_store("a")
+        await store.open()
+        await store.add(context(1), 10)
+        await store.claim(context(1).context_id, transport="audiosocket", peer="", now=NOW)
+        self.behind.away = True
+        with mock.patch.object(store._file, "settled", side_effect=ZeroDivisionError("once")) as settled:
+            await store.finish(
+                context(1).context_id, reason=EndReason.CALLER_HANGUP, audio_in_s=1, audio_out_s=1, now=NOW
+            )
+            self.behind.away = False
+            while settled.call_count < 3:
+                await deferLater(reactor, 0.005)
+        while store.waiting:
+            await deferLater(reactor, 0.005)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        await store.close()
+
     async def test_claim_in_doubt(self) -> None:
         """A claim that was refused since the store did not answer, and was done all the same, is undone."""
         store: SpoolingStore = await self.opened("here")

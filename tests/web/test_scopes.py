@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, CallStatus, EndReason
+from rapida_twisted.credentials.failed_keys import DELAY_S, FREE_PER_MINUTE
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.interfaces import IOutbound, OutboundCall
@@ -75,6 +76,17 @@ class ScopesTestCase(SynchronousTestCase):
 
 class ScopesTests(ScopesTestCase):
     """What a scope opens."""
+
+    def test_wrong_keys_are_slow(self) -> None:
+        """After a number of wrong keys from one address, each refusal waits; a right key never does."""
+        for _ in range(FREE_PER_MINUTE):
+            self.assertEqual(self.http.request("/v1/calls", key="rpd-wrong").status, 401)
+        slow = Connection(self.http.site)
+        slow.send(b"GET /v1/calls HTTP/1.1\r\nHost: x\r\nx-api-key: rpd-wrong\r\n\r\n")
+        self.assertEqual(slow.responses(), [])
+        self.assertEqual(self.http.request("/v1/calls", key=KEY).status, 200)
+        self.http.clock.advance(DELAY_S)
+        self.assertEqual([response.status for response in slow.responses()], [401])
 
     def test_not_in_the_log(self) -> None:
         """From its first use on, a key is masked, as the server's own is."""
