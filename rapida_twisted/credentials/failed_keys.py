@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from rapida_twisted.net.token_bucket import TokenBucket
-
 __all__ = ["FREE_PER_MINUTE", "FailedKeys"]
 
 FREE_PER_MINUTE = 60
@@ -20,21 +18,22 @@ KNOWN_ADDRESSES = 4096
 
 
 class FailedKeys:
-    """Counts the wrong keys of each address."""
+    """Counts the wrong keys of each address, minute by minute."""
 
     def __init__(self) -> None:
-        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
+        self._counted: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        """By address: when its minute began, and the wrong keys since then."""
 
     def delay_s(self, address: Hashable, now_s: float) -> float:
         """Count a wrong key; returns how long (s) its refusal is to wait.
 
-        :param address: or the group of addresses that one client may have.
-        :param now_s: a monotonic time.
+        :param now_s: the time of a clock that may step.
         """
-        bucket = self._buckets.get(address)
-        if bucket is None:
-            bucket = self._buckets[address] = TokenBucket(FREE_PER_MINUTE / 60, now_s, FREE_PER_MINUTE)
-            if len(self._buckets) > KNOWN_ADDRESSES:
-                self._buckets.popitem(last=False)
-        self._buckets.move_to_end(address)
-        return 0.0 if bucket.take(now_s) else DELAY_S
+        began_s, count = self._counted.get(address, (now_s, 0))
+        if not 0 <= now_s - began_s < 60:
+            began_s, count = now_s, 0
+        self._counted[address] = began_s, count + 1
+        self._counted.move_to_end(address)
+        if len(self._counted) > KNOWN_ADDRESSES:
+            self._counted.popitem(last=False)
+        return DELAY_S if count >= FREE_PER_MINUTE else 0.0
