@@ -161,6 +161,8 @@ class CallContext:
     """The contextId at the server that the call is bridged to."""
     key_name: str = ""
     """The name of the API key that registered it; empty for a key without a name."""
+    registered_from: str = ""
+    """The IP address that registered it; empty if unknown, and for calls that this server or Stasis registered."""
     next_dial: str = ""
     """What the dialplan dials when the media is over: the target of a transfer. Empty: it hangs up."""
     credential: str = ""
@@ -265,6 +267,8 @@ class CallParameters:
     channel_id: str
     variables: Mapping[str, str]
     """Every parameter that has no meaning of its own."""
+    registered_from: str = ""
+    """The client's IP address; empty if unknown."""
 
 
 def record_of(context: CallContext) -> dict[str, Any]:

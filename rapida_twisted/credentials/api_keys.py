@@ -49,7 +49,7 @@ class ApiKeys:
             return None
         # The ring has only hashes: this process knows a key once a client has sent it.
         keep_out_of_logs(candidate)
-        return Grant(entry.name, entry.scopes, entry.max_calls)
+        return Grant(entry.name, entry.scopes, entry.max_calls, entry.assistants)
 
 
 def _digest(key: str) -> bytes:

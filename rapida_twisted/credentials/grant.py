@@ -31,6 +31,12 @@ class Grant:
     scopes: frozenset[Scope]
     max_calls: int = 0
     """Maximum calls of this key that wait or are up; 0: no limit."""
+    assistants: frozenset[str] = frozenset()
+    """The ids of the assistants whose calls exist for this key; empty: all."""
+
+    def covers(self, assistant_id: str) -> bool:
+        """Whether the calls of an assistant exist for this key."""
+        return not self.assistants or assistant_id in self.assistants
 
 
 FULL_GRANT = Grant("", ALL_SCOPES)

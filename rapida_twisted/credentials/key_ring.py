@@ -26,7 +26,10 @@ __all__ = ["ALL_SCOPES", "KEYS_FILE", "KeyEntry", "KeyRing", "Scope", "keys_path
 
 KEYS_FILE = "keys.json"
 VERSION = 1
+BOUND_VERSION = 2
+"""Of a file with a bound key: a release that knows no bound keys would take it for a key to everything."""
 LARGEST_MAX_CALLS = 999_999_999
+LONGEST_ASSISTANT_ID = 128
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEY = re.compile(r"rpd-([0-9a-f]{12})-([A-Za-z0-9_-]{32})")
@@ -46,6 +49,8 @@ class KeyEntry:
     """When it was made (UNIX s)."""
     max_calls: int = 0
     """Maximum calls registered with it that wait or are up; 0: no limit."""
+    assistants: frozenset[str] = frozenset()
+    """The ids of the assistants that it is bound to; empty: all."""
 
 
 class KeyRing:
@@ -91,13 +96,22 @@ class KeyRing:
         """
         return _read(self.path)
 
-    def make(self, name: str, scopes: Collection[Scope], *, now: float, max_calls: int = 0) -> str:
+    def make(
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        *,
+        now: float,
+        max_calls: int = 0,
+        assistants: Collection[str] = (),
+    ) -> str:
         """Make a key and return it. It cannot be read again: the file has only its hash.
 
+        :param assistants: the ids of the assistants that it is bound to; empty: all.
         :raises SettingsError: a key has this name, or an argument is invalid.
         :raises StartError: the file can't be read or written.
         """
-        _check(name, scopes, max_calls)
+        _check(name, scopes, max_calls, assistants)
         with locked(self.path):
             entries = _read(self.path)
             if any(entry.name == name for entry in entries):
@@ -107,7 +121,7 @@ class KeyRing:
             secret, salt = secrets.token_urlsafe(24), secrets.token_bytes(16)
             entry = KeyEntry(
                 id=key_id, name=name, scopes=frozenset(scopes), salt=salt, digest=_digest(salt, secret), made_at=now,
-                max_calls=max_calls,
+                max_calls=max_calls, assistants=frozenset(assistants),
             )  # fmt: skip
             self._write([*entries, entry])
         return f"rpd-{key_id}-{secret}"
@@ -138,7 +152,8 @@ class KeyRing:
             self._problem(f"{error}; the keys that it held before are used on")
 
     def _write(self, entries: list[KeyEntry]) -> None:
-        content = {"version": VERSION, "keys": [_to_json(entry) for entry in entries]}
+        version = BOUND_VERSION if any(entry.assistants for entry in entries) else VERSION
+        content = {"version": version, "keys": [_to_json(entry) for entry in entries]}
         replace_file(self.path, (json.dumps(content, indent=1) + "\n").encode("ascii"), _WHAT)
 
 
@@ -159,13 +174,21 @@ def parse_scopes(word: str) -> frozenset[Scope]:
     return frozenset(map(Scope, words))
 
 
-def _check(name: str, scopes: Collection[Scope], max_calls: int) -> None:
+def _check(name: str, scopes: Collection[Scope], max_calls: int, assistants: Collection[str]) -> None:
     if not _NAME.fullmatch(name):
         raise SettingsError("a key's name has letters, digits, '_', '.' and '-', at most 64, a letter or digit first")
     if not scopes:
         raise SettingsError("a key needs a scope")
     if not 0 <= max_calls <= LARGEST_MAX_CALLS:
         raise SettingsError(f"a key's limit is a number of calls from 0 (none) to {LARGEST_MAX_CALLS}")
+    if not all(map(_is_assistant_id, assistants)):
+        raise SettingsError(
+            f"a key is bound to assistants by their ids, of 1 to {LONGEST_ASSISTANT_ID} printable characters, not '*'"
+        )
+
+
+def _is_assistant_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_ASSISTANT_ID and value.isprintable() and value != "*"
 
 
 def _digest(salt: bytes, secret: str) -> bytes:
@@ -179,8 +202,10 @@ def _read(path: Path) -> list[KeyEntry]:
     try:
         content = json.loads(data)
         version = content["version"]
-        if version != VERSION:
-            raise StartError(f"{_WHAT} {path} is of version {version}, and this program knows version {VERSION}")
+        if version not in (VERSION, BOUND_VERSION):
+            raise StartError(
+                f"{_WHAT} {path} is of version {version}, and this program knows versions up to {BOUND_VERSION}"
+            )
         entries = [_from_json(item) for item in content["keys"]]
         distinct = len({entry.id for entry in entries}) == len({entry.name for entry in entries}) == len(entries)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -200,6 +225,7 @@ def _to_json(entry: KeyEntry) -> dict[str, Any]:
         "made_at": entry.made_at,
         "salt": entry.salt.hex(),
         "digest": entry.digest.hex(),
+        **({"assistants": sorted(entry.assistants)} if entry.assistants else {}),
     }
 
 
@@ -207,8 +233,10 @@ def _from_json(item: Any) -> KeyEntry:
     entry = KeyEntry(
         id=item["id"], name=item["name"], scopes=frozenset(map(Scope, item["scopes"])), max_calls=item["max_calls"],
         salt=bytes.fromhex(item["salt"]), digest=bytes.fromhex(item["digest"]), made_at=float(item["made_at"]),
+        assistants=frozenset(item.get("assistants", ())),
     )  # fmt: skip
     whole = type(entry.max_calls) is int and entry.max_calls >= 0 and len(entry.salt) >= 16 and len(entry.digest) == 32
+    whole = whole and all(map(_is_assistant_id, entry.assistants))
     if not whole or not re.fullmatch(r"[0-9a-f]{12}", entry.id) or not _NAME.fullmatch(entry.name) or not entry.scopes:
         raise ValueError("no entry")
     return entry

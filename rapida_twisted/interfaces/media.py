@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -106,9 +106,12 @@ class ICallStarter(Interface):
 class IReception(ICallStarter):
     """Where the media connections of Asterisk arrive: joins each to its registered call."""
 
-    def claim(context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
+    def claim(
+        context_id: str, transport: str, peer: str, assistants: Collection[str] = ()
+    ) -> Deferred[CallContext]:
         """Take a registered call for this connection, exactly once.
 
+        :param assistants: the ids of those whose calls the connection may take; empty, or not passed: all.
         :return: fires with the claimed context, or fails with one of
             :class:`~rapida_twisted.errors.UnknownContext`, ``ContextExpired``, ``ContextClaimed``, ``Draining``,
             ``TooManyCalls``, ``StoreUnavailable``.

@@ -6,7 +6,7 @@ All times are UNIX seconds, given by the caller. Every Deferred may fail with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
@@ -58,8 +58,10 @@ class IContextStore(Interface):
     def get(context_id: str) -> Deferred[CallContext]:
         """The context, or ``UnknownContext``."""
 
-    def recent(limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        """The newest contexts first (by creation), of one status or of all."""
+    def recent(
+        limit: int, status: ContextStatus | None = None, *, assistants: Collection[str] = ()
+    ) -> Deferred[list[CallContext]]:
+        """The newest contexts first (by creation), of one status or of all, of some assistants or (empty) of all."""
 
 
 class INoticeStore(Interface):

@@ -6,7 +6,7 @@ so on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -191,7 +191,9 @@ class CallStarter(Protocol):
 class Reception(CallStarter, Protocol):
     """Where the media connections of Asterisk arrive: joins each to its registered call."""
 
-    def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]: ...
+    def claim(
+        self, context_id: str, transport: str, peer: str, assistants: Collection[str] = ()
+    ) -> Deferred[CallContext]: ...
 
 
 class ContextStore(Protocol):
@@ -215,7 +217,9 @@ class ContextStore(Protocol):
 
     def get(self, context_id: str) -> Deferred[CallContext]: ...
 
-    def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]: ...
+    def recent(
+        self, limit: int, status: ContextStatus | None = None, *, assistants: Collection[str] = ()
+    ) -> Deferred[list[CallContext]]: ...
 
 
 class NoticeStore(Protocol):

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 __all__ = [
-    "Address", "Network", "address_of", "address_text", "bracketed", "group_of", "host_and_port", "host_port_of",
-    "kind_of", "parse_host_port",
+    "Address", "Network", "address_of", "address_text", "bracketed", "group_of", "host_and_port", "host_of",
+    "host_port_of", "kind_of", "parse_host_port", "same_network",
 ]  # fmt: skip
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -56,6 +56,23 @@ def host_and_port(host: str, port: int) -> str:
 def bracketed(host: str) -> str:
     """A host as it stands before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def host_of(text: str) -> str:
+    """The host of a peer as :func:`address_text` writes it; empty for a UNIX socket."""
+    try:
+        return parse_host_port(text, default_port=1)[0]
+    except ValueError:
+        return ""
+
+
+def same_network(one: str, other: str) -> bool:
+    """Whether two IP addresses are of one network: IPv4 /24, IPv6 /64. True if one of them is no IP address."""
+    first, second = address_of(one), address_of(other)
+    if first is None or second is None:
+        return True
+    bits = 8 if first.version == 4 else _GROUP_BITS
+    return first.version == second.version and int(first) >> bits == int(second) >> bits
 
 
 def address_text(address: Any) -> str:

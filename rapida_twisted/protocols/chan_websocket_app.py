@@ -7,7 +7,7 @@ audio format, binary messages carry audio in both directions, text messages carr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -315,7 +315,10 @@ class MediaServerProtocol(_MediaChannel, websocket.WebSocketServerProtocol):
         if not context_id:
             raise self._denied(400, "no contextId in the path or the query")
         self.context_id = context_id
-        claim = self._reception.claim(context_id, self.transport_name, self._peer_text())
+        assistants = self.factory.assistants_of(request)
+        # A reception of an embedding program need not know bound keys.
+        bound = (assistants,) if assistants else ()
+        claim = self._reception.claim(context_id, self.transport_name, self._peer_text(), *bound)
         return claim.addCallbacks(self._claimed, self._claim_failed)
 
     def _claimed(self, context: CallContext) -> str:
@@ -359,6 +362,7 @@ class MediaServerFactory(websocket.WebSocketServerFactory):
     :param check_handshake: checks API keys, for instance: returns None to accept, (status, reason) to reject.
     :param rejections: counts and logs rejected connections.
     :param message_bytes: the maximum size of a message.
+    :param assistants_of: returns the ids of the assistants whose calls a handshake may take; empty: all.
     """
 
     noisy = False
@@ -370,9 +374,11 @@ class MediaServerFactory(websocket.WebSocketServerFactory):
         check_handshake: Callable[[ConnectionRequest], tuple[int, str] | None] = lambda request: None,
         rejections: RejectionLog | None = None,
         message_bytes: int = MAX_MESSAGE_BYTES,
+        assistants_of: Callable[[ConnectionRequest], Collection[str]] = lambda request: (),
     ) -> None:
         super().__init__(protocols=[wire.SUBPROTOCOL], server="", reactor=reactor)
         self.check_handshake = check_handshake
+        self.assistants_of = assistants_of
         self.rejections = rejections if rejections is not None else RejectionLog()
         self.protocol = lambda: MediaServerProtocol(reception, reactor)
         tune_factory(self)

@@ -67,7 +67,7 @@ from rapida_twisted.web.parameters import check_assistant
 from rapida_twisted.web.proxy import ForwardedOutbound
 from rapida_twisted.web.server import ServerPage
 from rapida_twisted.web.site import RapidaSite, make_root, operators_root
-from rapida_twisted.web.websocket import handshake_gate, websocket_page
+from rapida_twisted.web.websocket import assistants_gate, handshake_gate, websocket_page
 from rapida_twisted.webhook.status import StatusWebhook
 
 __all__ = ["Components", "ServerState"]
@@ -167,6 +167,7 @@ class Components:
         return Reception(
             self.store, self.assistants.make, self.calls, self.clock, self.reactor, transfers=self.transfers,
             lead_ms=self.settings.media.lead_ms, bridges=self.role.bridges, watch=self.sampler,
+            same_network=self.settings.limits.same_network,
         )  # fmt: skip
 
     @cached_property
@@ -333,8 +334,9 @@ class Components:
     def _more_pages(self, keys: ApiKeys) -> dict[bytes, IResource]:
         """The pages below ``/v1`` beside those that every server has."""
         websockets = MediaServerFactory(
-            self.reception, self.reactor, handshake_gate(keys), self.rejections, self.settings.media.message_bytes
-        )
+            self.reception, self.reactor, handshake_gate(keys), self.rejections, self.settings.media.message_bytes,
+            assistants_gate(keys),
+        )  # fmt: skip
         more = {
             **self._pages,
             b"clock": ClockPage(self.clock, keys),

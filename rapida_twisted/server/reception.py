@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import attrs
@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.credentials.masking import masked
-from rapida_twisted.errors import ContextClaimed, Draining, TransferRefused
+from rapida_twisted.errors import ContextClaimed, Draining, TransferRefused, UnknownContext
 from rapida_twisted.interfaces import IReception, typed
 from rapida_twisted.interfaces.typed import CallStore, MediaChannel, MediaSink
 from rapida_twisted.media.assistant import Assistant
@@ -22,6 +22,7 @@ from rapida_twisted.media.call import ASSISTANT_ERRORS, Call
 from rapida_twisted.media.calls import Calls
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.pacer import LEAD_MS
+from rapida_twisted.net.addresses import host_of, same_network
 from rapida_twisted.net.bridge_states import BridgeStates
 from rapida_twisted.observe.interface import CallWatch
 from rapida_twisted.server.transfers import NO_TRANSFERS, TransferRules
@@ -42,6 +43,7 @@ class Reception:
     :param lead_ms: how far (ms) ahead of playback a channel with a queue of its own is sent.
     :param bridges: calls whose speech waits until Asterisk's bridge has their media.
     :param watch: counts the calls, for the metrics.
+    :param same_network: whether a call's media must come from the network that registered it.
     """
 
     _log = Logger()
@@ -56,6 +58,7 @@ class Reception:
     _lead_ms: float = LEAD_MS
     _bridges: BridgeStates = attrs.field(factory=BridgeStates)
     _watch: CallWatch = attrs.field(factory=CallWatch)
+    _same_network: bool = False
     closed: bool = attrs.field(default=False, init=False)
     """Whether all further calls are refused."""
     _coming: set[str] = attrs.field(factory=set, init=False)
@@ -71,18 +74,22 @@ class Reception:
         """Ends of calls that are being written."""
         return len(self._unwritten)
 
-    def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
+    def claim(
+        self, context_id: str, transport: str, peer: str, assistants: Collection[str] = ()
+    ) -> Deferred[CallContext]:
         """Take a registered call for a media connection: see :class:`IReception`."""
-        return Deferred.fromCoroutine(self._watched_claim(context_id, transport, peer))
+        return Deferred.fromCoroutine(self._watched_claim(context_id, transport, peer, assistants))
 
-    async def _watched_claim(self, context_id: str, transport: str, peer: str) -> CallContext:
+    async def _watched_claim(
+        self, context_id: str, transport: str, peer: str, assistants: Collection[str]
+    ) -> CallContext:
         try:
-            return await self._claim(context_id, transport, peer)
+            return await self._claim(context_id, transport, peer, assistants)
         except Exception as error:
             self._watch.call_refused(transport, error)
             raise
 
-    async def _claim(self, context_id: str, transport: str, peer: str) -> CallContext:
+    async def _claim(self, context_id: str, transport: str, peer: str, assistants: Collection[str]) -> CallContext:
         if self.closed:
             raise Draining("the server is about to stop")
         # A call counts from its claim on: else too many that come at once would pass the limit.
@@ -91,10 +98,19 @@ class Reception:
             raise ContextClaimed(context_id, "by a connection that came just before")
         self._coming.add(context_id)
         try:
+            if assistants or self._same_network:
+                # Before the claim: a connection that may not have the call must not take it from another one.
+                self._check_claim(await self._store.get(context_id), peer, assistants)
             return await self._store.claim(context_id, transport=transport, peer=peer, now=self._now())
         except BaseException:
             self._coming.discard(context_id)
             raise
+
+    def _check_claim(self, context: CallContext, peer: str, assistants: Collection[str]) -> None:
+        if assistants and context.assistant_id not in assistants:
+            raise UnknownContext(context.context_id)
+        if self._same_network and not same_network(context.registered_from, host_of(peer)):
+            raise UnknownContext(context.context_id, f"it was registered from {context.registered_from}")
 
     def start(self, context: CallContext, channel: MediaChannel) -> MediaSink:
         """Start a claimed call. An assistant that can't be made ends it at once."""

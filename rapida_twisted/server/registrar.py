@@ -73,6 +73,7 @@ class Registrar:
             channel_id=parameters.channel_id,
             variables=MappingProxyType(dict(parameters.variables)),
             key_name=grant.key_name,
+            registered_from=parameters.registered_from,
         )
         if self._prepare is not None:
             # The assistant may register the call at another server: only calls that this server takes get that far.

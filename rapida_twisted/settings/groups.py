@@ -222,6 +222,12 @@ class LimitSettings(Group):
         "CONTEXT_TTL_S", "seconds until a registered call without media expires", SECONDS, "300"
     )
     max_waiting: int = setting("MAX_WAITING", "maximum calls that wait for their media", COUNT, "1000")
+    same_network: bool = setting(
+        "CLAIM__SAME_NETWORK",
+        "true: a call's media must come from the network (IPv4 /24, IPv6 /64) that registered it",
+        BOOLEAN,
+        "false",
+    )
     max_calls: int = setting("MAX_CALLS", "maximum calls that are up", COUNT, "1000")
 
 

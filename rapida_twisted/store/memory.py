@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import wraps
 from heapq import nlargest
@@ -131,8 +131,14 @@ class MemoryStore:
     def get(self, context_id: str) -> Deferred[CallContext]:
         return execute(self._get, context_id)
 
-    def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        numbered = enumerate(context for context in self._contexts.values() if status in (None, context.status))
+    def recent(
+        self, limit: int, status: ContextStatus | None = None, *, assistants: Collection[str] = ()
+    ) -> Deferred[list[CallContext]]:
+        numbered = enumerate(
+            context
+            for context in self._contexts.values()
+            if status in (None, context.status) and (not assistants or context.assistant_id in assistants)
+        )
         newest = nlargest(limit, numbered, key=lambda pair: (pair[1].created_at, pair[0]))
         return succeed([context for _, context in newest])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -34,6 +34,8 @@ from rapida_twisted.store.redis_connection import check_redis
 
 __all__ = ["RedisStore"]
 
+MOST_SEARCHED = 10_000
+"""Calls among which those of some assistants are found."""
 _FIELDS = {known.name: known.default for known in fields(CallContext)}
 _NUMBERS = frozenset(
     ("created_at", "expires_at", "claimed_at", "ended_at", "audio_in_s", "audio_out_s", "answered_at", "hung_up_at")
@@ -155,12 +157,26 @@ class RedisStore:
     def get(self, context_id: str) -> Deferred[CallContext]:
         return self._read(context_id).addCallback(lambda found: found[0])
 
-    def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        if limit < 1:
-            return succeed([])
+    @returns_deferred
+    async def recent(
+        self, limit: int, status: ContextStatus | None = None, *, assistants: Collection[str] = ()
+    ) -> list[CallContext]:
+        """Of some assistants: those among the newest ``MOST_SEARCHED`` calls."""
         where = "created" if status is None else f"status:{status.value}"
-        asking = self._run(scripts.RECENT, "", where, str(limit))
-        return asking.addCallback(lambda found: [_context(flat) for flat in found if flat])
+        if not assistants:
+            return await self._page(where, 0, limit) if limit > 0 else []
+        found: list[CallContext] = []
+        for first in range(0, MOST_SEARCHED, scripts.BATCH):
+            page = await self._page(where, first, scripts.BATCH) if len(found) < limit else []
+            found += [context for context in page if context.assistant_id in assistants]
+            if len(page) < scripts.BATCH:
+                break
+        return found[: max(0, limit)]
+
+    async def _page(self, where: str, first: int, count: int) -> list[CallContext]:
+        """Contexts of an index, the newest first."""
+        page = await self._run(scripts.RECENT, "", where, str(first), str(first + count - 1))
+        return [_context(flat) for flat in page if flat]
 
     @returns_deferred
     async def sweep(

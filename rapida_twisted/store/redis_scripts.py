@@ -151,7 +151,7 @@ return 1
 
 RECENT = _script("""
 local found = {}
-for _, member in ipairs(redis.call('ZREVRANGE', P .. ARGV[2], 0, tonumber(ARGV[3]) - 1)) do
+for _, member in ipairs(redis.call('ZREVRANGE', P .. ARGV[2], ARGV[3], ARGV[4])) do
     found[#found + 1] = redis.call('HGETALL', call_key(string.sub(member, 18)))
 end
 return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ _COLUMNS = (
     "variables", "transport", "peer", "claimed_at", "ended_at", "reason", "audio_in_s", "audio_out_s",
     "next_dial", "credential", "call_status", "answered_at", "hung_up_at", "dial_status", "cause", "cause_text",
     "detail", "upstream_id", "key_name", "owner", "follower",
+    "registered_from",
 )  # fmt: skip
 _ALL = ", ".join(_COLUMNS)
 FORGET_LEASE_S = 86_400.0
@@ -162,8 +163,10 @@ class SqliteStore:
             return fail(UnknownContext(context_id))
         return self._thread.read(lambda connection: _get(connection, context_id))
 
-    def recent(self, limit: int, status: ContextStatus | None = None) -> Deferred[list[CallContext]]:
-        return self._thread.read(lambda connection: _recent(connection, max(0, limit), status))
+    def recent(
+        self, limit: int, status: ContextStatus | None = None, *, assistants: Collection[str] = ()
+    ) -> Deferred[list[CallContext]]:
+        return self._thread.read(lambda connection: _recent(connection, max(0, limit), status, tuple(assistants)))
 
     def sweep(
         self, *, now: float, forget_before: float, presume: bool = True, forget_journals_before: float | None = None
@@ -299,9 +302,15 @@ def _get(connection: sqlite3.Connection, context_id: str) -> CallContext:
     return _from_row(row)
 
 
-def _recent(connection: sqlite3.Connection, limit: int, status: ContextStatus | None) -> list[CallContext]:
-    where, values = ("", ()) if status is None else ("WHERE status = ?", (status.value,))
-    query = f"SELECT {_ALL} FROM calls {where} ORDER BY created_at DESC, rowid DESC LIMIT ?"
+def _recent(
+    connection: sqlite3.Connection, limit: int, status: ContextStatus | None, assistants: tuple[str, ...]
+) -> list[CallContext]:
+    where, values = "TRUE", assistants
+    if assistants:
+        where = f"assistant_id IN ({', '.join('?' * len(assistants))})"
+    if status is not None:
+        where, values = f"{where} AND status = ?", (*values, status.value)
+    query = f"SELECT {_ALL} FROM calls WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ?"
     return [_from_row(row) for row in connection.execute(query, (*values, limit))]
 
 

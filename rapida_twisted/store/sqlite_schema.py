@@ -13,7 +13,7 @@ from rapida_twisted.store.sqlite_thread import BUSY_TIMEOUT_S
 
 __all__ = ["SCHEMA_VERSION", "prepare"]
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _VERSION_1 = (
     """
@@ -110,7 +110,8 @@ _VERSION_6 = (
     ) WITHOUT ROWID
     """,
 )
-_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+_VERSION_7 = ("ALTER TABLE calls ADD COLUMN registered_from TEXT NOT NULL DEFAULT ''",)
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 """The statements that lead to each version from the one before it; to the first from an empty file."""
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
-from rapida_twisted.context import ContextStatus, record_of
-from rapida_twisted.credentials.api_keys import ApiKeys
+from rapida_twisted.context import CallContext, ContextStatus, record_of
+from rapida_twisted.credentials.api_keys import ApiKeys, Grant, Scope
 from rapida_twisted.errors import StoreUnavailable, UnknownContext
 from rapida_twisted.interfaces.typed import CallStore
-from rapida_twisted.web.resource import KeyedResource
+from rapida_twisted.web.resource import KeyedResource, granted
 from rapida_twisted.web.responses import Refusal, Response, json_response
 
 __all__ = ["CallPage", "CallsPage"]
@@ -37,8 +38,10 @@ class CallsPage(KeyedResource):
 
     async def respond(self, request: Request) -> Response:
         """The calls, newest first, filtered by ``limit`` and ``status``."""
-        contexts = await self._store.recent(_limit(request), _status(request))
-        return json_response({"calls": [record_of(context) for context in contexts]})
+        grant = granted(request)
+        bound = {"assistants": grant.assistants} if grant.assistants else {}
+        contexts = await self._store.recent(_limit(request), _status(request), **bound)
+        return json_response({"calls": [_shown(context, grant) for context in contexts]})
 
 
 class CallPage(KeyedResource):
@@ -54,16 +57,28 @@ class CallPage(KeyedResource):
 
     async def respond(self, request: Request) -> Response:
         """The record; for DELETE 202, once the hang-up is under way."""
+        grant = granted(request)
         if request.method == b"DELETE":
-            return await self._hang_up_call()
-        return json_response(record_of(await self._store.get(self._context_id)))
+            return await self._hang_up_call(grant)
+        return json_response(_shown(await self._get(grant), grant))
 
-    async def _hang_up_call(self) -> Response:
+    async def _get(self, grant: Grant) -> CallContext:
+        """The context.
+
+        :raises UnknownContext: there is none, or none for this key.
+        """
+        context = await self._store.get(self._context_id)
+        if not grant.covers(context.assistant_id):
+            raise UnknownContext(self._context_id)
+        return context
+
+    async def _hang_up_call(self, grant: Grant) -> Response:
         """Hang up the call here, or order it from the processes that carry or follow it, by way of the store."""
         try:
-            context = await self._store.get(self._context_id)
+            context = await self._get(grant)
         except (UnknownContext, StoreUnavailable) as error:
-            if self._hang_up(self._context_id):
+            # Without the store, nothing tells whose call it is.
+            if not grant.assistants and self._hang_up(self._context_id):
                 return Response(202)
             if isinstance(error, UnknownContext):
                 raise Refusal(404, "no such call is up") from None
@@ -80,6 +95,17 @@ class CallPage(KeyedResource):
         for owner in sorted(owners):
             await self._store.order(owner, {"hangup": self._context_id, "media": media}, now=time.time())
         return json_response({"contextId": self._context_id, "ordered": sorted(owners)}, 202)
+
+
+def _shown(context: CallContext, grant: Grant) -> dict[str, Any]:
+    """The record, as this key may see it.
+
+    Whoever knows the contextId of a waiting call can be its media, so only keys that may register calls see it.
+    """
+    record = record_of(context)
+    if context.status is ContextStatus.PENDING and Scope.REGISTER not in grant.scopes:
+        record["context_id"] = record["upstream_id"] = ""
+    return record
 
 
 def _parameter(request: Request, name: bytes) -> str:

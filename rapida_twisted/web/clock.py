@@ -19,6 +19,7 @@ class ClockPage(KeyedResource):
     """
 
     methods = (b"GET", b"HEAD", b"DELETE")
+    of_all_calls = True
 
     def __init__(self, clock: MediaClock, keys: ApiKeys) -> None:
         super().__init__(keys)

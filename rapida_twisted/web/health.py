@@ -66,6 +66,7 @@ class ReadyPage(AsyncResource):
         ready = store == "ok" and not draining
         content: dict[str, Any] = {"ready": ready, "store": store, "draining": draining}
         grant = self._keys.grant_of(key_of(request))
-        if grant is not None and Scope.READ in grant.scopes and (assistants := self._assistants()):
+        may_read = grant is not None and Scope.READ in grant.scopes and not grant.assistants
+        if may_read and (assistants := self._assistants()):
             content["assistants"] = assistants
         return json_response(content, 200 if ready else 503)

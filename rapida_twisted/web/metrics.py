@@ -20,6 +20,8 @@ class MetricsPage(KeyedResource):
     :param public: whether the page needs no key.
     """
 
+    of_all_calls = True
+
     def __init__(self, metrics: Metrics, keys: ApiKeys, *, public: bool = False) -> None:
         super().__init__(keys)
         self._metrics = metrics

@@ -7,10 +7,12 @@ from typing import Any
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
+from rapida_twisted.context import Direction
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope
+from rapida_twisted.errors import UnknownContext
 from rapida_twisted.interfaces.typed import CallStore
-from rapida_twisted.web.resource import Branch, KeyedResource, NotFound
-from rapida_twisted.web.responses import Response, text_response
+from rapida_twisted.web.resource import Branch, KeyedResource, NotFound, granted
+from rapida_twisted.web.responses import Refusal, Response, text_response
 
 __all__ = ["ContextPages", "NextPage"]
 
@@ -18,7 +20,7 @@ __all__ = ["ContextPages", "NextPage"]
 class NextPage(KeyedResource):
     """Where a call goes next: a dial string; empty for a call that ends."""
 
-    scope = Scope.REGISTER
+    scope = None
 
     def __init__(self, store: CallStore, keys: ApiKeys, context_id: str) -> None:
         super().__init__(keys)
@@ -26,8 +28,18 @@ class NextPage(KeyedResource):
         self._context_id = context_id
 
     async def respond(self, request: Request) -> Response:
-        """The dial string as plain text, nothing else; empty for "hang up"."""
+        """The dial string as plain text, nothing else; empty for "hang up".
+
+        It may hold a number: only the key that registered the call gets it, or one that controls calls. The dialplan of
+        an outbound call has a key of its own, since the program that placed the call registered it.
+        """
+        grant = granted(request)
+        if not grant.scopes & {Scope.REGISTER, Scope.CONTROL}:
+            raise Refusal(403, f"this API key has no scope {Scope.REGISTER.value}")
         context = await self._store.get(self._context_id)
+        is_ours = grant.key_name == context.key_name or context.direction is Direction.OUTBOUND
+        if not grant.covers(context.assistant_id) or not (is_ours or Scope.CONTROL in grant.scopes):
+            raise UnknownContext(self._context_id)
         return text_response(context.next_dial)
 
 

@@ -98,7 +98,7 @@ class OutboundPage(PlacingResource):
             raise Refusal(501, "this server places no calls")
         if _is_overdue(request):
             raise Refusal(503, "the forwarding process no longer waits for this call")
-        check_assistant(self._registrar, self._assistant_id)
+        check_assistant(self._registrar, self._assistant_id, granted(request))
         call = replace(parse_call(self._assistant_id, request), key_name=granted(request).key_name)
         await self._registrar.check_key(granted(request))
         context = await self._outbound.place(call)

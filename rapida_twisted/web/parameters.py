@@ -10,6 +10,8 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.server import Request
 
 from rapida_twisted.context import CallParameters
+from rapida_twisted.credentials.grant import FULL_GRANT, Grant
+from rapida_twisted.errors import UnknownAssistant
 from rapida_twisted.interfaces import IRegistrar
 from rapida_twisted.web.request_key import holds_key, is_key_name
 from rapida_twisted.web.responses import Refusal
@@ -54,8 +56,8 @@ def parse_parameters(request: Request) -> CallParameters:
     )
 
 
-def check_assistant(registrar: IRegistrar, assistant_id: str) -> None:
-    """Check that the server takes calls to this assistant now.
+def check_assistant(registrar: IRegistrar, assistant_id: str, grant: Grant = FULL_GRANT) -> None:
+    """Check that the server takes calls to this assistant now, with this key.
 
     :raises Refusal: 400: the id is no text of one line.
     :raises Draining: the server takes no calls.
@@ -63,6 +65,8 @@ def check_assistant(registrar: IRegistrar, assistant_id: str) -> None:
     """
     checked_text(assistant_id, LONGEST_ASSISTANT_ID, "the assistant's id")
     registrar.check(assistant_id)
+    if not grant.covers(assistant_id):
+        raise UnknownAssistant("there is no such assistant")
 
 
 def checked_text(value: str, longest: int, what: str) -> str:

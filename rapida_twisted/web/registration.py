@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope
@@ -38,8 +40,10 @@ class RegistrationPage(KeyedResource):
 
     async def respond(self, request: Request) -> Response:
         """The contextId and nothing else, as text, or in a JSON object for a client that accepts JSON."""
-        check_assistant(self._registrar, self._assistant_id)
-        context = await self._registrar.register(self._assistant_id, parse_parameters(request), granted(request))
+        grant = granted(request)
+        check_assistant(self._registrar, self._assistant_id, grant)
+        parameters = replace(parse_parameters(request), registered_from=getattr(request.client, "host", ""))
+        context = await self._registrar.register(self._assistant_id, parameters, grant)
         request.context_id = context.context_id  # type: ignore[attr-defined]
         if wants_json(request):
             return json_response({"contextId": context.context_id})

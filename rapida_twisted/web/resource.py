@@ -100,6 +100,9 @@ class KeyedResource(AsyncResource):
     scope: Scope | None = Scope.READ
     """The scope that a key needs here, None: no special one. DELETE always needs ``control``."""
 
+    of_all_calls = False
+    """Whether the page tells of all calls together, and is refused to keys that are bound to assistants."""
+
     def __init__(self, keys: ApiKeys) -> None:
         super().__init__()
         self.keys = keys
@@ -129,6 +132,8 @@ class KeyedResource(AsyncResource):
         scope = Scope.CONTROL if request.method == b"DELETE" else self.scope
         if scope is not None and scope not in grant.scopes:
             raise Refusal(403, f"this API key has no scope {scope.value}")
+        if grant.assistants and self.of_all_calls:
+            raise Refusal(403, "this API key is bound to assistants")
         request.grant = grant  # type: ignore[attr-defined]
 
 

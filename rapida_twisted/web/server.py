@@ -27,5 +27,7 @@ class ServerPage(KeyedResource):
         self._describe = describe
 
     async def respond(self, request: Request) -> Response:
-        scopes = sorted(scope.value for scope in granted(request).scopes)
-        return json_response({**self._describe(), "scopes": scopes})
+        grant, known = granted(request), dict(self._describe())
+        if grant.assistants:
+            known["assistant_id"] = min(grant.assistants)
+        return json_response({**known, "scopes": sorted(scope.value for scope in grant.scopes)})

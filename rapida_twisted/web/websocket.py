@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from autobahn.twisted.resource import WebSocketResource
@@ -11,7 +11,7 @@ from autobahn.twisted.resource import WebSocketResource
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope
 from rapida_twisted.web.request_key import KEY_NAME
 
-__all__ = ["Handshake", "handshake_gate", "websocket_page"]
+__all__ = ["Handshake", "assistants_gate", "handshake_gate", "websocket_page"]
 
 
 class Handshake(Protocol):
@@ -40,6 +40,16 @@ def handshake_gate(keys: ApiKeys) -> Callable[[Handshake], tuple[int, str] | Non
         return None
 
     return check
+
+
+def assistants_gate(keys: ApiKeys) -> Callable[[Handshake], Collection[str]]:
+    """Makes the function that returns the ids of the assistants that a handshake's key is bound to; empty: all."""
+
+    def assistants_of(handshake: Handshake) -> Collection[str]:
+        grant = keys.grant_of(_key_of(handshake))
+        return grant.assistants if grant is not None else ()
+
+    return assistants_of
 
 
 def websocket_page(factory: Any) -> WebSocketResource:

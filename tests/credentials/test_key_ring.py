@@ -147,6 +147,7 @@ class ChangesTests(KeyRingCase):
                 for change in (
                     {"id": "x"}, {"id": 1}, {"name": ""}, {"scopes": []}, {"scopes": ["root"]}, {"salt": "00"},
                     {"salt": "zz"}, {"digest": ""}, {"max_calls": -1}, {"max_calls": "1"}, {"made_at": None},
+                    {"assistants": [1]}, {"assistants": [""]}, {"assistants": 7},
                 )
             ),
         ]  # fmt: skip
@@ -155,8 +156,8 @@ class ChangesTests(KeyRingCase):
             error = self.assertRaises(StartError, self.ring.load)
             self.assertIn("damaged", str(error), text)
             self.assertNotIn(entry["digest"], str(error) + repr(error.__context__))
-        self.path.write_text('{"version": 2, "keys": []}')
-        self.assertIn("version 2", str(self.assertRaises(StartError, self.ring.load)))
+        self.path.write_text('{"version": 3, "keys": []}')
+        self.assertIn("version 3", str(self.assertRaises(StartError, self.ring.load)))
 
     def test_unreadable(self) -> None:
         """What can't be read at all is told, too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail
@@ -125,6 +126,33 @@ class ClaimTests(ReceptionTestCase):
     def test_provided(self) -> None:
         """It provides its interface."""
         verifyObject(IReception, self.reception)
+
+    def test_bound(self) -> None:
+        """A connection that may take the calls of some assistants alone takes no other one's, which stays there."""
+        self.registered("a")
+        refused = self.reception.claim("a", "websocket", "192.0.2.1:5", {"456"})
+        self.failureResultOf(refused, UnknownContext)
+        claimed = self.successResultOf(self.reception.claim("a", "websocket", "192.0.2.1:5", {"456", "123"}))
+        self.assertEqual(claimed.status, ContextStatus.CLAIMED)
+
+    def test_same_network(self) -> None:
+        """With CLAIM__SAME_NETWORK, media must come from the network that registered the call."""
+        self.reception._same_network = True
+        for number, (registered, peer, is_taken) in enumerate((
+            ("192.0.2.7", "192.0.2.9:40312", True), ("192.0.2.7", "192.0.3.7:40312", False),
+            ("2001:db8::1", "[2001:db8:0:0:ffff::2]:40312", True), ("2001:db8::1", "[2001:db8:0:1::1]:5", False),
+            ("192.0.2.7", "[2001:db8::1]:5", False), ("::ffff:192.0.2.7", "192.0.2.9:5", True),
+            ("", "192.0.2.9:5", True), ("192.0.2.7", "unix:/run/x", True),
+        )):  # fmt: skip
+            context_id = str(number)
+            self.successResultOf(self.store.add(replace(make_context(context_id), registered_from=registered), 100))
+            claim = self.reception.claim(context_id, "audiosocket", peer)
+            if is_taken:
+                self.reception.abandon(self.successResultOf(claim), EndReason.CALLER_HANGUP)
+            else:
+                error = self.failureResultOf(claim, UnknownContext)
+                self.assertIn(f"registered from {registered}", error.getErrorMessage())
+                self.assertIs(self.stored(context_id).status, ContextStatus.PENDING)
 
     def test_once(self) -> None:
         """A registered call is claimed exactly once, and it is written who has it."""

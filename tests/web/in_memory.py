@@ -114,7 +114,7 @@ class InMemoryHttp:
         self.keys = ApiKeys((KEY, OTHER_KEY), ring)
         registrar = Registrar(
             self.store,
-            lambda assistant_id: assistant_id in ("1", "ü"),
+            lambda assistant_id: assistant_id in ("1", "7", "ü"),
             now=lambda: self.now,
             context_ttl_s=300.0,
             max_pending=max_pending,

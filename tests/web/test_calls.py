@@ -72,6 +72,7 @@ class CallsTests(SynchronousTestCase):
                 "detail": "",
                 "upstream_id": "",
                 "key_name": "",
+                "registered_from": "192.0.2.7",
                 "next_dial": "",
                 "credential": "",
                 "call_status": None,

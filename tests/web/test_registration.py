@@ -68,6 +68,7 @@ class RegistrationTests(SynchronousTestCase):
                 called="100",
                 channel_id="17.4",
                 variables={"queue": "sales", "queue2": ""},
+                registered_from="192.0.2.7",
             ),
         )
         self.assertIs(made.status, ContextStatus.PENDING)

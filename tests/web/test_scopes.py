@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from rapida_twisted.context import CallContext, CallStatus, EndReason
+from rapida_twisted.context import CallContext, CallStatus, Direction, EndReason
 from rapida_twisted.credentials.failed_keys import DELAY_S, FREE_PER_MINUTE
 from rapida_twisted.credentials.key_ring import KeyRing, Scope
 from rapida_twisted.credentials.masking import masked
@@ -20,7 +21,7 @@ from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.store.memory import MemoryStore
 from rapida_twisted.web.clock import ClockPage
 from rapida_twisted.web.next_hop import ContextPages
-from rapida_twisted.web.websocket import handshake_gate
+from rapida_twisted.web.websocket import assistants_gate, handshake_gate
 from tests.web.in_memory import KEY, NOW, Connection, HttpResponse, InMemoryHttp
 from tests.web.test_websocket import Request
 
@@ -138,25 +139,78 @@ class ScopesTests(ScopesTestCase):
         self.assertEqual([call.key_name for call in self.outbound.placed], ["dialler", ""])
 
     def test_pages_elsewhere(self) -> None:
-        """The clock is for readers, its reset for those who control; where a call goes next is the dialplan's."""
+        """The clock is for readers, its reset for those who control; where a call goes next is for the dialplan, and
+        for those who control."""
         http = InMemoryHttp(self.store, ring=self.ring)
         pages = {
             b"clock": ClockPage(MediaClock(Clock()), http.keys),
             b"talk/asterisk/ctx": ContextPages(self.store, http.keys, None),  # type: ignore[arg-type]
         }
-        self.store.add(_context(), 10)
+        self.store.add(replace(_context(), key_name="next-register"), 10)
         self.http = InMemoryHttp(self.store, pages, ring=self.ring)
-        for method, target, needed in (
-            ("GET", "/v1/clock", Scope.READ),
-            ("DELETE", "/v1/clock", Scope.CONTROL),
-            ("GET", f"/v1/talk/asterisk/ctx/{A_CALL}/next", Scope.REGISTER),
+        for name, method, target, needed in (
+            ("clock", "GET", "/v1/clock", {Scope.READ}),
+            ("reset", "DELETE", "/v1/clock", {Scope.CONTROL}),
+            ("next", "GET", f"/v1/talk/asterisk/ctx/{A_CALL}/next", {Scope.REGISTER, Scope.CONTROL}),
         ):
             for scope in Scope:
-                key = self.make(scope, name=f"{needed}-{method}-{scope}")
-                wanted = 200 if scope is needed else 403
+                key = self.make(scope, name=f"{name}-{scope}")
+                wanted = 200 if scope in needed else 403
                 self.assertEqual(
                     self.http.request(target, method=method, key=key).status, wanted, (method, target, scope)
                 )
+
+    def test_next_of_another_key(self) -> None:
+        """Where a call goes next is for the key that registered it; of an outbound call, for any dialplan's."""
+        pages = {b"talk/asterisk/ctx": ContextPages(self.store, self.http.keys, None)}  # type: ignore[arg-type]
+        self.http = InMemoryHttp(self.store, pages, ring=self.ring)
+        self.store.add(replace(_context(), key_name="one"), 10)
+        outbound = f"{A_CALL[:-1]}2"
+        self.store.add(replace(_context(), context_id=outbound, key_name="one", direction=Direction.OUTBOUND), 10)
+        for name, status in (("one", 200), ("two", 404)):
+            key = self.make(Scope.REGISTER, name=name)
+            self.assertEqual(self.http.request(f"/v1/talk/asterisk/ctx/{A_CALL}/next", key=key).status, status)
+            self.assertEqual(self.http.request(f"/v1/talk/asterisk/ctx/{outbound}/next", key=key).status, 200)
+
+    def test_waiting_calls(self) -> None:
+        """The contextId of a waiting call, with which anybody could be its media, is for keys that may register."""
+        self.store.add(replace(_context(), upstream_id="far"), 10)
+        for scopes, is_shown in (((Scope.READ,), False), ((Scope.READ, Scope.REGISTER), True)):
+            key = self.make(*scopes)
+            for target in ("/v1/calls", f"/v1/calls/{A_CALL}"):
+                record = json.loads(self.http.request(target, key=key).body)
+                shown = record.get("calls", [record])[0]
+                wanted = (A_CALL, "far") if is_shown else ("", "")
+                self.assertEqual((shown["context_id"], shown["upstream_id"]), wanted, (scopes, target))
+        self.store.claim(A_CALL, transport="audiosocket", peer="", now=NOW)
+        (shown,) = json.loads(self.http.request("/v1/calls", key=self.make(Scope.READ, name="later")).body)["calls"]
+        self.assertEqual(shown["context_id"], A_CALL)
+
+    def test_bound_key(self) -> None:
+        """For a key that is bound to assistants, there are no others and none of their calls."""
+        http = self.http
+        pages: Any = {
+            b"talk/asterisk/ctx": ContextPages(self.store, http.keys, None),  # type: ignore[arg-type]
+            b"clock": ClockPage(MediaClock(Clock()), http.keys),
+        }
+        self.http = InMemoryHttp(self.store, pages, outbound=self.outbound, ring=self.ring)
+        self.http.hangs_up = True
+        key = self.ring.make("tenant", list(Scope), now=NOW, assistants=["7"])
+        other = f"{A_CALL[:-1]}7"
+        self.store.add(_context(), 10)
+        self.store.add(replace(_context(), context_id=other, assistant_id="7"), 10)
+        calls = json.loads(self.http.request("/v1/calls?limit=1", key=key).body)["calls"]
+        self.assertEqual([call["context_id"] for call in calls], [other])
+        for method, target, status in (
+            ("GET", "/v1/talk/asterisk/call/1", 404), ("GET", f"/v1/calls/{A_CALL}", 404),
+            ("DELETE", f"/v1/calls/{A_CALL}", 404), ("GET", f"/v1/talk/asterisk/ctx/{A_CALL}/next", 404),
+            ("GET", "/v1/clock", 403), ("GET", "/v1/talk/asterisk/call/7", 200), ("GET", f"/v1/calls/{other}", 200),
+            ("GET", f"/v1/talk/asterisk/ctx/{other}/next", 200),
+        ):  # fmt: skip
+            self.assertEqual(self.http.request(target, method=method, key=key).status, status, (method, target))
+        self.assertEqual((self.place(key).status, self.outbound.placed), (404, []))
+        self.assertEqual(assistants_gate(self.http.keys)(Request({"x-api-key": key})), {"7"})
+        self.assertEqual(tuple(assistants_gate(self.http.keys)(Request({"x-api-key": KEY}))), ())
 
     def test_details_of_readiness(self) -> None:
         """They are for keys that may read."""

@@ -46,6 +46,13 @@ def add_commands(commands: Any) -> None:
         default=0,
         help="maximum concurrent calls, waiting or up, of this key [default: no limit]",
     )
+    make.add_argument(
+        "--assistants",
+        metavar="IDS",
+        type=lambda text: frozenset(filter(None, map(str.strip, text.split(",")))),
+        default=frozenset(),
+        help="ids of assistants, separated by commas: for this key there are no others, nor their calls [default: all]",
+    )
     list_ = _add(subcommands, "list", _list, "show the keys' names, scopes and limits")
     list_.add_argument("--json", action="store_true", help="print JSON")
     revoke = _add(subcommands, "revoke", _revoke, "revoke a key: the server refuses it from then on")
@@ -68,7 +75,13 @@ def _make(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if ring.path.parent == arguments.state_dir:
         # Before its first start the server has not made it yet.
         make_state_dir(arguments.state_dir)
-    key = ring.make(arguments.name, arguments.scopes, now=time.time(), max_calls=arguments.max_calls)
+    key = ring.make(
+        arguments.name,
+        arguments.scopes,
+        now=time.time(),
+        max_calls=arguments.max_calls,
+        assistants=arguments.assistants,
+    )
     # Standard output holds the key alone, so that a shell can redirect it into a file.
     print(f"{arguments.name}: kept in {ring.path}; the key is shown only this once", file=sys.stderr)
     print(key)
@@ -82,10 +95,16 @@ def _list(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(json.dumps(records))
     elif records:
         rows = [
-            (record["name"], ",".join(record["scopes"]), str(record["max_calls"] or "-"), record["made"])
+            (
+                record["name"],
+                ",".join(record["scopes"]),
+                str(record["max_calls"] or "-"),
+                ",".join(record["assistants"]) or "-",
+                record["made"],
+            )
             for record in records
         ]
-        print(table(("NAME", "SCOPES", "MAX CALLS", "MADE"), rows, has_colour(sys.stdout)))
+        print(table(("NAME", "SCOPES", "MAX CALLS", "ASSISTANTS", "MADE"), rows, has_colour(sys.stdout)))
     else:
         print(f"there are no keys in {ring.path}")
     return 0
@@ -95,6 +114,7 @@ def _record(entry: KeyEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "scopes": [scope.value for scope in Scope if scope in entry.scopes],
+        "assistants": sorted(entry.assistants),
         "max_calls": entry.max_calls or None,
         "made": datetime.fromtimestamp(entry.made_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
@@ -187,6 +188,25 @@ class ContextTests(StoreTestCase):
         self.assertEqual(ids, [4, 3, 2, 1, 6, 5])
         self.assertEqual([found.context_id for found in await store.recent(1)], [context(4).context_id])
         self.assertEqual(await store.recent(0), [])
+
+    async def test_recent_of_assistants(self) -> None:
+        """Those of some assistants alone, of one status or of all; their number is that of what is found."""
+        store = await self.opened()
+        ids = {}
+        for number in range(1, 7):
+            made = replace(context(number, created_at=NOW + number), assistant_id=str(number % 3))
+            await store.add(made, 10)
+            ids[made.context_id] = number
+        await self.claim(store, 4)
+
+        async def numbers(*arguments: Any, **named: Any) -> list[int]:
+            return [ids[found.context_id] for found in await store.recent(*arguments, **named)]
+
+        self.assertEqual(await numbers(10, assistants=["1"]), [4, 1])
+        self.assertEqual(await numbers(3, assistants=frozenset(("1", "2"))), [5, 4, 2])
+        self.assertEqual(await numbers(10, ContextStatus.PENDING, assistants=["1"]), [1])
+        self.assertEqual(await numbers(10, assistants=["9"]), [])
+        self.assertEqual(await numbers(0, assistants=["1"]), [])
 
     async def test_recent_of_a_status(self) -> None:
         """Only those of the status that was asked for."""

@@ -38,15 +38,15 @@ class KeyTests(CtlTestCase):
         self.assertEqual((entry.name, entry.scopes, entry.max_calls), ("office", {Scope.REGISTER, Scope.READ}, 20))
         self.assertEqual(stat.S_IMODE(ring.path.stat().st_mode), 0o600)
         self.secrets.append(key)
-        self.make("dialler", "--scopes", "control")
+        self.make("dialler", "--scopes", "control", "--assistants", "sales, 7")
         head, *rows = self.succeeds("key", "list").splitlines()
-        self.assertEqual(head.split(), ["NAME", "SCOPES", "MAX", "CALLS", "MADE"])
-        shown = [row.split()[:3] for row in rows]
-        self.assertEqual(shown, [["office", "register,read", "20"], ["dialler", "control", "-"]])
+        self.assertEqual(head.split(), ["NAME", "SCOPES", "MAX", "CALLS", "ASSISTANTS", "MADE"])
+        shown = [row.split()[:4] for row in rows]
+        self.assertEqual(shown, [["office", "register,read", "20", "-"], ["dialler", "control", "-", "7,sales"]])
         listed = json.loads(self.succeeds("key", "list", "--json"))
         self.assertEqual(
-            [(one["name"], one["scopes"], one["max_calls"]) for one in listed],
-            [("office", ["register", "read"], 20), ("dialler", ["control"], None)],
+            [(one["name"], one["scopes"], one["max_calls"], one["assistants"]) for one in listed],
+            [("office", ["register", "read"], 20, []), ("dialler", ["control"], None, ["7", "sales"])],
         )
         for part in (key.split("-", 2)[2], json.loads(ring.path.read_text())["keys"][0]["salt"]):
             self.assertNotIn(part, "\n".join(rows))
@@ -73,6 +73,7 @@ class KeyTests(CtlTestCase):
         self.assertIn("scopes are", self.fails(2, "key", "make", "office", "--scopes", "root"))
         self.assertIn("--scopes", self.fails(2, "key", "make", "office"))
         self.fails(2, "key", "make", "office", "--scopes", "read", "--max-calls", "0")
+        self.assertIn("by their ids", self.fails(1, "key", "make", "office", "--scopes", "read", "--assistants", "*"))
         self.assertIn("name", self.fails(1, "key", "make", "an office", "--scopes", "read"))
         self.assertFalse((self.state / "keys.json").exists())
         self.make("office", "--scopes", "read")
