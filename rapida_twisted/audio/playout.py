@@ -94,6 +94,10 @@ class Source:
         self._ready = self._ready[byte_count:]
         return taken
 
+    def clear(self) -> None:
+        """It is no longer queued: free its audio, since code that still waits for its outcome holds the source."""
+        self._ready = b""
+
     def retarget(self, wire_format: AudioFormat) -> None:
         """Change the wire's format, and convert the audio that waits."""
         self._taken_ms = self.taken_ms
@@ -144,6 +148,10 @@ class PartsSource(Source):
     def _exhausted(self) -> bool:
         return self._parts is None
 
+    def clear(self) -> None:
+        super().clear()
+        self._parts = None
+
     def _next_part(self) -> bytes | None:
         if self._parts is None:
             return None
@@ -187,6 +195,12 @@ class PipeSource(Source):
     def close(self) -> None:
         """No further part will be fed."""
         self._closed = True
+
+    def clear(self) -> None:
+        super().clear()
+        self.close()
+        self._fed.clear()
+        self._fed_bytes = 0
 
     def _next_part(self) -> bytes | None:
         if not self._fed:
@@ -283,7 +297,7 @@ class Playout:
 
         :param fill: fill a partial frame of speech up with silence; otherwise it waits for its rest.
         """
-        if self._sources:
+        if self._sources or self._partial:
             frame = self._take_speech(fill)
             # The last source may have ended without a further sample.
             if frame is not None or self._sources:

@@ -100,8 +100,10 @@ class ICall(Interface):
 
         Deferreds, such as those of this call, may be awaited in it, too.
 
-        :return: fires with what it returns, or fails with what it raises.
-        :raises RuntimeError: the reactor is not asyncio's (``twistd --reactor=asyncio``).
+        :return: fires with what it returns, or fails with what it raises. A failure that no code handles by the
+            reactor's next turn ends the call, as that of play() does.
+        :raises RuntimeError: the reactor is not asyncio's (``twistd --reactor=asyncio``); ``TypeError``: it is no
+            coroutine.
         """
 
     def transfer(dial_string: str) -> Deferred[None]:
@@ -142,8 +144,8 @@ class ICallPlumbing(ICall):
         """
 
     def hand_over(assistant: Assistant) -> None:
-        """Another assistant answers from now on. Audio that the former one played is still heard; its ``answer()`` is
-        cancelled, and its ``call_ended()`` is called at the call's end nevertheless."""
+        """Another assistant answers from now on. Audio that the former one played is still heard; its ``answer()`` and
+        ``digits()`` are cancelled, and its ``call_ended()`` is called at the call's end nevertheless."""
 
     def note(text: str) -> None:
         """Add a sentence to the call's record (``detail``): what went wrong although the call goes on."""

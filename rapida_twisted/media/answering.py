@@ -16,7 +16,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from types import FrameType, coroutine
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -27,8 +27,9 @@ from twisted.python.failure import Failure
 from rapida_twisted.errors import CallEnded
 from rapida_twisted.interfaces import typed
 from rapida_twisted.interfaces.values import T
+from rapida_twisted.media.requests import Request
 
-__all__ = ["AssistantCoroutine", "Coroutines", "class_name"]
+__all__ = ["AssistantCoroutine", "Coroutines", "class_name", "run_stream"]
 
 CLEAN_UP_S = 30.0
 """How long (s) a coroutine may run on after its call's end."""
@@ -82,12 +83,22 @@ class AssistantCoroutine:
         self._result = result.addErrback(_translated)
         return self._result
 
-    def start_in_asyncio(self, loop: asyncio.AbstractEventLoop) -> Deferred[Any]:
+    def start_in_asyncio(self, loop: asyncio.AbstractEventLoop) -> Request[Any]:
         """Run it as a Task of asyncio, in which Deferreds may be awaited, too."""
-        task = loop.create_task(_without_exit(self._run(_await_in_asyncio)))
+        running = self._run(_await_in_asyncio)
+        task = loop.create_task(_without_exit(running))
+        # A Task that is cancelled before its first step never runs its coroutine.
+        task.add_done_callback(lambda _: self._never_ran(running))
         self._interrupt = task.cancel
-        self._result = Deferred.fromFuture(task).addErrback(_translated)
-        return self._result
+        result = cast("Request[Any]", Request.fromFuture(task))
+        self._result = result.addErrback(_translated)
+        return result
+
+    def _never_ran(self, running: Coroutine[Any, Any, Any]) -> None:
+        if not self._is_over:
+            running.close()
+            self._coroutine.close()
+            self._end()
 
     def cancel(self) -> None:
         """The call, or its owner's part in it, is over. Idempotent."""
@@ -129,10 +140,13 @@ class AssistantCoroutine:
         try:
             return await self._steps(wait)
         finally:
-            self._is_over = True
-            if self._closing is not None and self._closing.active():
-                self._closing.cancel()
-            self._over(self)
+            self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        self._over(self)
 
     @coroutine
     def _steps(self, wait: Callable[[Any], Generator[Any, Any, Any]]) -> Generator[Any, Any, Any]:
@@ -182,7 +196,7 @@ class Coroutines:
         """Run an assistant's ``answer()``."""
         return self._add(_answer(assistant, call), assistant).start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], assistant: typed.Assistant) -> Deferred[T]:
+    def run(self, coroutine: Coroutine[Any, Any, T], assistant: typed.Assistant) -> Request[T]:
         """Run a coroutine as a Task of asyncio.
 
         :raises RuntimeError: the reactor is not asyncio's.
@@ -200,9 +214,13 @@ class Coroutines:
         return added
 
     def cancel(self, assistant: typed.Assistant | None = None) -> None:
-        """Cancel the coroutines of one assistant, or of all."""
+        """Cancel the coroutines of one assistant, or of all: what runs now, in the next turn."""
         for each in list(self._all):
-            if assistant is None or each.owner is assistant:
+            if assistant is not None and each.owner is not assistant:
+                continue
+            if each.running:
+                self._reactor.callLater(0, each.cancel)
+            else:
                 each.cancel()
 
     @property
@@ -231,6 +249,16 @@ class Coroutines:
                 id=self._context_id, count=OTHER_LATE_REQUESTS, where=_caller(),
             )  # fmt: skip
         return self._other_requests < OTHER_LATE_REQUESTS
+
+
+def run_stream(coroutine: Coroutine[Any, Any, None], reactor: Any) -> Deferred[None]:
+    """Run the coroutine that reads a stream: as a Task where asyncio runs, since most of its libraries need one."""
+    reading = AssistantCoroutine(coroutine, None, "", reactor, lambda over: None)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return reading.start()
+    return reading.start_in_asyncio(loop)
 
 
 def class_name(assistant: object) -> str:

@@ -32,7 +32,7 @@ from rapida_twisted.media.assistant import ASSISTANT_ERRORS, Assistant
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
 from rapida_twisted.media.pacer import LEAD_MS, AheadPacer, Pacer, RealtimePacer
-from rapida_twisted.media.requests import Requests
+from rapida_twisted.media.requests import Request, Requests
 from rapida_twisted.media.speech import Speech
 from rapida_twisted.media.tap import Listener, Tap
 from rapida_twisted.observe.interface import CallFigures
@@ -114,7 +114,7 @@ class Call:
             self._pacer = AheadPacer(self._playout, channel, self._speech.played, lead_ms)
         else:
             self._pacer = RealtimePacer(self._playout, channel, self._speech.played, is_bridged)
-        self._digits = Digits(reactor, self._requests.fail)
+        self._digits = Digits(reactor, self._requests)
         self._hears = _hears(assistant)
         self._taps: tuple[Tap, ...] = ()
         self._earlier_in_ms = 0.0
@@ -246,8 +246,8 @@ class Call:
         self.fetch(None)
         self._hears = _hears(assistant)
         self._set_formats()
-        # Later: the former answer() may be the code that hands over.
-        self.reactor.callLater(0, self._coroutines.cancel, former)
+        self._coroutines.cancel(former)
+        self._digits.interrupt(self._too_late("collect digits"))
         self._have_answered(assistant)
 
     def note(self, text: str) -> None:
@@ -286,15 +286,20 @@ class Call:
     def transfer(self, dial_string: str) -> Deferred[None]:
         if self._is_late:
             return self._refuse("transfer it")
-        return self._move_on(self, dial_string).addCallbacks(
-            lambda _: self._leave(EndReason.TRANSFERRED), lambda failure: self._requests.refuse(failure.value)
+        transferred: Deferred[None] = Request(lambda _: moving.cancel())
+        moving = self._move_on(self, dial_string).addCallbacks(
+            lambda _: self._leave(EndReason.TRANSFERRED).chainDeferred(transferred),
+            lambda failure: self._requests.fail_later(transferred, failure),
         )
+        return transferred
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+        if not isinstance(coroutine, Coroutine):
+            raise TypeError(f"run() takes a coroutine, as in call.run(work()), not {type(coroutine).__name__}")
         if self._is_late:
             coroutine.close()
             return self._refuse("run a coroutine")
-        return self._coroutines.run(coroutine, self._assistant)
+        return self._requests.watch(self._coroutines.run(coroutine, self._assistant))
 
     def tap(self, heard: Listener | None = None, said: Listener | None = None, rate_hz: int | None = None) -> Tap:
         tap = Tap(self._channel.format, rate_hz or self.rate_hz, heard, said, self._remove_tap)

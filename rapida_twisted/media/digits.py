@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.errors import CallEnded
 from rapida_twisted.media.assistant import ASSISTANT_ERRORS
-from rapida_twisted.media.requests import Request
+from rapida_twisted.media.requests import Request, Requests
 
 __all__ = ["Digits"]
 
@@ -23,16 +23,12 @@ KEPT = 64
 class Digits:
     """:param reactor: provides IReactorTime.
 
-    :param fail_waiting: fails the Deferred that waits.
+    :param requests: the call's.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        fail_waiting: Callable[[Deferred[str], Failure | Exception], object] = Deferred.errback,
-    ) -> None:
+    def __init__(self, reactor: Any, requests: Requests) -> None:
         self._reactor = reactor
-        self._fail_waiting = fail_waiting
+        self._requests = requests
         self._kept: deque[str] = deque(maxlen=KEPT)
         self._ended: CallEnded | None = None
         self._waiting: Deferred[str] | None = None
@@ -49,7 +45,9 @@ class Digits:
         try:
             complete = self._take(digit)
         except ASSISTANT_ERRORS:
-            self._fail_waiting(self._waiting, Failure())
+            # That code may have cancelled the wait, too.
+            if self._waiting is not None:
+                self._requests.fail(self._waiting, Failure())
             return
         # The assistant's code in on_digit may have cancelled the wait.
         if complete and self._waiting is not None:
@@ -75,7 +73,7 @@ class Digits:
         _check(count, timeout_s, pattern)
         self._pattern = None if pattern is None else re.compile(pattern)
         self._collected, self._count, self._terminator, self._on_digit = "", count, terminator, on_digit
-        self._waiting = waiting = Request[str]()
+        self._waiting = waiting = Request[str](self._requests.check_later)
         waiting.addTimeout(timeout_s, self._reactor, onTimeoutCancel=lambda result, _: self._collected)
         waiting.addBoth(self._done)
         waiting.heeded = False  # Not by the assistant's code.
@@ -86,8 +84,12 @@ class Digits:
     def close(self, error: CallEnded) -> None:
         """The call has ended: fail the waiting collect() and all later ones."""
         self._ended = error
+        self.interrupt(error)
+
+    def interrupt(self, error: CallEnded) -> None:
+        """Fail the waiting collect()."""
         if self._waiting is not None:
-            self._fail_waiting(self._waiting, error)
+            self._requests.fail(self._waiting, error)
 
     def _take(self, digit: str) -> bool:
         """Take one more digit; True if the collection is complete."""

@@ -129,9 +129,11 @@ class AheadPacer(Pacer):
         self._paused = False
 
     def tick(self) -> bytes:
-        if self._catching_up:
+        if self._catching_up and self._playout.idle:
             # A call with an empty queue gets no such ticks.
-            self._catching_up = 0 if self._playout.idle else self._catching_up - 1
+            self._catching_up = 0
+        if self._catching_up:
+            self._catching_up -= 1
             heard = self._playout.format.silent_frame
         else:
             heard = self._ahead.popleft() if self._ahead else self._playout.format.silent_frame
@@ -154,14 +156,14 @@ class AheadPacer(Pacer):
 
     def _send_ahead(self) -> None:
         playout, ahead = self._playout, self._ahead
-        # Sending may fill the connection, which pauses this pacer.
-        while len(ahead) < self._lead and not self._paused:
+        # Sending may fill the connection, which pauses this pacer; a stream's own code may end the call.
+        while len(ahead) < self._lead and not (self._paused or self._closed):
             # With nothing ahead, a partial frame cannot wait for its rest.
             frame = playout.take(fill=not ahead)
             if frame is not None:
                 self._batch.append(frame)
                 ahead.append(frame)
-            if playout.finished:
+            if playout.finished and not self._closed:
                 self._send()
                 self._mark_finished()
             # A DriftGuard compares the clock of fetched audio with ours: take it in real time.

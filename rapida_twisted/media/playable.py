@@ -39,7 +39,8 @@ def checked(audio: Any) -> Path | bytes | Iterable[Any] | AsyncIterable[Any]:
         return b"".join(map(_samples, audio))
     if isinstance(audio, bytes | bytearray | memoryview | np.ndarray):
         return _samples(audio)
-    if isinstance(audio, Iterable | AsyncIterable):
+    # A Deferred, or a Future, is iterable, too.
+    if isinstance(audio, Iterable | AsyncIterable) and not hasattr(audio, "__await__"):
         return audio
     hint = ": await it first, and play what it returns" if hasattr(audio, "__await__") else ""
     raise TypeError(

@@ -45,13 +45,28 @@ class Requests:
     def refuse(self, error: Exception) -> Deferred[Any]:
         """A Deferred that fails in the next turn: code that asks again and again then leaves the reactor to others."""
         waiting: Request[Any] = Request()
-        self._reactor.callLater(0, self.fail, waiting, error)
+        self.fail_later(waiting, error)
         return waiting
+
+    def fail_later(self, waiting: Deferred[Any], error: Failure | Exception) -> None:
+        """Fail a Deferred in the next turn, unless it is cancelled before."""
+        self._reactor.callLater(0, lambda: self._check(waiting) if waiting.called else self.fail(waiting, error))
 
     def fail(self, waiting: Deferred[Any], error: Failure | Exception) -> Deferred[Any]:
         """Fail a Deferred. Whoever awaits it, or adds an errback in this turn of the reactor, handles the failure."""
         waiting.errback(error)
         self.check(waiting)
+        return waiting
+
+    def watch(self, waiting: Request[T]) -> Request[T]:
+        """Report the failure of a Deferred that fires at some time, if nothing handles it by the turn after."""
+
+        def failed(failure: Failure) -> Failure:
+            self.check_later(waiting)
+            return failure
+
+        waiting.addErrback(failed)
+        waiting.heeded = False  # Not by the assistant's code.
         return waiting
 
     def check(self, waiting: Deferred[Any]) -> None:

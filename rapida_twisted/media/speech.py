@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from rapida_twisted.audio.formats import AudioFormat
 from rapida_twisted.audio.playout import PartsSource, PipeSource, Playout, Source
 from rapida_twisted.audio.wav import WavReader
 from rapida_twisted.interfaces import Playable, PlayEnd, PlayOutcome
+from rapida_twisted.media.answering import run_stream
 from rapida_twisted.media.assistant import ASSISTANT_ERRORS
 from rapida_twisted.media.playable import PART_MS, checked, pieces
 from rapida_twisted.media.requests import Request, Requests
@@ -108,7 +109,7 @@ class Speech:
         if playing is None:
             return
         if end is not PlayEnd.PLAYED:
-            self._close_later(playing)
+            self._drop(source, playing)
         if playing.failure is not None:
             self._requests.fail(playing.outcome, playing.failure)
         else:
@@ -121,7 +122,7 @@ class Speech:
         if playing is not None:
             self._withdraw(source)
             del self._playing[source]
-            self._close_later(playing)
+            self._drop(source, playing)
             self._requests.check_later(playing.outcome)
             self._lift_barriers(source)
 
@@ -138,7 +139,8 @@ class Speech:
             self._drop_sent()
         return heard_ms
 
-    def _close_later(self, playing: _Playing) -> None:
+    def _drop(self, source: Source, playing: _Playing) -> None:
+        source.clear()
         # Later: the stream may be the code that is running now.
         self._reactor.callLater(0, playing.close)
 
@@ -161,7 +163,8 @@ class Speech:
         if isinstance(parts, Path):
             reader = WavReader(parts, PART_MS)
             playing.close = reader.close
-            return PartsSource(reader, AudioFormat("slin", reader.rate_hz), wire, reader.duration_s * 1000)
+            in_file = AudioFormat("slin", reader.rate_hz)
+            return PartsSource(_read(reader, in_file, playing), in_file, wire, reader.duration_s * 1000)
         if isinstance(parts, bytes):
             return _in_memory(parts, source_format, wire)
         if isinstance(parts, AsyncIterable):
@@ -172,6 +175,7 @@ class Speech:
     def _streamed(self, parts: AsyncIterable[Any], source_format: AudioFormat, playing: _Playing) -> PipeSource:
         """A source that a coroutine feeds, at most AHEAD_MS ahead of playing."""
         pausing: list[Deferred[None]] = []
+        stopped = False
 
         def resume() -> None:
             if pausing and pipe.queued_ms < AHEAD_MS:
@@ -180,23 +184,29 @@ class Speech:
         async def pump() -> None:
             try:
                 async for part in parts:
+                    if stopped:  # A generator that ignores that it was cancelled.
+                        break
                     for piece in pieces(part, source_format):
                         pipe.feed(piece)
                     if pipe.queued_ms >= AHEAD_MS:
                         pause: Deferred[None] = Deferred()
                         pausing.append(pause)
                         await pause
-            except CancelledError:
+            finally:
                 if isinstance(parts, AsyncGenerator):
                     await parts.aclose()
-                raise
 
         def failed(failure: Failure) -> None:
             playing.failure = failure
 
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            pumping.cancel()
+
         pipe = PipeSource(source_format, self._playout.format, resume)
-        pumping = Deferred.fromCoroutine(pump())
-        playing.close = pumping.cancel
+        pumping = run_stream(pump(), self._reactor)
+        playing.close = stop
         # A pump that fails because it is stopped fails a play() that has ended.
         pumping.addErrback(failed).addCallback(lambda _: pipe.close())
         return pipe

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+import gc
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from unittest import IsolatedAsyncioTestCase
 
 from twisted.internet.defer import CancelledError, Deferred
 
 from rapida_twisted.context import EndReason
-from rapida_twisted.errors import CallEnded
+from rapida_twisted.errors import CallEnded, UpstreamFailed
 from rapida_twisted.interfaces import ICall
 from rapida_twisted.media.answering import CLEAN_UP_S
 from tests.media.fakes import CallOnFakes, FakeAssistant, counted
@@ -245,3 +247,99 @@ class RunTests(AsyncioTestCase):
 
         await self.passes(self.up(answer))
         self.assertEqual(self.seen, ["set"])
+
+    async def test_cancelled_before_it_runs(self) -> None:
+        """A Task that is cancelled in the turn that makes it: its coroutine never runs, and nothing is left of it."""
+
+        async def work() -> None:
+            self.seen.append("ran")
+
+        async def answer(call: ICall) -> None:
+            running = call.run(work()).addErrback(lambda failure: self.seen.append(failure.type))
+            running.cancel()
+            await call.wait(60)
+
+        fakes = self.up(answer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            await self.passes(fakes)
+            fakes.call.media_ended(EndReason.CALLER_HANGUP)
+            fakes.turn()
+            gc.collect()
+        self.assertEqual(self.seen, [CancelledError])
+        self.assertEqual(fakes.reactor.getDelayedCalls(), [])
+
+    async def test_nobody_awaits_its_error(self) -> None:
+        """An error that no code handles ends the call, as that of play() does."""
+
+        async def work() -> None:
+            raise UpstreamFailed("lost", "gone")
+
+        async def answer(call: ICall) -> None:
+            call.run(work())
+            await call.wait(60)
+
+        fakes = self.up(answer)
+        await self.passes(fakes)
+        fakes.turn()
+        self.assertIs(fakes.call.ended, EndReason.UPSTREAM_FAILED)
+        self.assertEqual(fakes.call.end_detail, "gone")
+
+
+class StreamTests(AsyncioTestCase):
+    """Streams of asyncio's libraries."""
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """In the way of a speech service's client: it needs a Task, and awaits Futures."""
+        try:
+            async with asyncio.timeout(10):
+                yield counted(1)
+                await asyncio.sleep(SOON_S)
+                yield counted(1, first=2)
+                await asyncio.sleep(60)
+        except BaseException as error:
+            self.seen.append(type(error))
+            raise
+
+    async def test_played(self) -> None:
+        """It is played as it comes, and stopped with its play(), wherever that is called."""
+
+        async def answer(call: ICall) -> None:
+            await call.play(self.stream())
+
+        async def answer_in_a_task(call: ICall) -> None:
+            await call.run(answer(call))
+
+        for each in (answer, answer_in_a_task):
+            self.seen.clear()
+            fakes = self.up(each)
+            for _ in range(4):
+                await self.passes(fakes, 0.02)
+            self.assertEqual(fakes.channel.voiced, counted(2))
+            fakes.call.flush()
+            await self.passes(fakes)
+            await self.passes(fakes)
+            self.assertEqual(self.seen, [asyncio.CancelledError])
+            self.assertIsNone(fakes.call.ended)
+
+    async def test_deferreds(self) -> None:
+        """It may await Deferreds, such as the call's own; its error fails its play()."""
+
+        async def stream(call: ICall) -> AsyncIterator[bytes]:
+            self.seen.append(await call.digits(1))
+            yield counted(1)
+            raise ZeroDivisionError
+
+        async def answer(call: ICall) -> None:
+            try:
+                await call.play(stream(call))
+            except ZeroDivisionError:
+                self.seen.append("failed")
+
+        fakes = self.up(answer)
+        await self.passes(fakes)
+        fakes.call.digit_received("5")
+        await self.passes(fakes, 0.02)
+        await self.passes(fakes, 0.02)
+        self.assertEqual(self.seen, ["5", "failed"])
+        self.assertEqual(fakes.channel.voiced, counted(1))

@@ -17,7 +17,7 @@ from rapida_twisted.interfaces import ICall, PlayEnd
 from rapida_twisted.media.assistant import Assistant
 from rapida_twisted.media.clock import MediaClock
 from tests.media.call_case import CallTestCase, void
-from tests.media.fakes import CallOnFakes, counted
+from tests.media.fakes import CallOnFakes, FakeChannel, counted
 
 
 class EndTests(CallTestCase):
@@ -158,6 +158,19 @@ class EndTests(CallTestCase):
             fakes.tick(20)
             self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
             self.assertIs(self.successResultOf(spoken).end, PlayEnd.FLUSHED)
+
+    def test_hangup_ends_what_is_sent_ahead(self) -> None:
+        """A generator that hangs up and returns: nothing more is sent, no mark either."""
+        fakes = self.up(channel=FakeChannel(paced=True))
+
+        def parts() -> Iterator[bytes]:
+            yield counted(1)
+            fakes.call.hang_up()
+
+        fakes.call.play(parts())
+        fakes.tick(1)
+        self.assertEqual((fakes.channel.sent, fakes.channel.marks), ([], []))
+        self.assert_over(fakes, EndReason.ASSISTANT_HANGUP)
 
     def test_hangup_while_ending(self) -> None:
         """Hanging up a call that is ending, or over, fires when it is over."""
@@ -371,6 +384,29 @@ class FailureTests(CallTestCase):
         fakes.call.tap(None, self.failing)
         fakes.tick(2)
         self.assert_failed(fakes, ZeroDivisionError)
+
+    def test_a_future_was_cancelled(self) -> None:
+        """asyncio's CancelledError is no Exception: an assistant that raises it ends its call, and delays no other."""
+        for ended in (False, True):
+            reactor = Clock()
+            clock = MediaClock(reactor, now=reactor.seconds, slots=1)
+            fakes = self.up(reactor=reactor, clock=clock)
+            other = CallOnFakes(reactor=reactor, clock=clock)
+
+            def raises(_: object) -> None:
+                raise asyncio.CancelledError
+
+            if ended:
+                self.assistant.on_ended = raises
+                fakes.call.media_ended(EndReason.CALLER_HANGUP)
+                fakes.turn()
+            else:
+                fakes.call.tap(said=raises)
+                fakes.tick(2)
+                fakes.turn()
+                self.assertEqual(len(other.channel.sent), 2)
+            self.assertEqual(fakes.over, [fakes.call])
+            self.flushLoggedErrors(asyncio.CancelledError)
 
     def test_call_ended_raises(self) -> None:
         """A failure in call_ended() is logged with the contextId; the end goes on, with its own reason."""

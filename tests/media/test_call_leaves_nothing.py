@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from soundfile import LibsndfileError
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 
+from rapida_twisted.audio.wav import WavReader
 from rapida_twisted.context import EndReason
-from rapida_twisted.errors import CallEnded
+from rapida_twisted.errors import CallEnded, TransferRefused
 from rapida_twisted.interfaces import ICall
 from tests.media.call_case import SILENCE, CallTestCase
 from tests.media.fakes import CallOnFakes, FakeChannel, counted, write_wav
@@ -82,6 +84,47 @@ class LeavesNothingTests(CallTestCase):
             fakes.call.media_ended(EndReason.CALLER_HANGUP)
             self.assert_clean(fakes)
             self.assertEqual(open_files(wav), 0)
+
+    def test_no_audio_is_kept(self) -> None:
+        """What was queued is freed at the end, though the assistant holds its Deferreds and its call."""
+        for paced in (False, True):
+            fakes = self.up(channel=FakeChannel(paced=paced))
+            held = [fakes.call.play(counted(3000)), fakes.call.play(iter([counted(3000)]))]
+            sources = list(fakes.call._speech._playing)
+            fakes.tick(2)
+            fakes.call.media_ended(EndReason.CALLER_HANGUP)
+            self.assert_clean(fakes)
+            self.assertEqual([source.queued_ms for source in sources], [0, 0])
+            self.assertFalse(any(self.successResultOf(each).played for each in held))
+
+    def test_cancelled_requests(self) -> None:
+        """Nobody awaits what was cancelled: that is no error."""
+        fakes = self.up()
+        for request in (fakes.call.digits(1), fakes.call.transfer("PJSIP/200"), fakes.call.wait(1)):
+            request.cancel()
+        del request
+        fakes.turn()
+        gc.collect()
+        self.assertEqual(self.logged.failures, [])
+        self.assertIsNone(fakes.call.ended)
+
+    def test_an_unreadable_file(self) -> None:
+        """A sound file that can't be read to its end fails its play() once what came before was heard."""
+        read = iter([counted(5)])
+        fakes = self.up()
+        playing = fakes.call.play(write_wav(self.mktemp(), counted(100)))
+        failed = playing.addErrback(lambda failure: failure.type)
+
+        def next_part(reader: WavReader) -> bytes:
+            for part in read:
+                return part
+            raise LibsndfileError(1)
+
+        self.patch(WavReader, "__next__", next_part)
+        fakes.tick(7)
+        self.assertEqual(fakes.channel.voiced, counted(5))
+        self.assertIs(self.successResultOf(failed), LibsndfileError)
+        self.assertIsNone(fakes.call.ended)
 
     def test_generators_are_closed(self) -> None:
         """Their ``finally`` runs when they are stopped, though other code holds them; what it raises is ignored."""
@@ -200,6 +243,7 @@ class FailureTests(CallTestCase):
         requests: list[tuple[Any, type[Exception]]] = [
             (lambda call: call.play("missing.wav"), FileNotFoundError),
             (lambda call: call.play(iter([1])), TypeError),
+            (lambda call: call.transfer("PJSIP/200"), TransferRefused),
             (lambda call: call.play("missing.wav").addCallback(str), FileNotFoundError),
             (lambda call: call.play(counted(1)).addCallback(lambda outcome: 1 // 0), ZeroDivisionError),
         ]
@@ -208,6 +252,7 @@ class FailureTests(CallTestCase):
             fakes = self.up()
             held = request(fakes.call)
             fakes.tick(2)
+            fakes.turn()
             self.assert_failed(fakes, error)
             self.failureResultOf(held, error)
 
@@ -216,6 +261,8 @@ class FailureTests(CallTestCase):
         fakes = self.up()
         error = self.assertRaises(ValueError, fakes.call.play, "Hello")
         self.assertIn("does not synthesise speech", str(error))
+        self.assertIn("await it first", str(self.assertRaises(TypeError, fakes.call.play, Deferred())))
+        self.assertIn("takes a coroutine", str(self.assertRaises(TypeError, fakes.call.run, self.test_misuse)))
         for hz, duration_ms in ((0, 100), (5000, 100), (440, -1)):
             self.assertRaises(ValueError, fakes.call.play_tone, hz, duration_ms)
         self.assertRaises(ValueError, fakes.call.digits)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.errors import CallEnded
 from rapida_twisted.media.digits import KEPT, Digits
+from rapida_twisted.media.requests import Requests
 
 
 class DigitsTestCase(SynchronousTestCase):
@@ -18,12 +19,17 @@ class DigitsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         """Nothing was pressed yet."""
         self.reactor = Clock()
-        self.digits = Digits(self.reactor)
+        self.digits = Digits(self.reactor, Requests(self.reactor, lambda failure: None))
 
     def press(self, keys: str) -> None:
         """The caller presses one key after the other."""
         for key in keys:
             self.digits.received(key)
+
+    def assert_no_timer(self) -> None:
+        """No timer is left after this turn of the reactor."""
+        self.reactor.advance(0)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def collect(self, count: int, timeout_s: float = 5.0, terminator: str = "#") -> Deferred[str]:
         """Wait for digits."""
@@ -40,7 +46,7 @@ class DigitsTests(DigitsTestCase):
         self.assertNoResult(collected)
         self.press("456")
         self.assertEqual(self.successResultOf(collected), "1234")
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assert_no_timer()
         self.assertEqual(self.successResultOf(self.collect(2)), "56")
 
     def test_terminator(self) -> None:
@@ -111,7 +117,7 @@ class DigitsTests(DigitsTestCase):
         collected = self.collect(4)
         collected.cancel()
         self.failureResultOf(collected, CancelledError)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assert_no_timer()
         again = self.collect(1)
         self.press("9")
         self.assertEqual(self.successResultOf(again), "9")
@@ -136,7 +142,7 @@ class DigitsTests(DigitsTestCase):
         self.digits.close(CallEnded("it is over"))
         self.failureResultOf(collected, CallEnded)
         self.failureResultOf(self.collect(1), CallEnded)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assert_no_timer()
 
 
 class PatternTests(DigitsTestCase):
@@ -177,7 +183,7 @@ class PatternTests(DigitsTestCase):
             collected = self.digits.collect(2, 5.0, "#", None, lambda digits: 1 // 0)
             self.press("1" * (not early))
             self.failureResultOf(collected, ZeroDivisionError)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assert_no_timer()
 
     def test_callback_cancels(self) -> None:
         """Code in the callback may cancel the wait."""

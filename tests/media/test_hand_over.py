@@ -35,14 +35,32 @@ class HandOverTests(SynchronousTestCase):
         finally:
             self.cancelled.append("first")
 
+    def test_both_collect_digits(self) -> None:
+        """The next assistant may collect digits at once, though the former still waited for some."""
+        got: list[str] = []
+
+        async def collects(call: ICall) -> None:
+            while True:
+                got.append(await call.digits(1))
+
+        for callbacks in (False, True):
+            fakes = CallOnFakes(FakeAssistant() if callbacks else FakeAssistant(collects))
+            if callbacks:
+                failed = fakes.call.digits(1).addErrback(lambda failure: failure.type)
+            fakes.call.hand_over(FakeAssistant(collects))
+            fakes.turn()
+            fakes.call.digit_received("5")
+            self.assertIsNone(fakes.call.ended)
+        self.assertIs(self.successResultOf(failed), CallEnded)
+        self.assertEqual(got, ["5", "5"])
+        self.assertEqual(self.logged.failures, [])
+
     def test_next_hears_and_says(self) -> None:
         """The next assistant gets audio and digits and answers; the former gets nothing more, and its answer() ends."""
         first, second = FakeAssistant(self.waits), FakeAssistant()
         fakes = CallOnFakes(first)
         fakes.call.audio_received(FRAME)
         fakes.call.hand_over(second)
-        self.assertEqual(self.cancelled, [])
-        fakes.turn()
         self.assertEqual(self.cancelled, ["first"])
         fakes.call.audio_received(OTHER)
         fakes.call.digit_received("5")

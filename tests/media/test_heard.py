@@ -326,6 +326,34 @@ class AheadTests(CallTestCase):
         recorded = b"".join(frame for frame in tapped if frame != SILENCE)
         self.assertEqual(recorded, (counted(60) + counted(40)) * 6)
 
+    def test_stall_with_an_empty_queue(self) -> None:
+        """All was sent ahead when the process stalls: each period that passed was heard."""
+        fakes = self.up(channel=FakeChannel(paced=True))
+        fakes.call.play(counted(9))
+        fakes.tick(1)
+        self.assertTrue(fakes.call.idle)
+        before_ms = fakes.call.heard_ms
+        fakes.reactor.advance(0.06)
+        self.assertEqual(fakes.call.heard_ms - before_ms, 60)
+
+    def test_stopped_behind_a_partial_frame(self) -> None:
+        """A speech ends within a frame, and the stream behind it is stopped: the rest is heard now."""
+
+        async def late() -> AsyncIterator[bytes]:
+            await Deferred[None]()
+            yield b""
+
+        fakes = self.up(channel=FakeChannel(paced=True))
+        first = fakes.call.play(counted(4) + counted(1)[:160])
+        waiting = fakes.call.play(late())
+        fakes.tick(1)
+        fakes.call.stop(waiting)
+        fakes.tick(10)
+        self.assertEqual((fakes.call.queued_ms, fakes.call.heard_ms), (0, 90))
+        self.assertEqual(len(fakes.channel.voiced), 5 * 320)
+        fakes.channel.marks[0]()
+        self.assertEqual(self.successResultOf(first), PlayOutcome(PLAYED, 90))
+
     def test_late_marks(self) -> None:
         """A mark that comes after a flush, or after the call's end, changes nothing."""
         fakes = self.up(channel=FakeChannel(paced=True))
