@@ -385,29 +385,6 @@ class FailureTests(CallTestCase):
         fakes.tick(2)
         self.assert_failed(fakes, ZeroDivisionError)
 
-    def test_a_future_was_cancelled(self) -> None:
-        """asyncio's CancelledError is no Exception: an assistant that raises it ends its call, and delays no other."""
-        for ended in (False, True):
-            reactor = Clock()
-            clock = MediaClock(reactor, now=reactor.seconds, slots=1)
-            fakes = self.up(reactor=reactor, clock=clock)
-            other = CallOnFakes(reactor=reactor, clock=clock)
-
-            def raises(_: object) -> None:
-                raise asyncio.CancelledError
-
-            if ended:
-                self.assistant.on_ended = raises
-                fakes.call.media_ended(EndReason.CALLER_HANGUP)
-                fakes.turn()
-            else:
-                fakes.call.tap(said=raises)
-                fakes.tick(2)
-                fakes.turn()
-                self.assertEqual(len(other.channel.sent), 2)
-            self.assertEqual(fakes.over, [fakes.call])
-            self.flushLoggedErrors(asyncio.CancelledError)
-
     def test_call_ended_raises(self) -> None:
         """A failure in call_ended() is logged with the contextId; the end goes on, with its own reason."""
         fakes = self.up()
