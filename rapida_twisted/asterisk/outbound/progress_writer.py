@@ -47,7 +47,11 @@ class ProgressWriter:
         writing.addErrback(self._broke, context_id)
         if not writing.called:
             self._writing[context_id] = writing
-            writing.addBoth(lambda _: self._writing.pop(context_id, None))
+            writing.addBoth(self._wrote, context_id)
+
+    def _wrote(self, _: None, context_id: str) -> None:
+        # A callback that returned the Deferred itself would keep flush() waiting for ever.
+        del self._writing[context_id]
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until all is written, up to the timeout; the rest is lost, and logged."""
