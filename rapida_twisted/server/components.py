@@ -18,6 +18,7 @@ from twisted.web.resource import IResource
 
 from rapida_twisted import __version__
 from rapida_twisted.assistants.environment import make_environment
+from rapida_twisted.assistants.recordings import GB, RecordingsFolder, recordings_dir
 from rapida_twisted.assistants.registry import Assistants, make_assistants, parse_rules
 from rapida_twisted.asterisk.ari.client import AriClient
 from rapida_twisted.asterisk.ari.credential import AriCredential
@@ -132,10 +133,16 @@ class Components:
             pages=self._pages, record=JournalSink(lambda: self.store), ca_file=settings.tls.ca_file,
             has_asyncio=self.has_asyncio,
         )  # fmt: skip
-        groups = {"bridge": settings.upstream}
+        groups = {"bridge": settings.upstream, "record": settings.recordings}
         if self.given_assistants is not None:
             return make_assistants(self.given_assistants, environment, groups)
         return parse_rules(settings.assistants.rules, environment, groups)
+
+    @cached_property
+    def recordings(self) -> RecordingsFolder:
+        settings = self.settings.recordings
+        path = recordings_dir(settings, self.state_dir)
+        return RecordingsFolder(path, settings.keep_s, settings.max_gb * GB)
 
     @cached_property
     def clock(self) -> MediaClock:

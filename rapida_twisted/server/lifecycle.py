@@ -15,6 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +36,7 @@ __all__ = ["Lifecycle"]
 HOUSEKEEPING_S = 5.0
 CONNECT_S = 5.0
 """How long (s) a process that only speaks ARI waits for Asterisk before it reports that it is ready."""
+TIDY_EVERY_S = 60.0
 GOODBYE_S = 2.5
 """How long (s) connections may take to close once their calls got a hangup frame."""
 
@@ -57,6 +59,8 @@ class Lifecycle(Service):
         self._housekeeping = LoopingCall(self._keep_house)
         self._housekeeping.clock = self.reactor
         self._drained: IDelayedCall | None = None
+        self._tidied_s = -TIDY_EVERY_S
+        self._tidying = False
 
     @property
     def calls(self) -> Calls:
@@ -147,7 +151,23 @@ class Lifecycle(Service):
             components.outbound.refresh()
         components.rejections.flush()
         components.idle_watch.check()
+        self._tidy_recordings()
         return Deferred.fromCoroutine(self._sweep()).addErrback(self._not_swept)
+
+    def _tidy_recordings(self) -> None:
+        """Delete old recordings, in a thread and at most once a minute."""
+        recordings, now_s = self.components.recordings, self.reactor.seconds()
+        if not recordings.is_limited or not self.components.role.media:
+            return
+        if 0 <= now_s - self._tidied_s < TIDY_EVERY_S or self._tidying:
+            return
+        self._tidied_s, self._tidying = now_s, True
+
+        def done(_: Any) -> None:
+            self._tidying = False
+
+        tidying = deferToThreadPool(self.reactor, self.reactor.getThreadPool(), recordings.tidy)
+        tidying.addErrback(self._failed, "cannot delete old recordings").addCallback(done)
 
     async def _sweep(self) -> None:
         components = self.components

@@ -37,6 +37,7 @@ class Settings:
     keys: groups.KeySettings = field(default_factory=groups.KeySettings)
     store: groups.StoreSettings = field(default_factory=groups.StoreSettings)
     assistants: groups.AssistantSettings = field(default_factory=groups.AssistantSettings)
+    recordings: groups.RecordingSettings = field(default_factory=groups.RecordingSettings)
     media: groups.MediaSettings = field(default_factory=groups.MediaSettings)
     limits: groups.LimitSettings = field(default_factory=groups.LimitSettings)
     outbound: groups.OutboundSettings = field(default_factory=groups.OutboundSettings)

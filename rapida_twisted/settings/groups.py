@@ -32,6 +32,8 @@ from rapida_twisted.settings.setting import Group, setting
 _BYTES = number(int, 1024, 16 * 1024 * 1024, "a size is a number of bytes from 1024 to 16777216")
 _PER_SECOND = number(float, 1, 100_000, "it is a number a second from 1 to 100000")
 _CALL_RATE = number(float, 0.01, 1000, "a rate is a number from 0.01 to 1000")
+_KEEP_S = number(float, 0, 3_153_600_000, "a time is a number of seconds, not negative and at most a century")
+_GB = number(float, 0, 1_000_000, "a size is a number of gigabytes from 0 to 1000000")
 _LEAD_MS = number(float, 20, 10_000, "a lead is a number of milliseconds from 20 to 10000")
 
 SAMPLE_KEYS = frozenset(("put-a-long-random-word-here", "rpd-xxx-your-api-key"))
@@ -189,6 +191,22 @@ class AssistantSettings(Group):
     )
     transfer_allow: tuple[str, ...] = setting(
         "TRANSFER__ALLOW", "dial strings that calls may be transferred to, as patterns such as PJSIP/2??", TEXT_LIST
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSettings(Group):
+    """The recordings of the assistant ``record``."""
+
+    dir: str = setting("RECORDINGS__DIR", "directory of recordings [default: recordings in the state directory]")
+    keep_s: float = setting(
+        "RECORDINGS__KEEP_S", "seconds after which a recording is deleted; 0: never", _KEEP_S, "0"
+    )
+    max_gb: float = setting(
+        "RECORDINGS__MAX_GB", "maximum size (GB) of all recordings; beyond it the oldest are deleted; 0: none", _GB, "0"
+    )
+    reserve_gb: float = setting(
+        "RECORDINGS__RESERVE_GB", "free space (GB) of the disk below which recordings stop, and calls go on", _GB, "1"
     )
 
 

@@ -21,6 +21,7 @@ from rapida_twisted.context import CallContext
 from rapida_twisted.errors import SettingsError, UnknownAssistant
 from rapida_twisted.interfaces import AssistantEnvironment, IAssistant, IAssistantMaker
 from rapida_twisted.media.assistant import Assistant
+from rapida_twisted.settings.groups import RecordingSettings
 from tests.assistants.calls import CONTEXT
 
 
@@ -77,7 +78,7 @@ class MakersTests(SynchronousTestCase):
     def test_recorded(self) -> None:
         """A recording passes on what its inner assistant's maker is asked."""
         inner = Maker({"state": "open"})
-        maker = _RecordMaker(inner, Path("recordings"))
+        maker = _RecordMaker(inner, RecordingSettings(), AssistantEnvironment(Clock(), Path("state")))
         verifyObject(IAssistantMaker, maker)
         assistants = Assistants({"*": maker})
         self.assertEqual(self.prepared(assistants, "1"), "there")

@@ -219,7 +219,7 @@ class FullDiskTests(RecordTestCase):
             call.advance(0.1)
             self.assert_goes_on(call)
             call.end()
-        errors = [event for event in events if event["log_level"] >= LogLevel.error]
+        errors = [event for event in events if event["log_level"] >= LogLevel.warn]
         self.assertEqual(len(errors), 1)
         self.assertEqual(errors[0]["id"], call.call.context.context_id)
 
@@ -239,7 +239,7 @@ class FullDiskTests(RecordTestCase):
             self.assert_goes_on(call)
             self.assertFalse(self.is_open(call))
             call.end()
-        errors = [event for event in events if event["log_level"] >= LogLevel.error]
+        errors = [event for event in events if event["log_level"] >= LogLevel.warn]
         self.assertEqual(len(errors), 1)
         self.assertIn("No space left", str(errors[0]["error"]))
         caller, _ = self.sides(call)
