@@ -27,6 +27,7 @@ from rapida_twisted.context import CallContext, ContextStatus, EndReason
 from rapida_twisted.interfaces import IMediaChannel, Playable, PlayOutcome, typed
 from rapida_twisted.media.call import Call
 from rapida_twisted.media.clock import MediaClock
+from rapida_twisted.wire.audiosocket import DIGITS
 
 __all__ = ["FakeCall", "FakeChannel"]
 
@@ -92,6 +93,7 @@ class FakeCall:
     :param assistant: answers the call.
     :param variables: of the registration.
     :param rate_hz: the line's rate.
+    :raises TypeError: this is a class, and no object of it.
     """
 
     def __init__(
@@ -103,6 +105,9 @@ class FakeCall:
         variables: Mapping[str, str] | None = None,
         rate_hz: int = 8000,
     ) -> None:
+        if isinstance(assistant, type):
+            name = assistant.__name__
+            raise TypeError(f"FakeCall() takes an object, not its class: FakeCall({name}())")
         self.clock = Clock()
         self.channel = FakeChannel(AudioFormat("slin", rate_hz))
         context = CallContext(
@@ -150,7 +155,7 @@ class FakeCall:
         until = self.clock.seconds() + timeout_s
         while not condition():
             if self.clock.seconds() >= until:
-                raise AssertionError(f"not within {timeout_s:g} s; said were {self.said_texts}")
+                raise AssertionError(f"the condition is not true after {timeout_s:g} s: {self._state}")
             self.advance(_STEP_S)
 
     def hear(self, samples: bytes) -> None:
@@ -158,10 +163,16 @@ class FakeCall:
         with self._assistant_runs():
             self.call.audio_received(samples)
 
-    def press(self, digit: str) -> None:
-        """The caller presses a key."""
+    def press(self, digits: str) -> None:
+        """The caller presses a key, or several, one at once after the other.
+
+        :raises ValueError: one is none of ``0-9 A-D * #``.
+        """
+        if not digits or not set(digits) <= set(DIGITS):
+            raise ValueError(f"press() takes keys of a telephone ({DIGITS}), not {digits!r}")
         with self._assistant_runs():
-            self.call.digit_received(digit)
+            for digit in digits:
+                self.call.digit_received(digit)
 
     def end(self, reason: EndReason = EndReason.CALLER_HANGUP) -> None:
         """The caller hangs up, or the call ends for another reason."""
@@ -182,13 +193,25 @@ class FakeCall:
 
     @property
     def hung_up(self) -> bool:
-        """Whether the assistant hung up or failed."""
+        """Whether the server ended the call: the assistant hung up, transferred the caller, or failed."""
         return self.channel.closed
+
+    @property
+    def ended(self) -> EndReason | None:
+        """Why the call ended, such as ``EndReason.ASSISTANT_FAILED``; None while it lasts."""
+        return self.call.ended
 
     @property
     def said(self) -> bytes:
         """All audio that the caller heard so far: s16le mono at the line's rate, silence included."""
         return b"".join(self.channel.sent)
+
+    @property
+    def _state(self) -> str:
+        files = f" ({', '.join(self.said_texts)})" if self.said_texts else ""
+        detail = f" ({self.call.detail})" if self.call.detail else ""
+        state = f"has ended: {self.ended.value}{detail}" if self.ended is not None else "is up"
+        return f"the caller heard {self.said_ms:.0f} ms{files}, and the call {state}"
 
     def _move_on(self, call: Call, dial_string: str) -> Deferred[None]:
         self.transferred_to = dial_string

@@ -85,8 +85,39 @@ class FakeCallTests(SynchronousTestCase):
         call.start()
         call.call.play(Spoken("good morning", 5))
         error = self.assertRaises(AssertionError, call.advance_until, lambda: call.hung_up, 2.0)
-        self.assertEqual(str(error), "not within 2 s; said were ['good morning']")
+        said = "the condition is not true after 2 s: the caller heard 100 ms (good morning), and the call is up"
+        self.assertEqual(str(error), said)
         self.assertApproximates(call.clock.seconds(), 2.0, 0.01)
+
+    def test_failed_meanwhile(self) -> None:
+        """The error names the reason of a call that ended before the condition came true."""
+
+        class Broken(Assistant):
+            async def answer(self, call: ICall) -> None:
+                await call.wait(0.5)
+                raise KeyError("menu")
+
+        call = FakeCall(Broken())
+        call.start()
+        error = self.assertRaises(AssertionError, call.advance_until, lambda: call.transferred_to, 2.0)
+        self.assertTrue(str(error).endswith("and the call has ended: assistant_failed (KeyError: 'menu')"), str(error))
+        self.assertIs(call.ended, EndReason.ASSISTANT_FAILED)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_takes_an_object(self) -> None:
+        """A class in place of its object is refused at once."""
+        error = self.assertRaises(TypeError, FakeCall, Assistant)
+        self.assertEqual(str(error), "FakeCall() takes an object, not its class: FakeCall(Assistant())")
+
+    def test_press(self) -> None:
+        """Several keys are pressed one after the other; what is no key of a telephone is refused."""
+        call = FakeCall(Assistant())
+        call.start()
+        collected = call.call.digits(2)
+        call.press("42")
+        self.assertEqual(self.successResultOf(collected), "42")
+        for digits in ("", "x", "1 2"):
+            self.assertRaises(ValueError, call.press, digits)
 
     def test_a_thread_at_the_end(self) -> None:
         """The result of a thread that comes after the call's end is dropped."""
