@@ -19,6 +19,7 @@ __all__ = ["FunctionMaker", "MakeAssistant", "checked_maker"]
 
 MakeAssistant = Callable[[CallContext], typed.Assistant]
 
+_RATES_HZ = range(1000, 192_001)
 _METHODS = ("answer", "audio_received", "digit_received", "call_ended")
 
 
@@ -90,6 +91,12 @@ def _check_class(made_by: type, spec: str) -> None:
         raise SettingsError(
             f"the class {spec!r} is no assistant, for it has no {missing[0]}(): derive it from rapida_twisted.Assistant"
         )
+    answer: Any = made_by.answer  # type: ignore[attr-defined]
+    if not inspect.iscoroutinefunction(answer) and _returns_nothing(answer):
+        raise SettingsError(f"the answer() of {spec!r} is no coroutine: write 'async def answer(self, call)'")
+    rate_hz = getattr(made_by, "rate_hz", None)
+    if not (rate_hz is None or isinstance(rate_hz, property) or rate_hz in _RATES_HZ):
+        raise SettingsError(f"the rate_hz of {spec!r} is {rate_hz!r}: it is a sample rate in Hz, such as 8000 or 16000")
 
 
 def _check_asyncio(assistant: object, spec: str, has_asyncio: bool) -> None:

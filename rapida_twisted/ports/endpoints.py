@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
 from rapida_twisted.errors import StartError
@@ -13,6 +15,8 @@ from rapida_twisted.errors import StartError
 __all__ = ["BACKLOG", "is_proxied", "outcome_of", "parse_endpoint", "tcp_endpoint"]
 
 BACKLOG = 1024
+
+_TAKEN = "stop the program that has this port, or choose another one (twistd rapida-media --help)"
 
 
 def tcp_endpoint(host: str, port: int) -> str:
@@ -51,5 +55,11 @@ def outcome_of(started: Deferred[Any], what: str, advice: str = "") -> Any:
         return None
     if isinstance(results[0], Failure):
         reason = results[0].getErrorMessage()
+        advice = advice or _advice(results[0].value)
         raise StartError(f"{what}: {reason.rstrip('.')}; {advice}" if advice else f"{what}: {reason}")
     return results[0]
+
+
+def _advice(error: Any) -> str:
+    is_taken = isinstance(error, CannotListenError) and getattr(error.socketError, "errno", None) == errno.EADDRINUSE
+    return _TAKEN if is_taken else ""

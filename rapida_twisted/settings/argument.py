@@ -25,6 +25,7 @@ __all__ = ["Argument", "parse_argument", "with_options"]
 G = TypeVar("G", bound=Group)
 
 _HEADER = "header."
+_SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization", "x-api-key")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def parse_argument(text: str) -> Argument:
         target, name = (headers, name.removeprefix(_HEADER)) if name.startswith(_HEADER) else (options, name)
         if name in target:
             raise SettingsError(f"the option {name!r} is given twice")
+        if target is headers and name.lower() in _SECRET_HEADERS and not value.startswith(("@", "{")):
+            raise SettingsError(f"the header {name!r} is a secret: give it as {_HEADER}{name}=@FILE")
         target[name] = _value(value, Path())
         if not value.startswith("@"):
             visible.add(name)

@@ -111,6 +111,16 @@ class NeedsAsyncio(Assistant):
     needs_asyncio = True
 
 
+class NoCoroutine(Assistant):
+    def answer(self, call: Any) -> Any:  # type: ignore[override]
+        call.play_tone(440, 500)
+
+
+class ReturnsDeferred(Assistant):
+    def answer(self, call: Any) -> Any:  # type: ignore[override]
+        return call.play_tone(440, 500)
+
+
 class CheckedMakerTests(SynchronousTestCase):
     """Makers that make no assistants."""
 
@@ -125,6 +135,18 @@ class CheckedMakerTests(SynchronousTestCase):
             self.assert_refused(made_by, "always returns None")
         self.assert_refused(is_coroutine, "is a coroutine")
         self.assert_refused(None, "no class and no function")
+
+    def test_answer_that_is_no_coroutine(self) -> None:
+        """A class whose answer() is a plain function without a result is refused; one that returns a Deferred works."""
+        self.assert_refused(NoCoroutine, "write 'async def answer(self, call)'")
+        self.assertIsInstance(checked_maker(ReturnsDeferred, "bots:make", has_asyncio=True)(CONTEXT), ReturnsDeferred)
+
+    def test_rate(self) -> None:
+        """A class with a rate that no audio can have is refused; any other rate is not."""
+        for rate_hz in (0, 16, "16000", 16000.5, 1_000_000):
+            self.assert_refused(type("Bot", (Assistant,), {"rate_hz": rate_hz}), f"is {rate_hz!r}: it is a sample rate")
+        for rate_hz in (None, 8000, 22050, 48000, property(lambda self: 16000)):
+            checked_maker(type("Bot", (Assistant,), {"rate_hz": rate_hz}), "bots:make", has_asyncio=True)
 
     def test_not_known_at_start(self) -> None:
         """Functions that may return an assistant are not refused."""

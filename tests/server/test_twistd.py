@@ -230,11 +230,12 @@ class TwistdTests(SynchronousTestCase):
         self.assertIn("TLS__CA_FILE: the CA's file /no/such.pem", self.fails("--tls-ca-file", "/no/such.pem"))
 
     def test_taken_port(self) -> None:
-        """A port that somebody else has is one sentence, and nothing stays behind."""
+        """A port that another program has is one sentence, which says what to do, and nothing stays behind."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             said = self.fails("--http-port", "0", "--admin-port", "0", "--audiosocket-port", port)
         self.assertIn("AudioSocket can't listen", said)
+        self.assertIn("in use; stop the program that has this port, or choose another one", said)
         self.assertIn(port, said)
 
     def test_daemon_on_a_taken_port(self) -> None:

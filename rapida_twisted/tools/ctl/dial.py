@@ -207,6 +207,8 @@ def _not_placed(response: Response) -> ServerRefused:
     text, context_id = str(refusal(response)), _uuid(content.get("contextId"))
     if context_id:
         text += f"; the call's record: rapida-media-ctl call {context_id}"
+    elif response.status == 404:
+        text += "; name one of the server's assistants (--assistant)"
     return ServerRefused(f"{text}; try again later" if content.get("retryable") is True else text)
 
 

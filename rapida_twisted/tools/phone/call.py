@@ -33,7 +33,7 @@ _ADVICE = {
     0: "is the server running, and is this its address (--http)?",
     401: _KEY_ADVICE,
     403: _KEY_ADVICE,
-    404: "name an assistant that it has (--assistant)",
+    404: "name one of the server's assistants (--assistant)",
     429: "try again, or place fewer calls at once (--rate)",
     503: "it is full, about to stop, or cannot reach its store: try again, or see its log",
 }

@@ -331,7 +331,8 @@ class RefusalTests(DialTestCase):
 
     async def test_server_refuses(self) -> None:
         """What the server's page has against it."""
-        self.assertIn("there is no such assistant (404)", await self.fails("dial", "1", "--assistant", "7"))
+        said = await self.fails("dial", "1", "--assistant", "7")
+        self.assertIn("there is no such assistant (404); name one of the server's assistants (--assistant)", said)
         self.assertIn("is reserved", await self.fails("dial", "1", "--variable", "RAPIDA_X=1"))
         self.environ["RAPIDA_API_KEY"] = WRONG_KEY
         self.assertIn("this API key is not known (401)", await self.fails("dial", "1"))
