@@ -11,7 +11,6 @@ class SupportTests(SynchronousTestCase):
         call = FakeCall(Support())
         call.start()
         call.advance(1.0)
-        for digit in "9999":
-            call.press(digit)
+        call.press("9999")
         call.advance(0.1)
         self.assertTrue(call.hung_up)

@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from types import ModuleType
 from uuid import uuid4
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from rapida_twisted import AssistantEnvironment, CallContext, IAssistantFactory
+from rapida_twisted import AssistantEnvironment, CallContext, EndReason, IAssistantFactory
 from rapida_twisted.protocols.audiosocket_asterisk import AsteriskProtocol
 from rapida_twisted.testing import FakeCall
 from rapida_twisted.wire.audiosocket import AsteriskCodec, AudioFrame, DtmfFrame, UuidFrame
@@ -80,6 +81,36 @@ class SupportBotTests(SynchronousTestCase):
             )
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.assertIn("PASSED", done.stdout)
+
+
+class StoriesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A call that has a story of 3 s."""
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        story = str(folder / "fox.wav")
+        with wave.open(story, "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(16000 * 3))
+        self.patch(example("story_bot"), "STORIES", {"1": story})
+        self.bot = example("story_bot").Stories()
+        self.call = FakeCall(self.bot)
+        self.call.start()
+        self.call.advance(1.0)
+
+    def test_interrupted(self) -> None:
+        """The example knows how much of an interrupted story was heard, and answers a wrong key at once."""
+        self.call.press("1")
+        self.call.advance(2.0)
+        self.call.press("9")
+        self.call.advance(1.0)
+        self.assertApproximates(self.bot.heard_ms, 500 + 2000, 20)
+        self.assertApproximates(self.call.said_ms, 500 + 2000 + 500, 20)
+
+    def test_no_key(self) -> None:
+        """The example hangs up on a caller who presses none."""
+        self.call.advance(60.0)
+        self.assertIs(self.call.ended, EndReason.ASSISTANT_HANGUP)
 
 
 class AsyncioExampleTests(SynchronousTestCase):
