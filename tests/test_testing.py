@@ -104,6 +104,20 @@ class FakeCallTests(SynchronousTestCase):
         self.assertIs(call.ended, EndReason.ASSISTANT_FAILED)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
+    def test_answer_that_is_no_coroutine(self) -> None:
+        """A plain function in place of the coroutine fails with a sentence that names it."""
+
+        class Plain(Assistant):
+            def answer(self, call: ICall) -> None:  # type: ignore[override]
+                call.play_tone(440, 100)
+
+        call = FakeCall(Plain())
+        call.start()
+        call.advance(0.5)
+        self.assertIs(call.ended, EndReason.ASSISTANT_FAILED)
+        self.assertIn("Plain.answer() is no coroutine: write 'async def answer(self, call)'", call.call.detail)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
     def test_takes_an_object(self) -> None:
         """A class in place of its object is refused at once."""
         error = self.assertRaises(TypeError, FakeCall, Assistant)

@@ -116,7 +116,7 @@ class AssistantCoroutine:
         """Count a request to the call after its end. False if it must get no response."""
         self._requests += 1
         if self._requests == LATE_REQUESTS:
-            self._reactor.callLater(0, self._close, "makes one request after the other after the end")
+            self._reactor.callLater(0, self._close, "keeps making requests after the end")
         return self._requests < LATE_REQUESTS
 
     def _close(self, why: str) -> None:
@@ -268,7 +268,10 @@ def class_name(assistant: object) -> str:
 
 async def _answer(assistant: typed.Assistant, call: typed.Call) -> None:
     # In our own coroutine, an answer() that is no coroutine fails like any other error.
-    await assistant.answer(call)
+    answering: Any = assistant.answer(call)
+    if not inspect.isawaitable(answering):
+        raise TypeError(f"{class_name(assistant)}.answer() is no coroutine: write 'async def answer(self, call)'")
+    await answering
 
 
 async def _without_exit(running: Coroutine[Any, Any, T]) -> T:
