@@ -109,7 +109,10 @@ class ReactorWatch:
         while not self._stopped.wait(BEAT_S):
             before_s, looked_s = looked_s, self._now()
             if not self._seen and looked_s - self._beat_s > BEAT_S + LATE_S:
-                self._look(looked_s, punctual=looked_s - before_s < BEAT_S + LATE_S)
+                try:
+                    self._look(looked_s, punctual=looked_s - before_s < BEAT_S + LATE_S)
+                except Exception:
+                    self._log.failure("what blocks the reactor can't be told")
 
     def _look(self, now_s: float, *, punctual: bool) -> None:
         """Look who blocks the reactor.
@@ -144,14 +147,15 @@ class ReactorWatch:
 def _holder(frame: FrameType | None) -> _Holder | None:
     """The call nearest to the innermost frame: among the variables of the functions that are running."""
     for value in _variables(frame):
-        if isinstance(value, Call):
+        # Not isinstance(), which asks the value for its __class__: a lazy object's own code must not run here.
+        if issubclass(type(value), Call):
             return _Holder(value.context, value.assistant_name)
-        if isinstance(value, CallContext):
+        if issubclass(type(value), CallContext):
             return _Holder(value, "")
     return None
 
 
-def _variables(frame: FrameType | None) -> Iterator[object]:
+def _variables(frame: FrameType | None) -> Iterator[Any]:
     while frame is not None:
         yield from list(frame.f_locals.values())
         frame = frame.f_back

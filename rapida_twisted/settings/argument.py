@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rapida_twisted.credentials.masking import keep_out_of_logs
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.settings.setting import Group, settings_of
 
@@ -43,7 +44,8 @@ class Argument:
 
 
 def parse_argument(text: str) -> Argument:
-    """Parse ``ADDRESS[;NAME=VALUE]...`` or ``@FILE``, a TOML file. A value ``@FILE`` is the first line of that file.
+    """Parse ``ADDRESS[;NAME=VALUE]...`` or ``@FILE``, a TOML file. A value ``@FILE`` is the first line of that file,
+    which the log masks like every secret.
 
     :raises SettingsError: it can't be used; the text is one sentence.
     """
@@ -65,7 +67,7 @@ def parse_argument(text: str) -> Argument:
         if target is headers and name.lower() in _SECRET_HEADERS and not value.startswith(("@", "{")):
             raise SettingsError(f"the header {name!r} is a secret: give it as {_HEADER}{name}=@FILE")
         target[name] = _value(value, Path())
-        if not value.startswith("@"):
+        if target is options and not value.startswith("@"):
             visible.add(name)
     return Argument(address, options, headers, frozenset(visible))
 
@@ -83,6 +85,8 @@ def with_options(group: G, argument: Argument) -> G:
             raise SettingsError(f"there is no option {name!r}{hint}")
         if known[name].secret and name in argument.visible:
             raise SettingsError(f"the option {name!r} is a secret: give it as {name}=@FILE")
+        if known[name].secret:
+            keep_out_of_logs(argument.options[name])
     return replace(group, **{name: known[name].parse(text) for name, text in argument.options.items()})
 
 
@@ -97,11 +101,12 @@ def _from_file(path: Path) -> Argument:
     address = content.pop("address", "")
     if not isinstance(address, str) or not isinstance(headers, dict):
         raise SettingsError(f"{path}: address is text, and headers is a table of texts")
-    return Argument(
-        address,
-        {name: _value(_text_of(path, name, value), path.parent) for name, value in content.items()},
-        {name: _value(_text_of(path, name, value), path.parent) for name, value in headers.items()},
+    options, headers = (
+        {name: _value(_text_of(path, name, value), path.parent) for name, value in table.items()}
+        for table in (content, headers)
     )
+    keep_out_of_logs(*(value for name, value in headers.items() if name.lower() in _SECRET_HEADERS))
+    return Argument(address, options, headers)
 
 
 def _text_of(path: Path, name: str, value: Any) -> str:
@@ -119,6 +124,8 @@ def _value(text: str, folder: Path) -> str:
         return text
     path = folder / text[1:]
     try:
-        return path.read_text().partition("\n")[0].strip()
+        secret = path.read_text().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} can't be read: {getattr(error, 'strerror', error)}") from None
+    keep_out_of_logs(secret)
+    return secret

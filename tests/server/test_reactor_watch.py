@@ -54,6 +54,24 @@ class ReactorWatchTests(TestCase):
         self.assertEqual(assistant_id, "123")
         self.assertLess(abs(seconds - HELD_S), BEAT_S + 0.1)
 
+    async def test_lazy_objects(self) -> None:
+        """The watch runs no code of the objects that it finds."""
+        asked: list[str] = []
+
+        class Lazy:
+            @property
+            def __class__(self) -> Any:  # type: ignore[override]
+                asked.append("class")
+                raise RuntimeError("outside of its context")
+
+        def block() -> None:
+            lazy = Lazy()
+            time.sleep(HELD_S)
+            del lazy
+
+        await self.block(block)
+        self.assertEqual((asked, len(self.blocked), len(self.warnings)), ([], 1, 1))
+
     async def test_warns_once(self) -> None:
         """The same assistant is counted each time, and warned of once a minute."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import SettingsError
 from rapida_twisted.settings.argument import parse_argument, with_options
 from rapida_twisted.settings.groups import UpstreamSettings
@@ -49,6 +50,22 @@ class ArgumentTests(SynchronousTestCase):
         settings = with_options(UpstreamSettings(format="ulaw", timeout_s=1), found)
         self.assertEqual((settings.format, settings.digits, settings.stalled_s), ("slin16", "off", 2.5))
         self.assertEqual((settings.timeout_s, settings.api_key), (1, "s3cret"))
+
+    def test_secrets_are_masked(self) -> None:
+        """The log shows neither the content of a file, nor a secret option, nor a secret header."""
+        (self.folder / "token").write_text("token-in-a-file\n")
+        content = (
+            'api_key = "key-in-toml"\n'
+            '[headers]\nX-Token = "@token"\nauthorization = "Token of-toml"\nX-Plain = "plain"'
+        )
+        with_options(UpstreamSettings(), parse_argument(self.file(content)))
+        self.assertEqual(masked("token-in-a-file, key-in-toml, Token of-toml, plain"), "***, ***, ***, plain")
+
+    def test_secret_headers_in_the_command_line(self) -> None:
+        """They are refused, as secret options are."""
+        error = self.assertRaises(SettingsError, parse_argument, "ws://h/;header.Authorization=Bearer s3cret")
+        self.assertEqual(str(error), "the header 'Authorization' is a secret: give it as header.Authorization=@FILE")
+        parse_argument(f"ws://h/;header.Authorization=@{self.folder}/key;header.format=x")
 
     def test_bad_files(self) -> None:
         """Each says which file, and what is wrong with it."""

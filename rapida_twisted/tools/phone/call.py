@@ -114,6 +114,7 @@ class PhoneCall:
         self._overdue: IDelayedCall | None = None
         self._interrupted = False
         self._closed_late = False
+        self._sound_problem = ""
 
     async def place(self) -> CallReport:
         """Place the call, and wait for its end. Returns the report, whatever the server or the network did."""
@@ -149,7 +150,13 @@ class PhoneCall:
         if elapsed_s >= self._plan.end_s:
             self._hang_up(connection, "its time was over")
             return
-        frame = next(self._frames)
+        try:
+            frame = next(self._frames)
+        except Exception as error:
+            # Such as a microphone that can't be started.
+            self._sound_problem = f"the sound to send failed: {str(error).rstrip('.')}"
+            self._hang_up(connection, self._sound_problem)
+            return
         if frame is None:
             return
         if connection.send_audio(frame):
@@ -260,6 +267,8 @@ class PhoneCall:
             report.problem = f"the connection was lost: {problem.rstrip('.')}"
         elif self._interrupted:
             report.problem = "interrupted"
+        elif self._sound_problem:
+            report.problem = self._sound_problem
         elif self._closed_late:
             report.problem = f"the server did not close the connection within {CLOSE_TIMEOUT_S:g} s of the hang-up"
         else:

@@ -106,6 +106,18 @@ class CallTests(PhoneTestCase):
         self.assertTrue(FRAME in b"".join(played))
 
 
+    async def test_does_not_start(self) -> None:
+        """A device that is busy ends the call, which says so."""
+        self.patch(sys, "modules", {**sys.modules, "sounddevice": fake_sounddevice()})
+
+        def start(stream: FakeStream) -> None:
+            raise PortAudioError("Device unavailable")
+
+        self.patch(FakeStream, "start", start)
+        (report,) = await self.phone("--mic", "--duration", "0.6").run()
+        self.assertEqual(report.problem, "the sound to send failed: Device unavailable")
+
+
 class RefusalTests(OptionsTestCase):
     def test_no_library(self) -> None:
         """Without the extra, without PortAudio and without a device one sentence says what to do."""
