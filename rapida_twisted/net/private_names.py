@@ -93,6 +93,12 @@ class AutobahnInternals:
         protocol: Any = self
         return not protocol.data and protocol.current_frame is None and not protocol.inside_message
 
+    @property
+    def current_opcode(self) -> int:
+        """Of the frame that Autobahn is reading."""
+        protocol: Any = self
+        return int(protocol.current_frame.opcode)
+
     def restart_ping(self) -> None:
         """Count data as the answer to a ping, if Autobahn is configured so."""
         protocol: Any = self

@@ -23,14 +23,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.audio.formats import SLIN, AudioFormat
+from rapida_twisted.audio.formats import FRAME_MS, SLIN, AudioFormat
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import MediaSink, Reception
 from rapida_twisted.net.addresses import address_text
 from rapida_twisted.ports.rejection_log import RejectionLog
-from rapida_twisted.protocols.control_budget import CRUMB_BYTES, PROBLEM, ControlBudget
+from rapida_twisted.protocols.control_budget import CRUMB_BYTES, CRUMB_MS, PROBLEM, ControlBudget
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.wire import audiosocket as wire
@@ -95,6 +95,7 @@ class AudioSocketProtocol(Protocol):
         self._codec = wire.ServerCodec()
         self._budget = ControlBudget(reactor.seconds)
         self._rate_changed = False
+        self._crumb_bytes = CRUMB_BYTES
         self._state = _State.WAITING
         self._writer: FrameWriter
         self._sink: MediaSink | None = None
@@ -181,7 +182,7 @@ class AudioSocketProtocol(Protocol):
         elif type(frame) is wire.AudioFrame:
             if frame.rate_hz != self.format.rate_hz and not self._change_rate(frame.rate_hz, sink):
                 return
-            if len(frame.samples) >= CRUMB_BYTES or (self._may_go_on() and frame.samples):
+            if len(frame.samples) >= self._crumb_bytes or (self._may_go_on() and frame.samples):
                 sink.audio_received(frame.samples)
         elif self._may_go_on():
             self._control_received(frame, sink)
@@ -225,6 +226,7 @@ class AudioSocketProtocol(Protocol):
             return False
         self._rate_changed = True
         self.format = AudioFormat("slin", rate_hz)
+        self._crumb_bytes = self.format.frame_bytes * CRUMB_MS // FRAME_MS
         self._header_bytes = 0
         sink.format_changed()
         return True

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.audio.formats import AudioFormat
+from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.errors import ContextClaimed, ContextError, RapidaError, RemoteProtocolError
 from rapida_twisted.interfaces import IMediaChannel, IPolledReader
@@ -28,6 +28,7 @@ from rapida_twisted.interfaces.typed import CallStarter, MediaSink, Reception
 from rapida_twisted.net.addresses import address_text
 from rapida_twisted.net.untrusted_text import printable
 from rapida_twisted.ports.rejection_log import RejectionLog
+from rapida_twisted.protocols.control_budget import CRUMB_BYTES, CRUMB_MS
 from rapida_twisted.protocols.marks import Marks
 from rapida_twisted.protocols.polled_reader import make_polled_reader
 from rapida_twisted.protocols.quick_websocket import MAX_MESSAGE_BYTES, POLICY_VIOLATION, QuickWebSocket, tune_factory
@@ -174,6 +175,7 @@ class _MediaChannel(QuickWebSocket):
             self.hang_up()
             return
         self._sample_bytes = self.format.sample_bytes
+        self.crumb_bytes = max(CRUMB_BYTES, self.format.frame_bytes * CRUMB_MS // FRAME_MS)
         self.channel, self.peer = event.channel, self._peer_text()
         context, self._context = self._context, None
         # The registration's variables win over the channel's own.

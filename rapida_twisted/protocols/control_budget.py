@@ -11,14 +11,18 @@ from collections.abc import Callable
 
 from rapida_twisted.net.token_bucket import TokenBucket
 
-__all__ = ["BURST", "CRUMB_BYTES", "PER_SECOND", "PROBLEM", "ControlBudget"]
+__all__ = ["BURST", "CRUMB_BYTES", "CRUMB_MS", "PER_SECOND", "PING_COST", "PROBLEM", "ControlBudget"]
 
 PER_SECOND = 200
 """Far more than any call needs: a digit takes 40 ms, and a program that marks each 20 ms of its audio sends 50."""
 BURST = 600
 """Messages at once. A call's queue has at most 256 sources, each with a mark; a network that stood still sends late."""
 CRUMB_BYTES = 64
-"""Audio shorter than this (8 ms of ulaw, 4 ms of slin at 8 kHz) counts as a control message."""
+"""Audio shorter than this (8 ms of ulaw, 4 ms of slin at 8 kHz) counts as a control message; at higher rates, audio
+shorter than CRUMB_MS."""
+CRUMB_MS = 4
+PING_COST = 4
+"""What a ping, a pong or a crumb of a fragment counts: 30 us each, with 6 bytes."""
 UNIT_BYTES = 256
 """A long message counts once more for each of these, since parsing it takes time."""
 PROBLEM = f"over {PER_SECOND} control messages, pings or crumbs of audio a second"
@@ -36,9 +40,10 @@ class ControlBudget:
         self._seconds = seconds
         self._bucket = TokenBucket(PER_SECOND, seconds(), BURST)
 
-    def take(self, size: int = 0) -> bool:
+    def take(self, size: int = 0, cost: int = 1) -> bool:
         """Count a message; False if the connection has had too many, and must end.
 
         :param size: of the message (bytes).
+        :param cost: as how many it counts.
         """
-        return self._bucket.take(self._seconds(), 1 + size // UNIT_BYTES)
+        return self._bucket.take(self._seconds(), cost + size // UNIT_BYTES)

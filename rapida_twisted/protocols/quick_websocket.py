@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from rapida_twisted.errors import RemoteProtocolError
 from rapida_twisted.net.private_names import AutobahnInternals
-from rapida_twisted.protocols.control_budget import CRUMB_BYTES, PROBLEM, ControlBudget
+from rapida_twisted.protocols.control_budget import CRUMB_BYTES, PING_COST, PROBLEM, ControlBudget
 from rapida_twisted.protocols.frame_writer import FrameWriter, make_frame_writer, tune_socket
 
 __all__ = ["MAX_CONTROL_BYTES", "MAX_MESSAGE_BYTES", "PING_S", "POLICY_VIOLATION", "QuickWebSocket", "tune_factory"]
@@ -56,6 +56,8 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
     factory: Any
     state: int
     writer: FrameWriter
+    crumb_bytes = CRUMB_BYTES
+    """Shorter messages of audio are counted as control messages."""
     _budget: ControlBudget
     _control_bytes = 0
     _is_cut_off = False
@@ -132,12 +134,12 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
         except _TooMany:
             self._cut_off()
 
-    def _count(self, size: int = 0) -> None:
+    def _count(self, size: int = 0, cost: int = 1) -> None:
         """Count a message that is no ordinary audio.
 
         :raises _TooMany: the peer has sent too many. It stops Autobahn in the middle of what it has read.
         """
-        if not self._budget.take(size):
+        if not self._budget.take(size, cost):
             raise _TooMany
 
     def _cut_off(self) -> None:
@@ -146,16 +148,17 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
         self.cut_off(PROBLEM)
 
     def onMessageFrameBegin(self, length: int) -> None:  # noqa: N802
-        if length < CRUMB_BYTES:
-            self._count()
+        # A text is counted when it is complete.
+        if length < CRUMB_BYTES and self.current_opcode != WebSocketProtocol.MESSAGE_TYPE_TEXT:
+            self._count(cost=PING_COST)
         super().onMessageFrameBegin(length)
 
     def onPing(self, payload: bytes) -> None:  # noqa: N802
-        self._count()
+        self._count(cost=PING_COST)
         super().onPing(payload)
 
     def onPong(self, payload: bytes) -> None:  # noqa: N802
-        self._count()
+        self._count(cost=PING_COST)
         super().onPong(payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:  # noqa: N802
@@ -197,7 +200,7 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
                 break
             payload = _xor(data[begin + 4 : end], data[begin : begin + 4]) if masked else data[begin:end]
             at = end
-            if length < CRUMB_BYTES:
+            if length < self.crumb_bytes:
                 self._count()
             self.restart_ping()
             self.binary_received(payload)

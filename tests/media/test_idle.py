@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.context import EndReason
-from rapida_twisted.media.idle import IdleWatch
+from rapida_twisted.media.idle import MAX_AHEAD_S, IdleWatch
 
 
 class _Call:
@@ -75,6 +75,18 @@ class IdleWatchTests(SynchronousTestCase):
         """With 0 no call ends."""
         watch = self.watch(0)
         self.pass_time(watch, 100_000)
+        self.assertEqual((self.calls[1].ends, self.ended), ([], 0))
+
+    def test_flood(self) -> None:
+        """Audio much faster than real time ends a call; a burst after a stall does not."""
+        watch = self.watch(0)
+        watch.check()
+        self.calls[0].audio_in_s += MAX_AHEAD_S
+        self.pass_time(watch, 10)
+        self.assertEqual(self.calls[0].ends, [])
+        self.calls[0].audio_in_s += 20
+        self.pass_time(watch, 5)
+        self.assertEqual([reason for reason, _ in self.calls[0].ends], [EndReason.PROTOCOL_ERROR])
         self.assertEqual((self.calls[1].ends, self.ended), ([], 0))
 
     def test_forgets(self) -> None:

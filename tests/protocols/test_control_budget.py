@@ -75,6 +75,13 @@ class AudioSocketTests(CallTestCase):
             self.clock.advance(1)
         self.assertEqual((len(self.reception.sink.events), self.reception.sink.ended), (3600, []))
 
+    def test_crumbs_at_high_rates(self) -> None:
+        """At a high rate, longer frames are crumbs, too: less than 4 ms."""
+        self.feed(*[raw_frame(0x12, bytes(128))] * MANY)
+        self.assertEqual(self.reception.sink.ended, [])
+        self.feed(*[raw_frame(0x12, bytes(126))] * MANY)
+        self.assert_ended()
+
     def test_rates(self) -> None:
         """The rate may change once: each change makes converters."""
         self.feed(AUDIO, raw_frame(0x12, bytes(640)), raw_frame(0x12, bytes(640)), AUDIO)
@@ -144,10 +151,10 @@ class WebSocketTests(MediaTestCase):
         for _ in range(20):
             for _ in range(50):
                 self.feed(BINARY, bytes(160))
-                self.text("MEDIA_MARK_PROCESSED 1")
+                self.text("MEDIA_MARK_PROCESSED 1", "DTMF_END digit:1")
             self.feed(PING, b"")
             self.clock.advance(1)
-        self.assertEqual((len(self.sink.events), self.sink.ended), (1000, []))
+        self.assertEqual((len(self.sink.events), self.sink.ended), (2000, []))
 
     def test_errors_in_the_log(self) -> None:
         """ERROR events write one line, of a bounded length and without control characters."""
