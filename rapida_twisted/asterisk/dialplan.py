@@ -9,6 +9,7 @@ __all__ = [
     "DialplanValues",
     "audiosocket_dialplan",
     "audiosocket_outbound_dialplan",
+    "freepbx_dialplan",
     "stasis_dialplan",
     "websocket_client_conf",
     "websocket_dialplan",
@@ -96,6 +97,16 @@ _TRANSFER = """\
 
 _OWN_CA = " same => n,Set(CURLOPT(ssl_cainfo)={ca_file})\n"
 
+# The number that an inbound route matched is in FROM_DID; a call from an extension has only the dialled one.
+_FREEPBX = (
+    ("/etc/asterisk/extensions.conf", "/etc/asterisk/extensions_custom.conf"),
+    (
+        "exten => _X.,1,Answer()\n",
+        'exten => s,1,Answer()\n same => n,Set(TO=${IF($["${FROM_DID}" = ""]?${CALLERID(dnid)}:${FROM_DID})})\n',
+    ),
+    ("&to=${EXTEN}&", "&to=${URIENCODE(${TO})}&"),
+)
+
 _CLIENT = """\
 ; /etc/asterisk/websocket_client.conf
 [rapida]
@@ -159,6 +170,13 @@ def websocket_dialplan(values: DialplanValues, ca_file: str = "", *, transfer: b
     :param transfer: see :func:`audiosocket_dialplan`.
     """
     return values.fill(_WEBSOCKET, **_transfer_lines(transfer), own_ca=_own_ca(ca_file))
+
+
+def freepbx_dialplan(text: str) -> str:
+    """A dialplan of this module for FreePBX and its relatives, which send calls to the extension ``s``."""
+    for printed, wanted in _FREEPBX:
+        text = text.replace(printed, wanted)
+    return text
 
 
 def stasis_dialplan(app: str, assistant_id: str, *, transfer: bool = False) -> str:

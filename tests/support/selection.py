@@ -1,6 +1,7 @@
 """Sorts all test classes into the groups that ``script/test`` runs, and prints them as JSON.
 
-A class belongs to ``live`` or ``faults`` by its package, and to the others by an attribute of its own or of its module:
+A class belongs to ``live``, ``faults`` or ``strangers`` by its package, and to the others by an attribute of its own or
+of its module:
 
 - ``long = True``: minutes, or programs that few machines have. Only ``script/test long`` runs it.
 - ``slow = True``: starts processes, waits for seconds, or sends audio in real time. ``script/test`` runs it,
@@ -19,7 +20,7 @@ from twisted.trial.runner import TestLoader
 
 __all__ = ["grouped"]
 
-PACKAGES = ("live", "faults")
+PACKAGES = ("live", "faults", "strangers")
 
 
 def grouped() -> dict[str, list[str]]:

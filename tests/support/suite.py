@@ -211,16 +211,16 @@ def prepare() -> tuple[dict[str, list[str]], dict[str, str]]:
 
 
 def main(words: Sequence[str]) -> int:
-    """``unit``: what is quick; ``long``: the group of that name; ``plain``: unit, slow and faults; else everything."""
+    """``unit``: what is quick; ``long``, ``strangers``: these groups; ``plain``: unit, slow, faults; else everything."""
     groups, environment = prepare()
     suite = Suite()
     what = words[0] if words else ""
     if what == "unit":
         suite.run([[trial("unit", groups["unit"], JOBS, environment)]])
         return suite.sum_up("what takes seconds, the faults, the live suite, lint, types, docs, package (script/test)")
-    if what == "long":
-        if groups.get("long"):
-            suite.run([[trial("long", groups["long"], 1, environment)]])
+    if what in ("long", "strangers"):
+        if groups.get(what):
+            suite.run([[trial(what, groups[what], 1, environment)]])
         return suite.sum_up("")
     slow = [*groups.get("slow", []), *groups["faults"]]
     if what == "plain":

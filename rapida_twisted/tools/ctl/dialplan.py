@@ -23,6 +23,7 @@ from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
     audiosocket_outbound_dialplan,
+    freepbx_dialplan,
     stasis_dialplan,
     websocket_client_conf,
     websocket_dialplan,
@@ -47,7 +48,7 @@ from rapida_twisted.tools.ctl.running_server import describe_server, server_url
 
 __all__ = ["add_commands", "first_assistant"]
 
-FILES = ("extensions.conf", "websocket_client.conf", "http.conf", "ari.conf", "modules.conf")
+FILES = ("extensions.conf", "extensions_custom.conf", "websocket_client.conf", "http.conf", "ari.conf", "modules.conf")
 
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?")
 _ASSISTANT = re.compile(r"[A-Za-z0-9._~-]{1,64}")
@@ -81,6 +82,9 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="send calls to the server's Stasis application: the dialplan holds no API key",
     )
+    parser.add_argument(
+        "--freepbx", action="store_true", help="print extensions_custom.conf for FreePBX, Issabel or VitalPBX"
+    )
     parser.add_argument("--credential", metavar="NAME", help="print ARI's lines for this credential of the vault")
     parser.add_argument("--with-key", action="store_true", help="print the API key instead of its location")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="file of the API key [default: the server's own]")
@@ -111,6 +115,8 @@ def _dialplan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _files(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
     """The text of each file by its name."""
     transfer, ca_file, files = arguments.transfer, arguments.ca_file or "", {}
+    if arguments.freepbx and arguments.stasis:
+        raise UsageError("--freepbx prints the lines of AudioSocket or WebSocket: omit --stasis")
     if arguments.stasis:
         parts, modules = [_stasis_dialplan(arguments, environ)], stasis_modules()
     elif arguments.transport == "websocket":
@@ -123,6 +129,9 @@ def _files(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[st
     else:
         values, modules = _values(arguments, environ), audiosocket_modules()
         parts = [audiosocket_dialplan(values, transfer=transfer), audiosocket_outbound_dialplan(transfer=transfer)]
+    if arguments.freepbx:
+        # It writes http.conf and ari.conf itself, and loads all modules.
+        return {"extensions_custom.conf": freepbx_dialplan("\n".join(parts)), **files}
     ari = _ari_values(arguments, environ)
     files |= {"http.conf": http_conf(ari), "ari.conf": ari_conf(ari), "modules.conf": modules_conf(modules)}
     return {"extensions.conf": "\n".join(parts), **files}
