@@ -102,9 +102,10 @@ _FREEPBX = (
     ("/etc/asterisk/extensions.conf", "/etc/asterisk/extensions_custom.conf"),
     (
         "exten => _X.,1,Answer()\n",
-        'exten => s,1,Answer()\n same => n,Set(TO=${IF($["${FROM_DID}" = ""]?${CALLERID(dnid)}:${FROM_DID})})\n',
+        "exten => s,1,Answer()\n"
+        ' same => n,Set(TO=${URIENCODE(${IF($["${FROM_DID}" = ""]?${CALLERID(dnid)}:${FROM_DID})})})\n',
     ),
-    ("&to=${EXTEN}&", "&to=${URIENCODE(${TO})}&"),
+    ("&to=${EXTEN}&", "&to=${TO}&"),
 )
 
 _CLIENT = """\

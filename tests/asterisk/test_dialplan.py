@@ -13,6 +13,7 @@ from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
     audiosocket_outbound_dialplan,
+    freepbx_dialplan,
     stasis_dialplan,
     websocket_client_conf,
     websocket_dialplan,
@@ -92,6 +93,7 @@ class AudioSocketTests(SynchronousTestCase):
                 for way in (audiosocket_dialplan, websocket_dialplan)
                 for transfer in ON_OFF
             ],
+            *[freepbx_dialplan(way(VALUES)) for way in (audiosocket_dialplan, websocket_dialplan)],
             *[way(transfer=transfer) for way in OUTBOUND for transfer in ON_OFF],
             *[stasis_dialplan("rapida-media-pbx", "42", transfer=transfer) for transfer in ON_OFF],
         ):

@@ -9,6 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from rapida_twisted.asterisk.dialplan import (
     DialplanValues,
     audiosocket_dialplan,
+    audiosocket_outbound_dialplan,
+    freepbx_dialplan,
     websocket_client_conf,
     websocket_dialplan,
 )
@@ -28,6 +30,11 @@ class AsteriskPageTests(SynchronousTestCase):
     def test_audiosocket(self) -> None:
         """The dialplan for AudioSocket is that of the program."""
         self.assertEqual(self.blocks["audiosocket-dialplan"], audiosocket_dialplan(VALUES))
+
+    def test_freepbx(self) -> None:
+        """The page for FreePBX prints what the program prints."""
+        text = f"{audiosocket_dialplan(VALUES)}\n{audiosocket_outbound_dialplan()}"
+        self.assertEqual(named_blocks("freepbx.rst")["freepbx-dialplan"], freepbx_dialplan(text))
 
     def test_websocket(self) -> None:
         """The two files for WebSocket are those of the program."""

@@ -390,27 +390,28 @@ def _may_unshare() -> bool:
 
 
 @cache
-def _shared() -> Asterisk | Exception:
+def _shared(program: str) -> Asterisk | Exception:
     try:
-        return _started_asterisk()
+        return _started_asterisk(program)
     except (SkipTest, FailTest) as error:
         return error
 
 
-def shared_asterisk() -> Asterisk:
+def shared_asterisk(program: str = "asterisk") -> Asterisk:
     """The Asterisk of this process, started by the first test that asks and stopped when Python ends.
 
+    :param program: ``asterisk-older`` for another one.
     :raises SkipTest: it can't be had here. With ``CI=true`` in the environment that is a failure instead.
     """
-    shared = _shared()
+    shared = _shared(program)
     if isinstance(shared, Exception):
         raise shared
     return shared
 
 
-def _started_asterisk() -> Asterisk:
-    asterisk = Asterisk(required("asterisk"))
+def _started_asterisk(program: str) -> Asterisk:
+    asterisk = Asterisk(required(program))
     # The log goes to trial's own directory, where its other logs are.
-    atexit.register(asterisk.stop, keep_log=Path.cwd() / "asterisk.log")
+    atexit.register(asterisk.stop, keep_log=Path.cwd() / f"{program}.log")
     asterisk.start()
     return asterisk

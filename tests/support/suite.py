@@ -211,7 +211,7 @@ def prepare() -> tuple[dict[str, list[str]], dict[str, str]]:
 
 
 def main(words: Sequence[str]) -> int:
-    """``unit``: what is quick; ``long``, ``strangers``: these groups; ``plain``: unit, slow, faults; else everything."""
+    """``unit``: what is quick; ``long``, ``strangers``: that group; ``plain``: unit, slow, faults; else everything."""
     groups, environment = prepare()
     suite = Suite()
     what = words[0] if words else ""

@@ -339,6 +339,23 @@ class DialplanTests(CtlTestCase):
             self.assertNotIn(word, said)
         self.assertIn(" same => n,Dial(${RAPIDA_NEXT})\n", self.succeeds("dialplan", "--stasis", "--transfer"))
 
+    def test_freepbx(self) -> None:
+        """One file for each transport, for the extension s, with the number of the inbound route."""
+        said = self.succeeds("dialplan", "--freepbx", "--transfer")
+        self.assertTrue(said.startswith("; /etc/asterisk/extensions_custom.conf\n[globals]\n"))
+        self.assertEqual(said.count("; /etc/asterisk/"), 1)
+        for word in ("exten => s,1,Answer()", "${FROM_DID}", "&to=${TO}&", "[rapida-outbound]", "/next?"):
+            self.assertIn(word, said)
+        for word in ("${EXTEN}", "_X."):
+            self.assertNotIn(word, said)
+        said = self.succeeds("dialplan", "--freepbx", "--transport", "websocket")
+        self.assertEqual(said.count("; /etc/asterisk/"), 2)
+        self.assertIn("[rapida-inbound-ws]\nexten => s,1,Answer()\n", said)
+        folder = self.folder / "freepbx"
+        self.succeeds("dialplan", "--freepbx", "--write", str(folder))
+        self.assertEqual([path.name for path in folder.iterdir()], ["extensions_custom.conf"])
+        self.assertIn("--stasis", self.fails(2, "dialplan", "--freepbx", "--stasis"))
+
     def test_stasis_of_which_credential(self) -> None:
         """Where the vault has none, or several, one must be named."""
         self.assertIn("--credential", self.fails(2, "dialplan", "--stasis"))

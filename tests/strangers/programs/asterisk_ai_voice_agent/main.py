@@ -43,9 +43,8 @@ class Voice(BaseHTTPRequestHandler):
 voice = HTTPServer(("127.0.0.1", 0), Voice)
 threading.Thread(target=voice.serve_forever, daemon=True).start()
 tts.ELEVEN_URL_TMPL = f"http://127.0.0.1:{voice.server_port}/{{voice_id}}"
-ports = {
-    "audiosocket": os.environ["PORT"], "register": os.environ["REGISTER_PORT"], "websocket": os.environ["WEBSOCKET_PORT"],
-}  # fmt: skip
+names = {"audiosocket": "PORT", "register": "REGISTER_PORT", "websocket": "WEBSOCKET_PORT"}
+ports = {key: os.environ[name] for key, name in names.items()}
 Path("config.yaml").write_text(CONFIG.format(**ports))
 Path("personas.yaml").write_text(PERSONAS)
 cli()
