@@ -12,8 +12,11 @@ from rapida_twisted.asterisk.dialplan import DialplanValues, audiosocket_dialpla
 from tests.live import sipp
 from tests.live.case import ASSISTANT_ID, PROMPT_HZ, TONE_HZ, LiveTestCase
 from tests.live.recordings import Recording
+from tests.support.blocks import named_block
 
 NUMBER = "100@rapida-inbound"
+AUDIOSOCKET = "AudioSocket(${CTX},${RAPIDA_AS_HOST}:${RAPIDA_PORT})"
+DIAL = named_block("asterisk.rst", "audiosocket-dial-8-khz").strip().removeprefix("same => n,")
 DIALLED = r'AudioSocket\("[^"]+", "([0-9a-f-]{36})'
 
 
@@ -23,10 +26,16 @@ class Asterisk18Tests(LiveTestCase):
     long = True
     program = "asterisk-older"
 
-    def dialplan(self, server: Server, *, freepbx: bool = False) -> None:
-        """Load the dialplan with this server's values."""
+    def dialplan(self, server: Server, *changed: tuple[str, str], freepbx: bool = False) -> None:
+        """Load the dialplan with this server's values.
+
+        :param changed: what it prints, and what stands in its place.
+        """
         values = DialplanValues(API_KEY, server.url, "127.0.0.1", server.audiosocket_port, ASSISTANT_ID)
         text = audiosocket_dialplan(values)
+        for printed, wanted in changed:
+            self.assertIn(printed, text)
+            text = text.replace(printed, wanted)
         self.load(freepbx_dialplan(text) if freepbx else text)
 
     def hear_the_echo(self, server: Server, number: str = NUMBER) -> None:
@@ -68,16 +77,27 @@ class Asterisk18Tests(LiveTestCase):
         self.dialplan(server, freepbx=True)
         self.hear_the_echo(server, "s@rapida-inbound")
 
-    def test_dialplan_goes_on(self) -> None:
-        """The play assistant's file is heard whole; then the dialplan's next line runs."""
+    def hear_a_file(self, *changed: tuple[str, str]) -> None:
+        """The play assistant's file is heard whole, and then it hangs up."""
         file = self.directory / "played.wav"
         Recording.tone(620, 3.0, level_db=-20).save(file)
         server = self.serve(f"{ASSISTANT_ID}=play:{file}")
-        self.dialplan(server)
+        self.dialplan(server, *changed)
         self.call(NUMBER, "recorder")
-        self.asterisk.wait_for_log(r"Executing \[100@rapida-inbound:6\] Hangup", self.mark)
         (heard,) = self.recordings("call-heard")
         self.assert_tone(heard, 620, seconds=3.0)
+        (record,) = server.calls()
+        self.assert_ended(server.ended_call(record["context_id"]), "assistant_hangup")
+
+    def test_assistant_hangs_up(self) -> None:
+        """Before 20.14 AudioSocket() takes that for an error: the caller is hung up, the dialplan does not go on."""
+        self.hear_a_file()
+        self.asterisk.wait_for_log(r"\(rapida-inbound, 100, 5\) exited non-zero", self.mark)
+
+    def test_dialplan_goes_on(self) -> None:
+        """With Dial(AudioSocket/...,,g) it does."""
+        self.hear_a_file((AUDIOSOCKET, DIAL))
+        self.asterisk.wait_for_log(r"Executing \[100@rapida-inbound:6\] Hangup", self.mark)
 
     def test_refused(self) -> None:
         """An unknown assistant: the caller hears the error prompt."""
