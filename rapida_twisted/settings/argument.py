@@ -65,7 +65,7 @@ def parse_argument(text: str) -> Argument:
         if name in target:
             raise SettingsError(f"the option {name!r} is given twice")
         if target is headers and name.lower() in _SECRET_HEADERS and not value.startswith(("@", "{")):
-            raise SettingsError(f"the header {name!r} is a secret: give it as {_HEADER}{name}=@FILE")
+            raise SettingsError(f"the header {name!r} is a secret: put it into a file, and give @FILE as its value")
         target[name] = _value(value, Path())
         if target is options and not value.startswith("@"):
             visible.add(name)

@@ -142,7 +142,7 @@ class RouteTests(SynchronousTestCase):
             ("ws://h/;format=slin;format=ulaw", "the option 'format' is given twice"),
             ("ws://h/;s3cret", "option 1 behind the address is not NAME=VALUE"),
             (";api_key=s3cret", "the option 'api_key' is a secret: give it as api_key=@FILE"),
-            ("ws://h/;header.Authorization=s3cret", "the header 'Authorization' is a secret: give it as header.Auth"),
+            ("ws://h/;header.Authorization=s3cret", "'Authorization' is a secret: put it into a file, and give @FILE"),
             ("ws://h/;header.x-api-key=s3cret", "the header 'x-api-key' is a secret"),
             ("ws://h/;header.Host=other", "the header 'Host' can't be set"),
             ("ws://h/;header.Sec-WebSocket-Key=a", "the header 'Sec-WebSocket-Key' can't be set"),
