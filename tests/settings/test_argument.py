@@ -64,7 +64,8 @@ class ArgumentTests(SynchronousTestCase):
     def test_secret_headers_in_the_command_line(self) -> None:
         """They are refused, as secret options are."""
         error = self.assertRaises(SettingsError, parse_argument, "ws://h/;header.Authorization=Bearer s3cret")
-        self.assertEqual(str(error), "the header 'Authorization' is a secret: give it as header.Authorization=@FILE")
+        sentence = "the header 'Authorization' is a secret: put it into a file, and give @FILE as its value"
+        self.assertEqual(masked(str(error)), sentence)
         parse_argument(f"ws://h/;header.Authorization=@{self.folder}/key;header.format=x")
 
     def test_bad_files(self) -> None:
