@@ -81,9 +81,10 @@ ROOMS = {
         {"main"},
     ),
     "web": (
-        {"request_key"},
+        {"forwarded", "request_key"},
         {"responses", "websocket"},
-        {"parameters", "resource"},
+        {"channel", "parameters", "request"},
+        {"resource"},
         {"calls", "clock", "health", "metrics", "next_hop", "outbound", "registration", "server"},
         {"proxy", "site"},
     ),

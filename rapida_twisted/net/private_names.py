@@ -17,7 +17,7 @@ from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http import HTTPChannel
 
 __all__ = [
-    "PRIVATE", "AutobahnInternals", "HTTP11ClientProtocol", "QuietHTTPChannel", "RequestNotSent", "adopt_port",
+    "PRIVATE", "AutobahnInternals", "HTTP11ClientProtocol", "OpenHTTPChannel", "RequestNotSent", "adopt_port",
     "make_connection_pool",
 ]  # fmt: skip
 
@@ -25,7 +25,10 @@ PRIVATE = {
     "twisted.internet.tcp.Port": ("_fromListeningDescriptor",),
     "twisted.internet.unix.Port": ("_fromListeningDescriptor",),
     "twisted.web.client.HTTPConnectionPool": ("_factory",),
-    "twisted.web.http.HTTPChannel": ("_log", "_respondToBadRequestAndDisconnect"),
+    "twisted.web.http.HTTPChannel": (
+        "_log", "_receivedHeaderCount", "_receivedHeaderSize", "_respondToBadRequestAndDisconnect",
+        "_waitingForTransport",
+    ),
     "autobahn.websocket.protocol.WebSocketProtocol": (
         "_cancelAutoPingTimeoutCall", "_dataReceived", "_fail_connection", "onMessageEnd",
     ),
@@ -64,19 +67,40 @@ def make_connection_pool(reactor: Any, protocol: type[HTTP11ClientProtocol]) -> 
     return pool
 
 
-class QuietHTTPChannel(HTTPChannel):
-    """Reports what is no HTTP request, which Twisted answers in silence, and can end without a line in the log."""
+class OpenHTTPChannel(HTTPChannel):
+    """Lets a subclass answer what is no HTTP request, which Twisted does in silence, and pace pipelined requests, which
+    Twisted answers all in one turn of the reactor."""
 
-    def bad_request_received(self) -> None:
-        """Called before the answer 400."""
+    def bad_request_received(self, status: int) -> None:
+        """Answer and close: 400, 414 for a request line that is too long, or 431 for headers."""
+        raise NotImplementedError
+
+    def pipelined(self, data: bytes) -> None:
+        """A response is complete, and the client had sent this after its request."""
+        raise NotImplementedError
+
+    def is_write_blocked(self) -> bool:
+        """Whether the client does not read its responses."""
+        return bool(self._waitingForTransport)
 
     def mute(self) -> None:
         """Twisted logs nothing more of this connection."""
         self._log = Logger(observer=LogPublisher())
 
+    def requestDone(self, request: Any) -> None:  # noqa: N802
+        # What came while a response was made is in the first, what came with its request in the second.
+        data = b"".join(self._dataBuffer) + self.clearLineBuffer()
+        self._dataBuffer: list[bytes] = []
+        super().requestDone(request)
+        if data and self.persistent:
+            self.pipelined(data)
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
+        self.bad_request_received(431 if self._receivedHeaderSize else 414)
+
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
-        self.bad_request_received()
-        super()._respondToBadRequestAndDisconnect()
+        too_much = self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders
+        self.bad_request_received(431 if too_much else 400)
 
 
 class AutobahnInternals:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from rapida_twisted.net.addresses import Address, Network, address_of, group_of
 from rapida_twisted.net.shared_counter import SharedCounter
 from rapida_twisted.net.token_bucket import TokenBucket
+from rapida_twisted.ports.newcomers import Newcomers
 from rapida_twisted.ports.rejection_log import RejectionLog
 
 __all__ = ["ConnectionLimiter", "ConnectionLimits"]
@@ -39,6 +40,14 @@ class ConnectionLimits:
     """New connections per second."""
     address_rate: float = UNLIMITED
     """New connections per second from one address."""
+    reserved: int = 0
+    """How many of the connections are kept free for :attr:`reserved_for`."""
+    reserved_for: Sequence[Network] = ()
+    """Networks that these places are for. The rate of all connections does not hold for them either. Behind a proxy
+    nothing is reserved: a connection is accepted before its address is known."""
+    makes_room: bool = False
+    """At a limit the oldest newcomer is closed, in place of the new connection. For HTTP, where a connection stays a
+    newcomer until :meth:`ConnectionLimiter.proved`."""
 
 
 @attrs.define(eq=False, repr=False, slots=False)
@@ -64,6 +73,9 @@ class ConnectionLimiter:
     _counter: SharedCounter = attrs.field(factory=SharedCounter, kw_only=True)
     connections: int = attrs.field(default=0, init=False)
     """Open connections of this process."""
+    apart: int = attrs.field(default=0, init=False)
+    """Open connections that do not count any more, such as upgraded WebSockets: calls have limits of their own."""
+    _newcomers: Newcomers = attrs.field(factory=Newcomers, init=False)
     _buckets: OrderedDict[int, TokenBucket] = attrs.field(factory=OrderedDict, init=False)
     _per_address: dict[int, int] = attrs.field(factory=dict, init=False)
 
@@ -72,28 +84,55 @@ class ConnectionLimiter:
 
     def accept(self, peer: Any) -> bool:
         """Count a new connection; False rejects it. If True, call :meth:`closed` when it closes."""
-        if self.connections + self._counter.others >= self._limits.connections:
-            return self.reject("too_many", peer, f"{self._limits.connections} connections are open, which is the limit")
-        if not self._bucket.take(self._seconds()):
-            return self.reject("too_fast", peer, f"more than {self._limits.rate:g} new connections per second")
+        limits = self._limits
+        is_preferred = bool(limits.reserved_for) and not self.proxied and _is_in(peer, limits.reserved_for)
+        most = limits.connections if is_preferred else limits.connections - limits.reserved
+        if self.connections + self._counter.others >= most and not self._make_room("too_many", None):
+            return self.reject("too_many", peer, f"{most} connections are open, which is the limit")
+        if not self._bucket.take(self._seconds()) and not is_preferred:
+            return self.reject("too_fast", peer, f"more than {limits.rate:g} new connections per second")
         if self.proxied:
             if not _among(address_of(_host(peer)), self._limits.proxies):
                 return self.reject("no_proxy", peer, "this address may not send PROXY headers")
         elif not self.accept_address(peer):
             return False
-        self.connections += 1
-        self._counter.publish(self.connections)
+        self._count(1)
         return True
+
+    def opened(self, connection: Any) -> None:
+        """An accepted connection has a transport: it is a newcomer."""
+        if self._limits.makes_room:
+            address = None if self.proxied else address_of(_host(connection.getPeer()))
+            self._newcomers.add(connection, None if address is None else group_of(address))
+
+    def proved(self, connection: Any) -> None:
+        """The connection brought a request with a valid key, and will not make room for others."""
+        self._newcomers.discard(connection)
+
+    def count_apart(self, connection: Any) -> None:
+        """Count a connection no more: it became a call's. Once for each, and before :meth:`closed`."""
+        self.proved(connection)
+        self.apart += 1
+        self._count(-1)
+        if not self.proxied:
+            self.address_closed(connection.getPeer())
 
     @property
     def has_surplus(self) -> bool:
         """True if another process that serves this port has fewer connections."""
         return self._counter.surplus > 0
 
-    def closed(self, peer: Any) -> None:
-        """An accepted connection closed."""
-        self.connections -= 1
-        self._counter.publish(self.connections)
+    def closed(self, peer: Any, connection: Any = None, *, apart: bool = False) -> None:
+        """An accepted connection closed.
+
+        :param connection: its transport, if it ever had one.
+        :param apart: whether it was not counted any more.
+        """
+        self._newcomers.discard(connection)
+        if apart:
+            self.apart -= 1
+            return
+        self._count(-1)
         if not self.proxied:
             self.address_closed(peer)
 
@@ -108,7 +147,7 @@ class ConnectionLimiter:
             return True
         group, limits = group_of(address), self._limits
         count = self._per_address.get(group, 0)
-        if count >= limits.per_address:
+        if count >= limits.per_address and not self._make_room("too_many_of_address", group):
             return self.reject("too_many_of_address", peer, f"{count} connections of this address are open already")
         if not self._bucket_of(group).take(self._seconds()):
             reason = f"more than {limits.address_rate:g} new connections per second from this address"
@@ -136,6 +175,20 @@ class ConnectionLimiter:
         )  # fmt: skip
         return False
 
+    def _make_room(self, cause: str, group: int | None) -> bool:
+        """Close the oldest newcomer, of this group of addresses unless that is None; False if there is none."""
+        oldest = self._newcomers.take_oldest(group)
+        if oldest is None:
+            return False
+        reason = "it had sent no request with a valid key, and made room for another connection"
+        self.reject(cause, oldest.getPeer(), reason)
+        oldest.abortConnection()
+        return True
+
+    def _count(self, more: int) -> None:
+        self.connections += more
+        self._counter.publish(self.connections)
+
     def _bucket_of(self, group: int) -> TokenBucket:
         bucket = self._buckets.get(group)
         if bucket is None:
@@ -150,6 +203,11 @@ class ConnectionLimiter:
 def _among(address: Address | None, networks: Sequence[Network]) -> bool:
     """True for an address in one of the networks, and for a UNIX socket: the file's permissions guard that."""
     return not networks or address is None or any(address in network for network in networks)
+
+
+def _is_in(peer: Any, networks: Sequence[Network]) -> bool:
+    address = address_of(_host(peer))
+    return address is not None and any(address in network for network in networks)
 
 
 def _host(peer: Any) -> str:

@@ -16,6 +16,7 @@ from rapida_twisted.ports.connection_limiter import ConnectionLimiter
 from rapida_twisted.ports.endpoints import is_proxied, outcome_of, parse_endpoint
 from rapida_twisted.ports.limited_accept import LimitingReactor
 from rapida_twisted.ports.proxy_protocol import PeerCheckFactory
+from rapida_twisted.ports.turn_budget import TurnBudget
 
 __all__ = ["ListeningPort"]
 
@@ -29,6 +30,7 @@ class ListeningPort:
     :param limiter: of the connections; None: no limits.
     :param inherited: a listening socket that several processes share, used in place of a new one.
     :param advice: what to do if the port can't be opened, for errors.
+    :param budget: the time for its connections in each turn of the reactor; None: no limit.
     """
 
     _log = Logger()
@@ -42,6 +44,7 @@ class ListeningPort:
         limiter: ConnectionLimiter | None = None,
         inherited: socket.socket | None = None,
         advice: str = "",
+        budget: TurnBudget | None = None,
     ) -> None:
         self.name = name
         self.description = description
@@ -49,7 +52,7 @@ class ListeningPort:
         self._factory = PeerCheckFactory(factory, self.limiter) if self.limiter.proxied else factory
         self._advice = advice
         self._port: IListeningPort | None = None
-        self._reactor = LimitingReactor(reactor, self.limiter, inherited)
+        self._reactor = LimitingReactor(reactor, self.limiter, inherited, budget)
         self._certificate = _certificate_times(description)
 
     def open(self) -> None:

@@ -32,8 +32,9 @@ class PeerCheck(ProtocolWrapper):
     factory: PeerCheckFactory
     wrappedProtocol: Any  # noqa: N815
     header_read = False
-    _peer: IAddress | None = None
-    """The accepted address."""
+    _is_accepted = False
+    _counted: IAddress | None = None
+    """The address that the limiter counts."""
 
     def dataReceived(self, data: bytes) -> None:
         if not self.header_read:
@@ -42,15 +43,22 @@ class PeerCheck(ProtocolWrapper):
             if not self.factory.limiter.accept_address(peer):
                 self.abortConnection()
                 return
-            self._peer = peer
-        if self._peer is not None:
+            self._counted, self._is_accepted = peer, True
+        if self._is_accepted:
             self.wrappedProtocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        peer, self._peer = self._peer, None
+        self._uncount()
+        super().connectionLost(reason)
+
+    def count_apart(self) -> None:
+        """Count the address no more: the connection became a call's. Idempotent."""
+        self._uncount()
+
+    def _uncount(self) -> None:
+        peer, self._counted = self._counted, None
         if peer is not None:
             self.factory.limiter.address_closed(peer)
-        super().connectionLost(reason)
 
 
 class ProxyHeaderGuard(ProtocolWrapper):

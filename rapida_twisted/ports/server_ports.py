@@ -75,8 +75,9 @@ class ServerPorts:
             )
             sock = self._sockets.get(name)
             self._ports[name] = ListeningPort(
-                name, spec.endpoint, factories[name], self._reactor, limiter, sock, spec.advice
-            )
+                name, spec.endpoint, factories[name], self._reactor, limiter, sock, spec.advice,
+                getattr(factories[name], "budget", None),
+            )  # fmt: skip
         try:
             for port in self._ports.values():
                 port.open()

@@ -27,6 +27,7 @@ from rapida_twisted.interfaces import IMediaChannel, IPolledReader
 from rapida_twisted.interfaces.typed import CallStarter, MediaSink, Reception
 from rapida_twisted.net.addresses import address_text
 from rapida_twisted.net.untrusted_text import printable
+from rapida_twisted.ports.limited_accept import count_apart
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.protocols.control_budget import CRUMB_BYTES, CRUMB_MS
 from rapida_twisted.protocols.marks import Marks
@@ -45,6 +46,8 @@ MAX_ERROR_TEXT = 200
 """Characters of an ERROR event's text in the log."""
 STALLED_S = 5.0
 """The connection is aborted if the peer reads nothing for this long."""
+_CLOSE = ("Connection", "close")
+_EMPTY = ("Content-Length", "0")
 
 
 @implementer(IMediaChannel)
@@ -138,6 +141,7 @@ class _MediaChannel(QuickWebSocket):
             self._event(event, self._sink)
 
     def onOpen(self) -> None:
+        count_apart(self.transport)
         self._set_deadline(START_TIMEOUT_S, self._start_overdue)
         self.writer.drained = self._update_paused
         self.reading = make_polled_reader(self.transport, self.dataReceived)
@@ -322,6 +326,13 @@ class MediaServerProtocol(_MediaChannel, websocket.WebSocketServerProtocol):
         bound = (assistants,) if assistants else ()
         claim = self._reception.claim(context_id, self.transport_name, self._peer_text(), *bound)
         return claim.addCallbacks(self._claimed, self._claim_failed)
+
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:  # noqa: N802, N803
+        """Autobahn's reason may quote the peer at length, and its own log has no limit."""
+        reason = printable(reason.encode("ascii", "replace").decode(), MAX_ERROR_TEXT)
+        if not self._connecting:
+            self._reject("handshake", "WebSocket {peer} rejected: {status} {reason}", status=code, reason=reason)
+        super().failHandshake(reason, code, [*(responseHeaders or ()), ("X-Rapida-Error", reason), _CLOSE, _EMPTY])
 
     def _claimed(self, context: CallContext) -> str:
         self._context = context

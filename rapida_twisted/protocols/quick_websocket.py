@@ -13,6 +13,7 @@ from __future__ import annotations
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
+import txaio
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -52,6 +53,8 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
     ``binary_received`` gets every binary message, from the fast path and from Autobahn's ``onMessage``.
     """
 
+    log = txaio.make_logger(level="critical")  # type: ignore[attr-defined]
+    """Autobahn's own, which writes a line for each handshake that fails, with what the peer sent."""
     transport: Any
     factory: Any
     state: int

@@ -26,9 +26,12 @@ def port_specs(settings: Settings) -> dict[str, PortSpec]:
         per_address=limits.of_address,
         rate=limits.rate,
         address_rate=limits.address_rate,
+        reserved=limits.reserved,
+        reserved_for=limits.reserved_for,
     )
+    of_http = replace(common, makes_room=True)
     specs = {
-        HTTP: PortSpec(http.endpoint or tcp_endpoint(http.host, http.port), common, http.port),
+        HTTP: PortSpec(http.endpoint or tcp_endpoint(http.host, http.port), of_http, http.port),
         AUDIOSOCKET: PortSpec(
             audiosocket.endpoint or tcp_endpoint(audiosocket.host, audiosocket.port),
             replace(common, networks=audiosocket.allow),
@@ -36,10 +39,10 @@ def port_specs(settings: Settings) -> dict[str, PortSpec]:
         ),
     }
     if http.https_endpoint:
-        specs[HTTPS] = PortSpec(http.https_endpoint, common)
+        specs[HTTPS] = PortSpec(http.https_endpoint, of_http)
     if admin.port:
         advice = "set ADMIN__PORT to a free port, or to 0 for none"
-        specs[ADMIN] = PortSpec(tcp_endpoint(admin.host, admin.port), common, admin.port, advice)
+        specs[ADMIN] = PortSpec(tcp_endpoint(admin.host, admin.port), of_http, admin.port, advice)
     return specs
 
 

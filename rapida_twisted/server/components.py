@@ -45,6 +45,7 @@ from rapida_twisted.observe.multiprocess import open_metrics
 from rapida_twisted.observe.sampler import Sampler
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.ports.server_ports import ADMIN, AUDIOSOCKET, HTTP, HTTPS, ServerPorts
+from rapida_twisted.ports.turn_budget import TurnBudget
 from rapida_twisted.protocols.audiosocket_app import AudioSocketFactory
 from rapida_twisted.protocols.chan_websocket_app import MediaServerFactory
 from rapida_twisted.server.addresses import addresses, port_specs
@@ -318,6 +319,11 @@ class Components:
         )  # fmt: skip
 
     @cached_property
+    def http_budget(self) -> TurnBudget:
+        """Calls come first; without any, HTTP has all the time."""
+        return TurnBudget(self.reactor, needed=lambda: len(self.clock) > 0)
+
+    @cached_property
     def audiosocket(self) -> AudioSocketFactory:
         limits = self.settings.audiosocket
         return AudioSocketFactory(self.reception, self.reactor, limits.uuid_s, limits.waiting, self.rejections)
@@ -333,7 +339,8 @@ class Components:
         http = self.settings.http
         make = partial(
             RapidaSite, reactor=self.reactor, timeout_s=http.request_s, max_body_bytes=http.body_bytes,
-            rejections=self.rejections,
+            rejections=self.rejections, budget=self.http_budget, proxies=self.settings.connections.proxy_allow,
+            first_request_s=http.first_request_s,
         )  # fmt: skip
         public = make(root)
         return {HTTP: public, HTTPS: public, ADMIN: make(operators_root(root))}

@@ -95,6 +95,9 @@ class HttpSettings(Group):
     request_s: float = setting(
         "HTTP__REQUEST_S", "seconds within which a connection must complete its next request", seconds(1, 600), "30"
     )
+    first_request_s: float = setting(
+        "HTTP__FIRST_REQUEST_S", "seconds within which a new connection must complete a request", seconds(1, 600), "5"
+    )
     metrics_public: bool = setting("METRICS__PUBLIC", "true: /metrics needs no API key", BOOLEAN, "false")
 
 
@@ -117,6 +120,15 @@ class ConnectionSettings(Group):
     of_address: int = setting(
         "CONNECTIONS__OF_ADDRESS", "maximum connections from one address, for each port", COUNT, "2500"
     )
+    reserved: int = setting(
+        "CONNECTIONS__RESERVED",
+        "how many of the connections of each port are kept free for CONNECTIONS__RESERVED_FOR",
+        number(int, 0, 100_000, "a number of connections goes from 0 to 100000"),
+        "0",
+    )
+    reserved_for: tuple[IPv4Network | IPv6Network, ...] = setting(
+        "CONNECTIONS__RESERVED_FOR", "networks that those are kept for, such as the Asterisks' 192.0.2.0/28", NETWORKS
+    )
     rate: float = setting("CONNECTIONS__RATE", "maximum new connections per second, for each port", _PER_SECOND, "4000")
     address_rate: float = setting(
         "CONNECTIONS__ADDRESS_RATE",
@@ -124,6 +136,11 @@ class ConnectionSettings(Group):
         _PER_SECOND,
         "2000",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reserved >= self.max:
+            raise SettingsError("CONNECTIONS__RESERVED must be less than CONNECTIONS__MAX")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ A key with the scope ``read`` also shows details, which name other servers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.web.server import Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Scope
@@ -16,7 +17,7 @@ from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.interfaces.typed import CallStore
 from rapida_twisted.web.request_key import key_of
 from rapida_twisted.web.resource import AsyncResource
-from rapida_twisted.web.responses import Response, json_response, text_response
+from rapida_twisted.web.responses import ERROR_HEADER, Response, json_response, text_response
 
 __all__ = ["HealthPage", "ReadyPage"]
 
@@ -58,7 +59,10 @@ class ReadyPage(AsyncResource):
         try:
             await self._store.check()
         except StoreUnavailable as error:
-            self._log.warn("not ready: {error}", error=str(error))
+            site: Any = request.site
+            site.rejections.tell(
+                "http.not_ready", request.client, self._log, "not ready: {error}", LogLevel.warn, error=str(error)
+            )
             store = "unavailable"
         else:
             store = "ok"
@@ -69,4 +73,5 @@ class ReadyPage(AsyncResource):
         may_read = grant is not None and Scope.READ in grant.scopes and not grant.assistants
         if may_read and (assistants := self._assistants()):
             content["assistants"] = assistants
-        return json_response(content, 200 if ready else 503)
+        response = json_response(content, 200 if ready else 503)
+        return response if ready else replace(response, headers={ERROR_HEADER: "not ready"})

@@ -10,7 +10,6 @@ from dataclasses import replace
 from math import isfinite
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.web.server import Request
@@ -30,7 +29,7 @@ from rapida_twisted.web.parameters import (
     json_object,
     media_type,
 )
-from rapida_twisted.web.request_key import is_key_name
+from rapida_twisted.web.request_key import is_key_name, parameters_of
 from rapida_twisted.web.resource import Branch, KeyedResource, granted
 from rapida_twisted.web.responses import Refusal, Response, error_response, json_response
 
@@ -144,10 +143,8 @@ def parse_call(assistant_id: str, request: Request) -> OutboundCall:
 
 def _check_query(request: Request) -> None:
     """The query may hold the key only."""
-    for parameter in filter(None, request.uri.partition(b"?")[2].split(b"&")):
-        name = unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))
-        if not is_key_name(name):
-            raise bad_request("the query may hold the API key only: the body describes the call")
+    if not all(is_key_name(name) for name, _ in parameters_of(request)):
+        raise bad_request("the query may hold the API key only: the body describes the call")
 
 
 def _body(request: Request) -> dict[str, Any]:

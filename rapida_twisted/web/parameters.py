@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from twisted.web.server import Request
 
@@ -13,7 +12,7 @@ from rapida_twisted.context import CallParameters
 from rapida_twisted.credentials.grant import FULL_GRANT, Grant
 from rapida_twisted.errors import UnknownAssistant
 from rapida_twisted.interfaces import IRegistrar
-from rapida_twisted.web.request_key import holds_key, is_key_name
+from rapida_twisted.web.request_key import holds_key, is_key_name, parameters_in, parameters_of
 from rapida_twisted.web.responses import Refusal
 
 __all__ = ["bad_request", "check_assistant", "checked_text", "json_object", "media_type", "parse_parameters"]
@@ -39,8 +38,7 @@ def parse_parameters(request: Request) -> CallParameters:
 
     :raises Refusal: 400, with the reason.
     """
-    _, _, query = request.uri.partition(b"?")
-    given = dict(_form(query))
+    given = dict(_texts(parameters_of(request)))
     if request.method == b"POST":
         given.update(_body(request))
     for name, value in given.items():
@@ -130,18 +128,19 @@ def _body(request: Request) -> dict[str, str]:
         return {}
     kind = media_type(request)
     if kind == b"application/x-www-form-urlencoded":
-        return dict(_form(content))
+        if content.count(b"&") >= MAX_PARAMETERS:
+            raise bad_request(f"there are more than {MAX_VARIABLES} variables")
+        return dict(_texts(parameters_in(b"?" + content)))
     if kind == b"application/json":
         return dict(_json(content))
     raise bad_request("the body is neither application/x-www-form-urlencoded nor application/json")
 
 
-def _form(encoded: bytes) -> Iterator[tuple[str, str]]:
+def _texts(parameters: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
     """The parameters of a query or a form, without the key."""
-    if encoded.count(b"&") >= MAX_PARAMETERS:
+    if len(parameters) > MAX_PARAMETERS:
         raise bad_request(f"there are more than {MAX_VARIABLES} variables")
-    for parameter in filter(None, encoded.replace(b"+", b" ").split(b"&")):
-        name, _, value = map(unquote_to_bytes, parameter.partition(b"="))
+    for name, value in parameters:
         if is_key_name(name):
             continue
         try:

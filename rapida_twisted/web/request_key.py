@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.web.server import Request
 
-__all__ = ["KEY_NAME", "holds_key", "is_key_name", "key_of", "mask_key"]
+__all__ = ["KEY_NAME", "holds_key", "is_key_name", "key_of", "mask_key", "parameters_in", "parameters_of"]
 
 KEY_NAME = b"x-api-key"
 """The name of the query parameter and of the header that carry a key."""
@@ -49,13 +49,25 @@ def _mask_parameter(parameter: bytes) -> bytes:
     return name + b"=***" if equals and is_key_name(unquote_to_bytes(name.replace(b"+", b" "))) else parameter
 
 
+def parameters_in(uri: bytes) -> list[tuple[bytes, bytes]]:
+    """The parameters of a URI's query. Only ``&`` separates parameters in this interface."""
+    query = uri.partition(b"?")[2].replace(b"+", b" ")
+    return [_unquoted(parameter) for parameter in query.split(b"&") if parameter]
+
+
+def parameters_of(request: Request) -> list[tuple[bytes, bytes]]:
+    """The same of a request, parsed once."""
+    parsed: list[tuple[bytes, bytes]] | None = getattr(request, "parameters", None)
+    return parameters_in(request.uri) if parsed is None else parsed
+
+
+def _unquoted(parameter: bytes) -> tuple[bytes, bytes]:
+    name, _, value = parameter.partition(b"=")
+    return unquote_to_bytes(name), unquote_to_bytes(value)
+
+
 def _in_query(request: Request) -> bytes:
-    """The key in the query. Only ``&`` separates parameters in this interface."""
-    for parameter in request.uri.partition(b"?")[2].split(b"&"):
-        name, _, value = parameter.partition(b"=")
-        if unquote_to_bytes(name) == KEY_NAME:
-            return unquote_to_bytes(value.replace(b"+", b" "))
-    return b""
+    return next((value for name, value in parameters_of(request) if name == KEY_NAME), b"")
 
 
 def _bearer(request: Request) -> bytes:

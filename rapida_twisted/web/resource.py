@@ -12,8 +12,18 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from rapida_twisted.credentials.api_keys import ApiKeys, Grant, Scope
+from rapida_twisted.web.request import RapidaRequest
 from rapida_twisted.web.request_key import key_of
-from rapida_twisted.web.responses import Refusal, Response, describe, error_response, refusal_of, send, wants_json
+from rapida_twisted.web.responses import (
+    BROKEN,
+    Refusal,
+    Response,
+    describe,
+    error_response,
+    refusal_of,
+    send,
+    wants_json,
+)
 
 __all__ = ["AsyncResource", "Branch", "KeyedResource", "NotFound", "granted"]
 
@@ -74,7 +84,7 @@ class AsyncResource(Resource):
 
     def broken(self, request: Request) -> Response:
         """The response for a bug, which the log describes."""
-        return Response(500)
+        return BROKEN
 
     async def _respond(self, request: Request) -> Response:
         self.check(request)
@@ -135,6 +145,8 @@ class KeyedResource(AsyncResource):
         if grant.assistants and self.of_all_calls:
             raise Refusal(403, "this API key is bound to assistants")
         request.grant = grant  # type: ignore[attr-defined]
+        if isinstance(request, RapidaRequest):
+            request.proved()
 
 
 def granted(request: Request) -> Grant:
@@ -144,6 +156,8 @@ def granted(request: Request) -> Grant:
 
 class NotFound(AsyncResource):
     """Responds with 404, whatever the method."""
+
+    isLeaf = True
 
     def check(self, request: Request) -> None:
         raise Refusal(404, "there is nothing here")

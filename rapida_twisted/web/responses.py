@@ -30,12 +30,15 @@ from rapida_twisted.net.untrusted_text import escaped, shortened
 from rapida_twisted.web.request_key import mask_key
 
 __all__ = [
-    "ERROR_HEADER", "Refusal", "Response", "describe", "error_response", "header_value", "json_response",
+    "BROKEN", "ERROR_HEADER", "Refusal", "Response", "describe", "error_response", "header_value", "json_response",
     "refusal_of", "send", "text_response", "wants_json",
 ]  # fmt: skip
 
 ERROR_HEADER = "X-Rapida-Error"
 LONGEST_REASON = 200
+LONGEST_URI = 1000
+"""In log lines."""
+STRANGERS_URI = 160
 RETRY_AFTER_S = 2
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -65,6 +68,10 @@ class Refusal(RapidaError):
         self.reason = reason
         self.headers = headers
         self.context_id = context_id
+
+
+BROKEN = Response(500, headers=MappingProxyType({ERROR_HEADER: "internal error"}))
+"""The response for a bug."""
 
 
 def text_response(text: str, status: int = 200) -> Response:
@@ -132,9 +139,11 @@ def header_value(text: str) -> str:
 
 
 def describe(request: HTTPRequest) -> str:
-    """The request for a log line: without its key, and without control characters."""
-    method, uri = escaped(request.method), escaped(mask_key(request.uri))
-    return f"{method} {uri} from {getattr(request.client, 'host', request.client)}"
+    """The request for a log line: without its key, without control characters, and short if its client has no key."""
+    longest = STRANGERS_URI if getattr(request, "grant", None) is None else LONGEST_URI
+    # Cut before it is masked, which takes time, and after, for a control character becomes four.
+    uri = shortened(escaped(mask_key(request.uri[: 2 * longest])), longest)
+    return f"{escaped(request.method[:20])} {uri} from {getattr(request.client, 'host', request.client)}"
 
 
 def send(response: Response, request: Request) -> None:

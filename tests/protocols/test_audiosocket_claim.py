@@ -329,10 +329,10 @@ class FactoryTests(SynchronousTestCase):
         )
 
     def test_flood_does_not_fill_the_log(self) -> None:
-        """Of a hundred rejections seven are logged."""
+        """Of a hundred rejections three are logged."""
         for _ in range(103):
             self.connect()
-        self.assertEqual((self.factory.refused, len(warnings_of(self.log))), (100, 1))
+        self.assertEqual((self.factory.refused, len(warnings_of(self.log))), (100, 3))
 
     def test_place_is_given_back(self) -> None:
         """A connection gives its place back once: when its call is up, when it is gone, when its time is over."""

@@ -114,7 +114,7 @@ class CallsTests(SynchronousTestCase):
 
     def test_bad_query(self) -> None:
         """A limit or status that is none is refused with what would be one."""
-        for limit in ("0", "1001", "-1", "x", "1e3", "9" * 5000, "%C2%B2"):
+        for limit in ("0", "1001", "-1", "x", "1e3", "9" * 4000, "%C2%B2"):
             response = self.http.request(f"/v1/calls?limit={limit}")
             self.assertEqual(
                 (response.status, response.body, response.reason), (400, b"", "limit is a number from 1 to 1000")

@@ -59,7 +59,7 @@ class HealthTests(SynchronousTestCase):
         """503 when the store says nothing for long."""
         http = InMemoryHttp(store=SlowStore())
         connection = Connection(http.site)
-        connection.send(b"GET /readyz HTTP/1.1\r\n\r\n")
+        connection.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
         http.clock.advance(11)
         self.assertEqual([response.status for response in connection.responses()], [503])
 
