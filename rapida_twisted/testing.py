@@ -122,6 +122,7 @@ class FakeCall:
             transport="fake",
             claimed_at=0.0,
         )
+        self._started = False
         self.transferred_to: str | None = None
         """The dial string of the transfer that the assistant asked for."""
         self.call = _NotedCall(
@@ -137,6 +138,7 @@ class FakeCall:
 
     def start(self) -> None:
         """Answer the call."""
+        self._started = True
         with self._assistant_runs():
             self.call.start()
 
@@ -208,6 +210,8 @@ class FakeCall:
 
     @property
     def _state(self) -> str:
+        if not self._started:
+            return "the call was not answered; start() answers it"
         files = f" ({', '.join(self.said_texts)})" if self.said_texts else ""
         detail = f" ({self.call.detail})" if self.call.detail else ""
         state = f"has ended: {self.ended.value}{detail}" if self.ended is not None else "is up"

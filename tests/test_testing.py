@@ -89,6 +89,11 @@ class FakeCallTests(SynchronousTestCase):
         self.assertEqual(str(error), said)
         self.assertApproximates(call.clock.seconds(), 2.0, 0.01)
 
+    def test_not_started(self) -> None:
+        """The error says that the test forgot to answer the call."""
+        error = self.assertRaises(AssertionError, FakeCall(Assistant()).advance_until, lambda: False, 1.0)
+        self.assertTrue(str(error).endswith("after 1 s: the call was not answered; start() answers it"), str(error))
+
     def test_failed_meanwhile(self) -> None:
         """The error names the reason of a call that ended before the condition came true."""
 

@@ -118,7 +118,9 @@ def parse_options(argv: Sequence[str]) -> PhoneOptions:
             rate=arguments.rate,
             as_json=arguments.json,
         )
-    except (OSError, ValueError, RapidaError) as error:
+    except OSError as error:
+        parser.error(f"cannot read {error.filename} ({error.strerror})" if error.filename else str(error))
+    except (ValueError, RapidaError) as error:
         parser.error(str(error))
 
 

@@ -319,7 +319,7 @@ class OptionsTests(OptionsTestCase):
 
     def test_no_wav(self) -> None:
         """A file that is not there, or no WAV file, is refused by its name."""
-        self.assertIn("no-such.wav", self.refusal("--say", "no-such.wav"))
+        self.assertIn("cannot read no-such.wav (No such file or directory)", self.refusal("--say", "no-such.wav"))
         Path("text.wav").write_text("hello")
         self.assertIn("text.wav", self.refusal("--say", "text.wav"))
 
