@@ -179,7 +179,7 @@ class _MediaChannel(QuickWebSocket):
             self.hang_up()
             return
         self._sample_bytes = self.format.sample_bytes
-        self.crumb_bytes = max(CRUMB_BYTES, self.format.frame_bytes * CRUMB_MS // FRAME_MS)
+        self.crumb_bytes = max(CRUMB_BYTES, min(126, self.format.frame_bytes * CRUMB_MS // FRAME_MS))
         self.channel, self.peer = event.channel, self._peer_text()
         context, self._context = self._context, None
         # The registration's variables win over the channel's own.

@@ -60,7 +60,7 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
     state: int
     writer: FrameWriter
     crumb_bytes = CRUMB_BYTES
-    """Shorter messages of audio are counted as control messages."""
+    """Shorter messages of audio are counted as control messages; at most 126."""
     _budget: ControlBudget
     _control_bytes = 0
     _is_cut_off = False
@@ -119,8 +119,6 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._is_cut_off:
-            return
         is_open = self.state == WebSocketProtocol.STATE_OPEN
         try:
             rest = self._read_quickly(data) if is_open and self.is_between_messages() else data
@@ -129,6 +127,10 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
             return
         if rest:
             self.parse(rest)
+
+    def parse(self, data: bytes) -> None:
+        if not self._is_cut_off:
+            super().parse(data)
 
     def consumeData(self) -> None:  # noqa: N802
         """Autobahn parses what it has, here and at the end of the handshake."""
@@ -198,13 +200,13 @@ class QuickWebSocket(AutobahnInternals, _Autobahn):
                     break
             elif length >= 126:
                 break
+            elif length < self.crumb_bytes:
+                self._count()
             end = begin + length + (4 if masked else 0)
             if end > size or length > limit:
                 break
             payload = _xor(data[begin + 4 : end], data[begin : begin + 4]) if masked else data[begin:end]
             at = end
-            if length < self.crumb_bytes:
-                self._count()
             self.restart_ping()
             self.binary_received(payload)
             if self.state != WebSocketProtocol.STATE_OPEN:
