@@ -16,6 +16,7 @@ from autobahn.twisted import websocket
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -314,7 +315,7 @@ class MediaServerProtocol(_MediaChannel, websocket.WebSocketServerProtocol):
         self._connecting = True
         problem = self.factory.check_handshake(request)
         if problem is not None:
-            raise self._denied(*problem)
+            return self._denied_later(*problem)
         if wire.SUBPROTOCOL not in request.protocols:
             raise self._denied(400, "the subprotocol must be media")
         context_id = _context_id(request)
@@ -354,6 +355,17 @@ class MediaServerProtocol(_MediaChannel, websocket.WebSocketServerProtocol):
             status = 409 if isinstance(error, ContextClaimed) else 404
         raise self._denied(status, str(error))
 
+    def _denied_later(self, status: int, reason: str) -> Deferred[str]:
+        """Refuse after the time that wrong keys of this address have to wait."""
+        wait_s = self.factory.refusal_delay_s(self.transport.getPeer()) if status == 401 else 0.0
+        if not wait_s:
+            raise self._denied(status, reason)
+
+        def deny(_: None) -> NoReturn:
+            raise self._denied(status, reason)
+
+        return deferLater(self._reactor, wait_s).addCallback(deny)
+
     def _denied(self, status: int, reason: str) -> ConnectionDeny:
         self._reject(str(status), "WebSocket {peer} rejected: {status} {reason}", status=status, reason=reason)
         # The reason becomes part of the HTTP status line and may quote the peer.
@@ -376,6 +388,7 @@ class MediaServerFactory(websocket.WebSocketServerFactory):
     :param rejections: counts and logs rejected connections.
     :param message_bytes: the maximum size of a message.
     :param assistants_of: returns the ids of the assistants whose calls a handshake may take; empty: all.
+    :param refusal_delay_s: counts a wrong key of an address, and returns how long (s) its refusal is to wait.
     """
 
     noisy = False
@@ -388,10 +401,12 @@ class MediaServerFactory(websocket.WebSocketServerFactory):
         rejections: RejectionLog | None = None,
         message_bytes: int = MAX_MESSAGE_BYTES,
         assistants_of: Callable[[ConnectionRequest], Collection[str]] = lambda request: (),
+        refusal_delay_s: Callable[[Any], float] = lambda peer: 0.0,
     ) -> None:
         super().__init__(protocols=[wire.SUBPROTOCOL], server="", reactor=reactor)
         self.check_handshake = check_handshake
         self.assistants_of = assistants_of
+        self.refusal_delay_s = refusal_delay_s
         self.rejections = rejections if rejections is not None else RejectionLog()
         self.protocol = lambda: MediaServerProtocol(reception, reactor)
         tune_factory(self)

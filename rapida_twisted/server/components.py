@@ -350,6 +350,7 @@ class Components:
         websockets = MediaServerFactory(
             self.reception, self.reactor, handshake_gate(keys), self.rejections, self.settings.media.message_bytes,
             assistants_gate(keys),
+            lambda peer: keys.failed.delay_s(getattr(peer, "host", ""), self.reactor.seconds()),
         )  # fmt: skip
         more = {
             **self._pages,

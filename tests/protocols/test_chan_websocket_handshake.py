@@ -81,6 +81,23 @@ class HandshakeTests(MediaTestCase):
         """Other subprotocols may be offered beside media."""
         self.assertIn("101", self.ask(subprotocol="chat, media"))
 
+    def test_wrong_keys_are_slow(self) -> None:
+        """The refusal of one who tries keys waits; if he goes away meanwhile, nothing is left."""
+        self.check_handshake = lambda request: (401, "this API key is not known")
+        for leaves in (False, True):
+            self.connect()
+            self.factory.refusal_delay_s = lambda peer: 1.0 if peer.host == "192.0.2.7" else 0.0
+            self.assertEqual(self.ask(), "")
+            self.clock.advance(0.9)
+            self.assertEqual(self.transport.value(), b"")
+            if leaves:
+                self.lose()
+            self.clock.advance(0.1)
+            if not leaves:
+                self.assert_refused(401, "this API key is not known")
+        self.clock.advance(10)
+        self.assert_nothing_scheduled()
+
     def test_check_handshake(self) -> None:
         """The handshake is checked, with its headers and query, before the call is claimed."""
         seen: list[ConnectionRequest] = []
