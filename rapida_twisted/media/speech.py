@@ -121,7 +121,7 @@ class Speech:
         playing = self._playing.get(source)
         if playing is not None:
             self._withdraw(source)
-            del self._playing[source]
+            self._playing.pop(source, None)
             self._drop(source, playing)
             self._requests.check_later(playing.outcome)
             self._lift_barriers(source)
@@ -137,6 +137,9 @@ class Speech:
             if any(other.taken_ms for other in self._playing if other is not source):
                 return source.taken_ms
             self._drop_sent()
+            # The peer drops the marks, too, also those of audio without sound.
+            for other in [other for other in self._playing if other is not source and other.end_ms is not None]:
+                self._settle(other, PlayEnd.PLAYED, 0.0)
         return heard_ms
 
     def _drop(self, source: Source, playing: _Playing) -> None:

@@ -240,6 +240,15 @@ class StopTests(CallTestCase):
                 self.failureResultOf(playing, CancelledError)
             self.assertEqual((fakes.channel.flushes, fakes.call.heard_ms), (1, 60))
 
+    def test_a_mark_that_is_dropped(self) -> None:
+        """The peer drops the mark of audio without sound along with what is stopped: its play() ends nevertheless."""
+        fakes = self.up(channel=FakeChannel(paced=True))
+        nothing, stopped = fakes.call.play(b""), fakes.call.play(counted(50))
+        fakes.tick(3)
+        fakes.call.stop(stopped)
+        self.assertEqual(fakes.channel.flushes, 1)
+        self.assertEqual(self.successResultOf(nothing), PlayOutcome(PLAYED, 0))
+
     def test_sent_ahead_behind_another(self) -> None:
         """Where another's end was sent ahead with it, that is heard, and so is what was sent of it."""
         fakes = self.up(channel=FakeChannel(paced=True))
