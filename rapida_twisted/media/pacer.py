@@ -125,7 +125,8 @@ class AheadPacer(Pacer):
         self._batch: list[bytes] = []
         """Frames to send in one message."""
         self._catching_up = 0
-        """Ticks to come that make up for a stall: the peer plays nothing more in their time."""
+        """Ticks to come while the clock makes up for a stall, two in each period: the peer plays a frame in the time of
+        every other one."""
         self._paused = False
 
     def tick(self) -> bytes:
@@ -134,15 +135,15 @@ class AheadPacer(Pacer):
             self._catching_up = 0
         if self._catching_up:
             self._catching_up -= 1
-            heard = self._playout.format.silent_frame
-        else:
-            heard = self._ahead.popleft() if self._ahead else self._playout.format.silent_frame
+        heard = self._playout.format.silent_frame
+        if self._ahead and not self._catching_up % 2:
+            heard = self._ahead.popleft()
         if not self._paused and (len(self._ahead) <= self._refill_at or not self._playout.is_saying):
             self._send_ahead()
         return heard
 
     def stalled(self, periods: int) -> list[bytes]:
-        self._catching_up = min(self._catching_up + periods, MAX_DEBT_FRAMES - 1)
+        self._catching_up = min(self._catching_up + 2 * periods, 2 * (MAX_DEBT_FRAMES - 1))
         return [self._ahead.popleft() for _ in range(min(periods, len(self._ahead)))]
 
     def flush(self) -> None:

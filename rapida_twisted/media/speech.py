@@ -153,7 +153,9 @@ class Speech:
         lifted = [empty for sources, empty in self._barriers if not sources]
         self._barriers = [barrier for barrier in self._barriers if barrier[0]]
         for empty in lifted:
-            empty.callback(None)
+            # The one before may have cancelled it.
+            if not empty.called:
+                empty.callback(None)
 
     def _barrier_cancelled(self, empty: Deferred[None]) -> None:
         self._barriers = [barrier for barrier in self._barriers if barrier[1] is not empty]

@@ -335,6 +335,17 @@ class AheadTests(CallTestCase):
         recorded = b"".join(frame for frame in tapped if frame != SILENCE)
         self.assertEqual(recorded, (counted(60) + counted(40)) * 6)
 
+    def test_after_a_stall(self) -> None:
+        """While the clock makes up for a stall, what the peer plays meanwhile counts as it is played."""
+        fakes = self.up(channel=FakeChannel(paced=True))
+        fakes.call.play(counted(100))
+        fakes.tick(1)
+        before_ms = fakes.call.heard_ms
+        fakes.reactor.advance(0.12)
+        for number in range(10):
+            self.assertApproximates(fakes.call.heard_ms - before_ms, 120 + number * 20, 20)
+            fakes.tick(1)
+
     def test_stall_with_an_empty_queue(self) -> None:
         """All was sent ahead when the process stalls: each period that passed was heard."""
         fakes = self.up(channel=FakeChannel(paced=True))
@@ -426,6 +437,17 @@ class QueuedTests(CallTestCase):
     def test_nothing_is_queued(self) -> None:
         """Then it fires at once."""
         self.successResultOf(self.up().call.queued())
+
+    def test_one_cancels_another(self) -> None:
+        """Code that one queued() calls back may cancel the next, which would fire in the same moment."""
+        fakes = self.up()
+        playing = fakes.call.play(counted(1))
+        waiting = [fakes.call.queued() for _ in range(3)]
+        waiting[0].addCallback(lambda _: waiting[1].cancel())
+        fakes.tick(2)
+        self.failureResultOf(waiting[1], CancelledError)
+        self.assertIsNone(self.successResultOf(waiting[2]))
+        self.assertTrue(self.successResultOf(playing).played)
 
     def test_cancelled(self) -> None:
         """Cancelling it stops only the waiting."""
