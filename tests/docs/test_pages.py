@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import takewhile
 from pathlib import Path
 from textwrap import dedent
@@ -24,6 +25,14 @@ class IndexTests(SynchronousTestCase):
         pages = [*(ROOT / "docs").rglob("*.rst"), *ROOT.glob("*.md"), *(ROOT / "rapida_twisted").rglob("*.py")]
         for page in pages:
             self.assertNotRegex(page.read_text("utf-8"), r"pip install [^\n`]*rapida[-_]twisted", str(page))
+
+
+class GatewayPageTests(SynchronousTestCase):
+    def test_two_servers_on_one_machine(self) -> None:
+        """The server that is "far away" leaves the default ports to the other one."""
+        options = dict(re.findall(r"--(\w+)-port (\d+)", named_block("gateway.rst", "far")))
+        for port, default in (("http", "8080"), ("audiosocket", "4573"), ("admin", "8081")):
+            self.assertNotEqual(options.get(port, default), default, port)
 
 
 class ReadmeTests(SynchronousTestCase):
