@@ -79,6 +79,7 @@ class AudioSocketFarEnd(FarEnd):
     def audio(self, samples: bytes, rate_hz: int) -> None:
         self._has_sent = True
         if rate_hz != self._rate_hz:
+            self.connection.count_control()
             self._rate_hz, self._convert = rate_hz, converter(AudioFormat("slin", rate_hz), SLIN)
         data = self._rest + (samples if self._convert is None else self._convert(samples))
         size = SLIN.frame_bytes

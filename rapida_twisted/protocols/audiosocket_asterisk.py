@@ -30,7 +30,6 @@ class AsteriskProtocol(Protocol):
         self.call = call
         self._codec = wire.AsteriskCodec()
         self._budget = ControlBudget(time.monotonic)
-        self._rate_hz = 0
         self._writer: FrameWriter | None = None
         """None unless the call is up."""
         self.problem = ""
@@ -86,29 +85,27 @@ class AsteriskProtocol(Protocol):
             for frame in self._codec.receive_data(data):
                 if self._writer is None:
                     return
-                self._frame_received(frame)
+                if type(frame) is wire.AudioFrame:
+                    if len(frame.samples) < CRUMB_BYTES:
+                        self.count_control()
+                    self.audio_received(frame.samples, frame.rate_hz)
+                else:
+                    self._control_received(frame)
         except RemoteProtocolError as error:
             if self._writer is not None:
                 self.problem = str(error)
                 self._writer.abort()
 
-    def _frame_received(self, frame: wire.Frame) -> None:
-        if type(frame) is wire.AudioFrame:
-            # Each change of the rate makes converters.
-            if frame.rate_hz != self._rate_hz or len(frame.samples) < CRUMB_BYTES:
-                self._rate_hz = frame.rate_hz
-                self._count()
-            self.audio_received(frame.samples, frame.rate_hz)
-            return
-        self._count()
+    def _control_received(self, frame: wire.Frame) -> None:
+        self.count_control()
         if type(frame) is wire.HangupFrame:
             self.hang_up()
             self.hangup_received()
         elif type(frame) is wire.ErrorFrame:
             self.error_received(frame.code)
 
-    def _count(self) -> None:
-        """Count a frame that is no ordinary audio.
+    def count_control(self) -> None:
+        """Count a frame that is no ordinary audio, or that costs more than its bytes.
 
         :raises RemoteProtocolError: the server has sent too many.
         """

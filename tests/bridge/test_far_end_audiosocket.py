@@ -18,6 +18,7 @@ from rapida_twisted.bridge import far_end
 from rapida_twisted.bridge.far_end_audiosocket import AudioSocketFarEnd, connect_audiosocket
 from rapida_twisted.errors import UpstreamFailed
 from rapida_twisted.interfaces import IFarEnd
+from rapida_twisted.protocols.control_budget import BURST
 from rapida_twisted.wire.audiosocket import HANGUP_BYTES
 from tests.bridge.far_ends import FarEndTestCase, KeptUser, Peer, Peers
 from tests.protocols.websockets import CALL, MemoryTransport, until
@@ -102,6 +103,12 @@ class SocketsTests(FarEndTestCase):
         self.peer.transport.write(framed(FRAME) + framed(b"1", 0x03))
         self.assertEqual(await self.told(), ["malformed"])
         await until(lambda: self.peer.lost)
+
+    async def test_changes_of_the_rate(self) -> None:
+        """A server that changes its rate with each frame has broken the protocol: each change makes converters."""
+        await self.connect(Peers(Peer))
+        self.peer.transport.write((framed(FRAME) + framed(FRAME * 2, 0x12)) * BURST)
+        self.assertEqual(await self.told(), ["malformed"])
 
     async def test_error_frame(self) -> None:
         """The error "hangup" is one; any other is a failure that names it."""

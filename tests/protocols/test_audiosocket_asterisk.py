@@ -75,9 +75,8 @@ class AsteriskProtocolTests(SynchronousTestCase):
         )
 
     def test_frames_without_end(self) -> None:
-        """A server that sends errors, crumbs of audio or changes of the rate without end loses its connection."""
-        changes = raw_frame(0x10, bytes(320)) + raw_frame(0x12, bytes(640))
-        for frame in (b"\xff\x00\x01\x02", raw_frame(0x10, b"ab"), raw_frame(0x02, b""), changes):
+        """A server that sends errors, or crumbs of audio, without end loses its connection."""
+        for frame in (b"\xff\x00\x01\x02", raw_frame(0x10, b"ab"), raw_frame(0x02, b"")):
             with self.subTest(frame=frame):
                 self.setUp()
                 self.phone.dataReceived(frame * (BURST + 50))
