@@ -43,6 +43,7 @@ from rapida_twisted.observe.counted_client import CountedClient
 from rapida_twisted.observe.interface import Instant, Metrics
 from rapida_twisted.observe.multiprocess import open_metrics
 from rapida_twisted.observe.sampler import Sampler
+from rapida_twisted.observe.twistd_logging import dropped_lines
 from rapida_twisted.ports.rejection_log import RejectionLog
 from rapida_twisted.ports.server_ports import ADMIN, AUDIOSOCKET, HTTP, HTTPS, ServerPorts
 from rapida_twisted.ports.turn_budget import TurnBudget
@@ -218,7 +219,7 @@ class Components:
     def sampler(self) -> Sampler:
         return Sampler(
             self.metrics, clock=self.clock, calls=lambda: self.calls, look=self._look,
-            refused=lambda: dict(self.rejections.counts), reactor=self.reactor,
+            refused=lambda: {**self.rejections.counts, "log.dropped": dropped_lines()}, reactor=self.reactor,
         )  # fmt: skip
 
     @cached_property
