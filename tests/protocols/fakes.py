@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from cryptography import x509
@@ -109,10 +109,15 @@ class FakeReception(FakeStarter):
         self.claims: list[tuple[str, str, str]] = []
         self.answer: Callable[[CallContext], Deferred[CallContext]] = succeed
         """What a claim gives."""
+        self.assistants: Collection[str] = ()
+        """Those whose calls the last claim may take."""
 
-    def claim(self, context_id: str, transport: str, peer: str) -> Deferred[CallContext]:
+    def claim(
+        self, context_id: str, transport: str, peer: str, assistants: Collection[str] = ()
+    ) -> Deferred[CallContext]:
         """Keep it, and answer."""
         self.claims.append((context_id, transport, peer))
+        self.assistants = assistants
         context = CallContext(context_id=context_id, assistant_id="123", created_at=0.0, expires_at=300.0)
         return self.answer(context.claimed(transport=transport, peer=peer, now=1.0))
 

@@ -81,6 +81,15 @@ class HandshakeTests(MediaTestCase):
         """Other subprotocols may be offered beside media."""
         self.assertIn("101", self.ask(subprotocol="chat, media"))
 
+    def test_bound_key(self) -> None:
+        """A key that is bound to assistants takes their calls alone."""
+        for bound in ({"7"}, frozenset[str]()):
+            self.connect()
+            self.factory.assistants_of = lambda request, bound=bound: bound
+            self.ask()
+            self.assertEqual(set(self.reception.assistants), bound)
+            self.lose()
+
     def test_wrong_keys_are_slow(self) -> None:
         """The refusal of one who tries keys waits; if he goes away meanwhile, nothing is left."""
         self.check_handshake = lambda request: (401, "this API key is not known")

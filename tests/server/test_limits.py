@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -40,10 +41,10 @@ class ServiceTests(TestCase):
         self.addCleanup(self.service.stopService)
         self.counts = self.service.components.rejections.counts
 
-    async def connect(self, port: int, first: bytes) -> Caller:
-        """Connect, and say something."""
+    async def connect(self, port: int, first: bytes, address: str = "127.0.0.1") -> Caller:
+        """Connect from an address, and say something."""
         caller = Caller(first)
-        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), caller)
+        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port, bindAddress=(address, 0)), caller)
         self.addCleanup(lambda: None if caller.lost else caller.transport.abortConnection())
         return caller
 
@@ -63,6 +64,29 @@ class ServiceTests(TestCase):
     def limiter(self, what: str) -> Any:
         """The limiter of a port."""
         return self.service.components.ports._ports[what].limiter
+
+    async def test_same_network(self) -> None:
+        """With CLAIM__SAME_NETWORK media of another network is refused, and the call waits on for its own."""
+        self.start(CLAIM__SAME_NETWORK="true")
+        first = b"\x01\x00\x10" + (await self.register()).bytes + FRAME
+        port = self.service.audiosocket_port
+        stranger = await self.connect(port, first, "127.0.1.1")
+        await until(lambda: stranger.lost or stranger.received == b"\0\0\0")
+        self.assertEqual(self.counts["audiosocket.call_unknown"], 1)
+        caller = await self.connect(port, first, "127.0.0.9")
+        await until(lambda: FRAME in caller.received)
+
+    async def test_recordings_are_deleted(self) -> None:
+        """Those that are older than RECORDINGS__KEEP_S are deleted soon after the start."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        old, new = (folder / f"{UUID(int=number)}.wav" for number in (1, 2))
+        for path in (old, new):
+            path.write_bytes(bytes(44))
+        os.utime(old, (1, 1))
+        self.start(RECORDINGS__KEEP_S="3600", RECORDINGS__DIR=str(folder))
+        await until(lambda: not old.exists())
+        self.assertTrue(new.exists())
 
     async def test_audiosocket_allow(self) -> None:
         """Only an Asterisk in the named network may connect a call; a rejected connection leaves the call waiting."""
