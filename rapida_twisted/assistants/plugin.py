@@ -10,6 +10,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from rapida_twisted.context import CallContext
+from rapida_twisted.errors import SettingsError
 from rapida_twisted.interfaces.assistant import AssistantEnvironment, IAssistantFactory
 
 if TYPE_CHECKING:
@@ -34,5 +35,11 @@ class AssistantPlugin:
         self._module = module
 
     def configure(self, argument: str, environment: AssistantEnvironment) -> Callable[[CallContext], Assistant]:
-        make: Callable[[CallContext], Assistant] = import_module(self._module).configure(argument, environment)
+        try:
+            module = import_module(self._module)
+        except ImportError as error:
+            raise SettingsError(f"the assistant {self.name!r}: {self._module} can't be imported: {error}") from error
+        if not hasattr(module, "configure"):
+            raise SettingsError(f"the assistant {self.name!r}: {self._module} has no configure(argument, environment)")
+        make: Callable[[CallContext], Assistant] = module.configure(argument, environment)
         return make

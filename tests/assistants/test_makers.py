@@ -15,6 +15,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from rapida_twisted.assistants.makers import checked_maker
+from rapida_twisted.assistants.plugin import AssistantPlugin
 from rapida_twisted.assistants.record import Record, _RecordMaker
 from rapida_twisted.assistants.registry import Assistants, parse_rules
 from rapida_twisted.context import CallContext
@@ -93,6 +94,19 @@ class MakersTests(SynchronousTestCase):
         assistants = parse_rules("*=echo,1=record:echo", environment)
         self.assertEqual((self.prepared(assistants, "1"), self.prepared(assistants, "2")), ("", ""))
         self.assertEqual(assistants.health(), {})
+
+
+class AssistantPluginTests(SynchronousTestCase):
+    def test_module(self) -> None:
+        """A module that is not there, or has no configure(), is a sentence that names it."""
+        environment = AssistantEnvironment(Clock(), Path("state"))
+        for module, text in (
+            ("no_such_package.weather", "no_such_package.weather can't be imported: No module named 'no_such_package'"),
+            ("textwrap", "textwrap has no configure(argument, environment)"),
+        ):
+            plugin = AssistantPlugin("weather", "weather:CITY", module)
+            error = self.assertRaises(SettingsError, plugin.configure, "Berlin", environment)
+            self.assertEqual(str(error), f"the assistant 'weather': {text}")
 
 
 def forgot_return(context: CallContext) -> None:
