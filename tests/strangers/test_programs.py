@@ -130,10 +130,22 @@ class ProgramsTests(LiveTestCase):
         self.assert_ended(record, "assistant_hangup")
 
     def test_asterisk_audiosocket(self) -> None:
-        """npm's asterisk-audiosocket: the sample of its README, which gets the contextId as its UUID."""
+        """npm's asterisk-audiosocket: the sample of its README. Its UUID is the contextId, and a digit would end it."""
         self.start("asterisk_audiosocket")
-        self.hear_the_echo()
-        self.assertIn(f"call {self.record()['context_id']}", self.program.log())
+        speech = self.speech(TONE_HZ, 2.0)
+        channel = self.call(AUDIOSOCKET, "presser", SPEECH=speech, DIGITS="5", SPEECH_AFTER=speech)
+        self.asterisk.wait_for_log(DIALLED, self.mark)
+        time.sleep(6)
+        self.asterisk.hang_up(channel)
+        heard, said = self.recordings("call-heard", "call-said")
+        record = self.record()
+        self.assert_ended(record, "caller_hangup")
+        last_s, said_s = heard.last_sound_s(), said.last_sound_s()
+        if last_s is None or said_s is None:
+            self.fail("nothing was heard")
+        self.assert_near(last_s, said_s, 0.3, "the end of what was heard after the digit (s)")
+        self.assert_near(heard.part(last_s - 1.0, last_s - 0.1).dominant_hz(), TONE_HZ, 1.0, "frequency (Hz)")
+        self.assertIn(f"call {record['context_id']}\nbye", self.program.log())
 
     def test_asterisk_ai_voice_agent(self) -> None:
         """asterisk-ai-voice-agent over AudioSocket: a line of the dialplan registers the contextId there."""

@@ -7,7 +7,6 @@ server.on('connection', (call) => {
   call.on('id',    (uuid) => console.log('call', uuid));
   call.on('audio', (pcm)  => call.play(pcm));
   call.on('hangup', ()    => console.log('bye'));
-  call.on('error', (error) => console.log('error', error.message));
 });
 
 await server.listen();
