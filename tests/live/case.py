@@ -149,15 +149,21 @@ class LiveTestCase(SynchronousTestCase):
         """A measured value is the expected one, but for a tolerance."""
         self.assertLessEqual(abs(measured - expected), tolerance, f"{what}: {measured:.3f}, expected {expected:.3f}")
 
-    def assert_tone(self, heard: Recording, frequency_hz: float, seconds: float | None = None) -> Recording:
-        """From its first sound to its last it is one tone without gaps; gives that stretch, but for its edges."""
+    def assert_tone(
+        self, heard: Recording, frequency_hz: float, seconds: float | None = None, missing_s: float = 0.0
+    ) -> Recording:
+        """From its first sound to its last it is one tone without gaps; gives that stretch, but for its edges.
+
+        :param missing_s: how long all gaps may be, where a program on the way may miss its time on a busy machine.
+        """
         begin, end = heard.first_sound_s(), heard.last_sound_s()
         if begin is None or end is None:
             self.fail("nothing was heard")
         steady = heard.part(begin + 0.3, end - 0.05)
         self.assertGreater(steady.seconds, 1.0)
         self.assert_near(steady.dominant_hz(), frequency_hz, 1.0, "frequency (Hz)")
-        self.assertEqual(steady.gaps(longer_than_s=0.040), [], "gaps (begin and length, s)")
+        gaps = steady.gaps(longer_than_s=0.040)
+        self.assertLessEqual(sum(length for _, length in gaps), missing_s, f"gaps (begin and length, s): {gaps}")
         if seconds is not None:
             self.assert_near(end - begin, seconds, 0.06, "length of the sound (s)")
         return steady

@@ -44,7 +44,8 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **{name: str(port) for name, port in ports.items()}},
+                # Nothing of this Python's own: its PYTHONPATH would lead another Python astray.
+                env={name: str(value) for name, value in {"PATH": os.environ["PATH"], **ports}.items()},
             )
         wait_until(f"port {self.port} is open", self._is_open, START_S, 0.1)
         return self

@@ -17,7 +17,6 @@ from rapida_twisted.asterisk.dialplan import (
     websocket_dialplan,
 )
 from tests.live.case import ASSISTANT_ID, TONE_HZ, LiveTestCase
-from tests.live.recordings import Recording
 from tests.strangers.program import Program
 from tests.support.blocks import named_block
 
@@ -25,7 +24,7 @@ AUDIOSOCKET, WEBSOCKET = "100@rapida-inbound", "100@rapida-inbound-ws"
 DIALLED = r'(?:AudioSocket\("[^"]+", "|v\(contextId=)([0-9a-f-]{36})'
 REGISTERED = ' same => n,GotoIf($["${CTX}" = ""]?error)\n'
 """After this line of the dialplan the call has a contextId."""
-MISSED_S = 0.15
+MISSING_S = 0.15
 """How much of an echo may be missing."""
 GREETING_HZ, GREETING_S = 620, 3.0
 """What the voice of ``programs/asterisk_ai_voice_agent`` says."""
@@ -74,18 +73,8 @@ class ProgramsTests(LiveTestCase):
         time.sleep(5)
         self.asterisk.hang_up(channel)
         (heard,) = self.recordings("call-heard")
-        self.assert_sound(heard, TONE_HZ, 3.0)
+        self.assertGreater(self.assert_tone(heard, TONE_HZ, missing_s=MISSING_S).seconds, 3.0)
         self.assert_ended(self.record(), "caller_hangup")
-
-    def assert_sound(self, heard: Recording, frequency_hz: float, seconds: float) -> None:
-        """It is one tone for at least so long. A process more on the way may miss its time once on a busy machine."""
-        begin, end = heard.first_sound_s(), heard.last_sound_s()
-        if begin is None or end is None:
-            self.fail(f"nothing was heard; the program said:\n{self.program.log()}")
-        steady = heard.part(begin + 0.3, end - 0.05)
-        self.assertGreater(steady.seconds, seconds - 0.4)
-        self.assert_near(steady.dominant_hz(), frequency_hz, 1.0, "frequency (Hz)")
-        self.assertLessEqual(sum(length for _, length in steady.gaps(longer_than_s=0.020)), MISSED_S)
 
     # Tests
 
@@ -126,7 +115,7 @@ class ProgramsTests(LiveTestCase):
         self.call(AUDIOSOCKET, "presser", SPEECH=speech, DIGITS="5", SPEECH_AFTER=speech)
         record = self.record()
         heard, _ = self.recordings("call-heard", "call-said")
-        self.assert_sound(heard, TONE_HZ, 2.0)
+        self.assertGreater(self.assert_tone(heard, TONE_HZ, missing_s=MISSING_S).seconds, 2.0)
         self.assert_ended(record, "assistant_hangup")
 
     def test_asterisk_audiosocket(self) -> None:
@@ -165,5 +154,6 @@ class ProgramsTests(LiveTestCase):
         time.sleep(GREETING_S + 2)
         self.asterisk.hang_up(channel)
         (heard,) = self.recordings("call-heard")
-        self.assert_sound(heard, GREETING_HZ, GREETING_S)
+        played = self.assert_tone(heard, GREETING_HZ, missing_s=MISSING_S)
+        self.assertGreater(played.seconds, GREETING_S - 0.5)
         self.assert_ended(self.record(), "caller_hangup")
