@@ -36,7 +36,13 @@ class Program:
     def start(self) -> Program:
         """Start it and wait until its port is open."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        ports = {"PORT": self.port, "REGISTER_PORT": self.register_port, "WEBSOCKET_PORT": self.websocket_port}
+        # Nothing of this Python's own: its PYTHONPATH would lead another Python astray.
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PORT": str(self.port),
+            "REGISTER_PORT": str(self.register_port),
+            "WEBSOCKET_PORT": str(self.websocket_port),
+        }
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *self._command],
@@ -44,8 +50,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Nothing of this Python's own: its PYTHONPATH would lead another Python astray.
-                env={name: str(value) for name, value in {"PATH": os.environ["PATH"], **ports}.items()},
+                env=environment,
             )
         wait_until(f"port {self.port} is open", self._is_open, START_S, 0.1)
         return self
