@@ -178,9 +178,9 @@ class Lifecycle(Service):
 
     def _swept(self, swept: Swept) -> None:
         if swept.expired:
-            self._log.info("{count} calls expired: registered, but their media never came", count=swept.expired)
+            self._log.info("expired calls, registered without media in time: {count}", count=swept.expired)
         if swept.lost:
-            self._log.warn("{count} calls are lost: their server process died", count=swept.lost)
+            self._log.warn("lost calls, whose server process died: {count}", count=swept.lost)
 
     def _not_swept(self, failure: Failure) -> None:
         # The lease already logs that the store does not answer.

@@ -137,8 +137,8 @@ class ReactorWatch:
             )
             return
         self._log.warn(
-            "call {id}: the assistant {assistant_id} ({assistant}) blocks the reactor for {held_s:.1f} s, and no call"
-            " is served; run this code in a thread (deferToThread):\n{stack}",
+            "call {id}: the assistant {assistant_id} ({assistant}) has blocked the reactor for {held_s:.1f} s so far,"
+            " and no call is served; run this code in a thread (deferToThread):\n{stack}",
             id=holder.context.context_id, assistant_id=holder.context.assistant_id, assistant=name, held_s=held_s,
             stack=stack,
         )  # fmt: skip
