@@ -115,7 +115,10 @@ class _Doctor:
         try:
             ready = await self._server.request("/readyz")
         except RapidaError as error:
-            advice = "start it (twistd rapida-media), or name its address (--http), best that of its port for operators"
+            advice = (
+                "start it (script/serve, or twistd rapida-media), or name its address (--http), best that of its port for"
+                " operators"
+            )
             return [Finding(Level.BAD, f"the server at {url}: {error}", advice)]
         if ready.status != 200:
             what = f"the server at {url} takes no calls now ({ready.status})"
