@@ -116,8 +116,8 @@ class _Doctor:
             ready = await self._server.request("/readyz")
         except RapidaError as error:
             advice = (
-                "start it (script/serve, or twistd rapida-media), or name its address (--http), best that of its port for"
-                " operators"
+                "start it (script/serve, or twistd rapida-media), or name its address (--http), best that of its port"
+                " for operators"
             )
             return [Finding(Level.BAD, f"the server at {url}: {error}", advice)]
         if ready.status != 200:
