@@ -25,8 +25,7 @@ class _Heard:
     """One call, as it was seen."""
 
     first_s: float
-    """When it was seen first, and the audio (s) received until then."""
-    first_audio_s: float
+    """When it was seen first: soon after its start."""
     audio_s: float = -1.0
     """The audio received at the last check, and since when it is unchanged."""
     since_s: float = 0.0
@@ -54,7 +53,7 @@ class IdleWatch:
         self._heard = {}
         for call in self._calls:
             audio_s = call.audio_in_s
-            heard = before.get(call.context.context_id) or _Heard(now_s, audio_s)
+            heard = before.get(call.context.context_id) or _Heard(now_s)
             self._heard[call.context.context_id] = heard
             if audio_s != heard.audio_s:
                 heard.audio_s, heard.since_s = audio_s, now_s
@@ -64,5 +63,5 @@ class IdleWatch:
         if self._idle_s and now_s - heard.since_s >= self._idle_s:
             if call.end(EndReason.PEER_STALLED, f"the caller sent no audio for {self._idle_s:g} s"):
                 self._ended()
-        elif heard.audio_s - heard.first_audio_s > now_s - heard.first_s + MAX_AHEAD_S:
+        elif heard.audio_s > now_s - heard.first_s + MAX_AHEAD_S:
             call.end(EndReason.PROTOCOL_ERROR, f"over {MAX_AHEAD_S:g} s of audio came faster than the time")
