@@ -79,8 +79,8 @@ def _in_thread(write: Callable[[Sequence[str]], object], format_event: Formatter
 
     writer = LogWriter(write, dropped_line)
     _writers[:] = [writer]
-    reactor.callWhenRunning(writer.start)  # type: ignore[attr-defined]
-    reactor.addSystemEventTrigger("after", "shutdown", writer.stop)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(writer.start)
+    reactor.addSystemEventTrigger("after", "shutdown", writer.stop)
     return writer
 
 
