@@ -179,6 +179,17 @@ class Stage:
             except OSError:
                 time.sleep(0.01)
 
+    def once_and_again(self, data: bytes, port: int = 0) -> None:
+        """Send this over one connection after another, each until the server closes it."""
+        while self.goes_on():
+            try:
+                with self.connect(port, 0.5) as connection:
+                    connection.sendall(data)
+                    while connection.recv(65536):
+                        pass
+            except OSError:
+                time.sleep(0.002)
+
     # For who runs them
 
     def run(self, attack: Attack) -> Figures:

@@ -141,3 +141,86 @@ class DoorTests(SynchronousTestCase):
         for number in inside:
             limiter.closed(at(f"192.0.2.{number}"))
         self.assertEqual((limiter.connections, limiter._per_address), (0, {}))
+
+
+class Connection:
+    """What the limiter needs of a transport."""
+
+    def __init__(self, host: str) -> None:
+        self.peer = IPv4Address("TCP", host, 1)
+        self.aborted = False
+
+    def getPeer(self) -> IPv4Address:  # noqa: N802
+        return self.peer
+
+    def abortConnection(self) -> None:  # noqa: N802
+        self.aborted = True
+
+
+class RoomTests(SynchronousTestCase):
+    """At a limit the oldest newcomer makes room."""
+
+    def limiter(self, **limits: Any) -> ConnectionLimiter:
+        """A limiter of an HTTP port."""
+        return ConnectionLimiter("HTTP", ConnectionLimits(makes_room=True, **limits))
+
+    def open(self, limiter: ConnectionLimiter, host: str) -> Connection | None:
+        """A new connection; None if it was rejected."""
+        connection = Connection(host)
+        if not limiter.accept(connection.peer):
+            return None
+        limiter.opened(connection)
+        return connection
+
+    def close(self, limiter: ConnectionLimiter, connection: Connection) -> None:
+        """The end of one that was aborted, a turn later."""
+        self.assertTrue(connection.aborted)
+        limiter.closed(connection.peer, connection)
+
+    def test_oldest(self) -> None:
+        """Of all, the oldest that proved nothing."""
+        limiter = self.limiter(connections=3)
+        a, b, c = (self.open(limiter, f"192.0.2.{number}") for number in (1, 2, 3))
+        assert a and b and c
+        limiter.proved(a)
+        self.assertIsNotNone(self.open(limiter, "192.0.2.4"))
+        self.assertEqual([each.aborted for each in (a, b, c)], [False, True, False])
+        self.close(limiter, b)
+        self.assertEqual(limiter.connections, 3)
+
+    def test_none_left(self) -> None:
+        """If all have proved themselves, the new one is rejected."""
+        limiter = self.limiter(connections=1)
+        one = self.open(limiter, "192.0.2.1")
+        limiter.proved(one)
+        self.assertIsNone(self.open(limiter, "192.0.2.2"))
+
+    def test_of_address(self) -> None:
+        """At an address's limit, the oldest of that address."""
+        limiter = self.limiter(per_address=1)
+        other, one = self.open(limiter, "192.0.2.1"), self.open(limiter, "192.0.2.2")
+        assert other and one
+        self.assertIsNotNone(self.open(limiter, "192.0.2.2"))
+        self.assertEqual((other.aborted, one.aborted), (False, True))
+
+    def test_apart(self) -> None:
+        """A call's connection counts no more, and makes no room."""
+        limiter = self.limiter(connections=1, per_address=1)
+        call = self.open(limiter, "192.0.2.1")
+        limiter.count_apart(call)
+        self.assertEqual((limiter.connections, limiter.apart), (0, 1))
+        self.assertIsNotNone(self.open(limiter, "192.0.2.1"))
+        assert call is not None
+        limiter.closed(call.peer, call, apart=True)
+        self.assertEqual((call.aborted, limiter.connections, limiter.apart), (False, 1, 0))
+
+    def test_reserved(self) -> None:
+        """Places are kept for networks, whose connections the rate does not limit either."""
+        limiter = self.limiter(connections=3, reserved=2, reserved_for=(ip_network("198.51.100.0/24"),), rate=1)
+        stranger = self.open(limiter, "192.0.2.1")
+        limiter.proved(stranger)
+        self.assertIsNone(self.open(limiter, "192.0.2.2"))
+        for _ in range(2):
+            limiter.proved(self.open(limiter, "198.51.100.7"))
+        self.assertEqual(limiter.connections, 3)
+        self.assertIsNone(self.open(limiter, "198.51.100.7"))
