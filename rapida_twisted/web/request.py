@@ -24,6 +24,8 @@ __all__ = ["MAX_PARAMETERS", "MAX_PATH_BYTES", "MAX_QUERY_BYTES", "SECURITY_HEAD
 MAX_QUERY_BYTES = 4096
 MAX_PARAMETERS = 100
 MAX_PATH_BYTES = 2048
+MAX_SEGMENTS = 32
+"""More than any page has, and than most assistants' pages need."""
 
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -138,6 +140,8 @@ class RapidaRequest(Request):
         path, _, query = self.uri.partition(b"?")
         if len(path) > MAX_PATH_BYTES or len(query) > MAX_QUERY_BYTES:
             return Refusal(414, f"a path has at most {MAX_PATH_BYTES} bytes, a query {MAX_QUERY_BYTES}")
+        if path.count(b"/") > MAX_SEGMENTS:
+            return Refusal(404, "there is nothing here")
         if query.count(b"&") >= MAX_PARAMETERS:
             return Refusal(400, f"there are more than {MAX_PARAMETERS} parameters")
         hosts = self.requestHeaders.getRawHeaders(b"host", [])

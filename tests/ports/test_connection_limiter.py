@@ -150,7 +150,7 @@ class Connection:
         self.peer = IPv4Address("TCP", host, 1)
         self.aborted = False
 
-    def getPeer(self) -> IPv4Address:  # noqa: N802
+    def getPeer(self) -> IPv4Address:
         return self.peer
 
     def abortConnection(self) -> None:  # noqa: N802
@@ -172,6 +172,12 @@ class RoomTests(SynchronousTestCase):
         limiter.opened(connection)
         return connection
 
+    def opened(self, limiter: ConnectionLimiter, host: str) -> Connection:
+        """A new connection, which was not rejected."""
+        connection = self.open(limiter, host)
+        assert connection is not None
+        return connection
+
     def close(self, limiter: ConnectionLimiter, connection: Connection) -> None:
         """The end of one that was aborted, a turn later."""
         self.assertTrue(connection.aborted)
@@ -180,8 +186,7 @@ class RoomTests(SynchronousTestCase):
     def test_oldest(self) -> None:
         """Of all, the oldest that proved nothing."""
         limiter = self.limiter(connections=3)
-        a, b, c = (self.open(limiter, f"192.0.2.{number}") for number in (1, 2, 3))
-        assert a and b and c
+        a, b, c = (self.opened(limiter, f"192.0.2.{number}") for number in (1, 2, 3))
         limiter.proved(a)
         self.assertIsNotNone(self.open(limiter, "192.0.2.4"))
         self.assertEqual([each.aborted for each in (a, b, c)], [False, True, False])
@@ -198,19 +203,17 @@ class RoomTests(SynchronousTestCase):
     def test_of_address(self) -> None:
         """At an address's limit, the oldest of that address."""
         limiter = self.limiter(per_address=1)
-        other, one = self.open(limiter, "192.0.2.1"), self.open(limiter, "192.0.2.2")
-        assert other and one
+        other, one = self.opened(limiter, "192.0.2.1"), self.opened(limiter, "192.0.2.2")
         self.assertIsNotNone(self.open(limiter, "192.0.2.2"))
         self.assertEqual((other.aborted, one.aborted), (False, True))
 
     def test_apart(self) -> None:
         """A call's connection counts no more, and makes no room."""
         limiter = self.limiter(connections=1, per_address=1)
-        call = self.open(limiter, "192.0.2.1")
+        call = self.opened(limiter, "192.0.2.1")
         limiter.count_apart(call)
         self.assertEqual((limiter.connections, limiter.apart), (0, 1))
         self.assertIsNotNone(self.open(limiter, "192.0.2.1"))
-        assert call is not None
         limiter.closed(call.peer, call, apart=True)
         self.assertEqual((call.aborted, limiter.connections, limiter.apart), (False, 1, 0))
 
