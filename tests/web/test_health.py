@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from rapida_twisted.errors import StoreUnavailable
 from rapida_twisted.store.memory import MemoryStore
-from tests.web.in_memory import Connection, InMemoryHttp, SlowStore
+from tests.web.in_memory import KEY, Connection, InMemoryHttp, SlowStore
 
 
 class HealthTests(SynchronousTestCase):
@@ -70,3 +70,32 @@ class DownStore(MemoryStore):
     def check(self) -> Deferred[None]:
         """Fail."""
         return fail(StoreUnavailable("the call store /secret/path is locked"))
+
+
+class StrangersTests(SynchronousTestCase):
+    """Strangers do not keep the store busy."""
+
+    def test_kept(self) -> None:
+        """They get what was found in the last second; a key has the store looked at."""
+        http = InMemoryHttp(store=(store := SlowStore()))
+        first = Connection(http.site)
+        first.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        store.waiting[0].callback(None)
+        self.assertEqual([response.status for response in first.responses()], [200])
+        for _ in range(5):
+            self.assertEqual(http.request("/readyz", key=None).status, 200)
+        self.assertEqual(len(store.waiting), 1)
+        http.clock.advance(1.1)
+        second = Connection(http.site)
+        second.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(http.request("/readyz", key=None).status, 200)
+        self.assertEqual(len(store.waiting), 2)
+        store.waiting[1].errback(StoreUnavailable("gone"))
+        self.assertEqual(http.request("/readyz", key=None).status, 503)
+        third = Connection(http.site)
+        third.send(f"GET /readyz HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode())
+        self.assertEqual(len(store.waiting), 3)
+        store.waiting[2].callback(None)
+        self.assertEqual([response.status for response in third.responses()], [200])
+        for each in (first, second, third):
+            each.lose()
