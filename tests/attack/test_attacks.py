@@ -12,6 +12,7 @@ from benchmarks.attacks.stage import ATTACKS, Limits, Scale, Stage
 __all__ = ["AttackTests"]
 
 slow = True
+ATTEMPTS = 3
 attacks.load()
 
 
@@ -20,9 +21,12 @@ class AttackTests(SynchronousTestCase):
     ``test_pipelining``."""
 
     def attack(self, name: str) -> None:
-        """Nothing may be wrong."""
-        stage = Stage(Path(self.mktemp()).absolute(), Scale.short(), Limits.short())
-        figures = stage.run(ATTACKS[name])
+        """Nothing may be wrong, in one of three attempts: what else runs on the machine makes frames late, too."""
+        for attempt in range(ATTEMPTS):
+            stage = Stage(Path(f"{self.mktemp()}-{attempt}").absolute(), Scale.short(), Limits.short())
+            figures = stage.run(ATTACKS[name])
+            if not stage.wrong:
+                return
         self.assertEqual(stage.wrong, [], (figures, stage.found))
 
 
