@@ -107,7 +107,7 @@ class WebSocketTestCase(LiveTestCase):
         self.assertGreater(heard.seconds - silent_s, 1.5)
         self.assert_near(silent_s, pressed_s, 0.100, f"the end of {recording}'s speech (s)")
 
-    def program(self, *words: str) -> Path:
+    def start_program(self, *words: str) -> Path:
         """A Python program that runs until the test is over; gives the file of what it says."""
         output = self.directory / "program.log"
         with open(output, "wb") as file:
@@ -536,7 +536,7 @@ class LoadTests(WebSocketTestCase):
     def far_ahead(self, seconds: float) -> tuple[int, Path]:
         """An application that sends as fast as it may; gives its port, and the file of what it tells."""
         port = free_port()
-        output = self.program("-m", "tests.live.far_ahead", str(port), str(seconds))
+        output = self.start_program("-m", "tests.live.far_ahead", str(port), str(seconds))
         wait_until("the application listens", lambda: "listening" in output.read_text(), 10)
         return port, output
 
@@ -559,7 +559,7 @@ class IncomingTests(WebSocketTestCase):
         make, bridge, join = (line.split("?") for line in from_page("incoming-requests", {}).splitlines())
         made = self.request(*make)
         url = f"ws://127.0.0.1:{self.asterisk.http_port}/media/{made['channelvars']['MEDIA_WEBSOCKET_CONNECTION_ID']}"
-        output = self.program(str(REPOSITORY / "docs/examples/asterisk_incoming.py"), url)
+        output = self.start_program(str(REPOSITORY / "docs/examples/asterisk_incoming.py"), url)
         wait_until("the call is up", lambda: f"the call is up: {made['id']}" in output.read_text(), 10)
         bridge_id = self.request(*bridge)["id"]
         self.addCleanup(self.asterisk.ari, "DELETE", f"bridges/{bridge_id}")
@@ -583,7 +583,7 @@ class IncomingTests(WebSocketTestCase):
                 connection_id = question.recv(4096).split()[1].rpartition(b"=")[2].decode()
                 question.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
         url = f"ws://127.0.0.1:{self.asterisk.http_port}/media/{connection_id}"
-        self.program(str(REPOSITORY / "docs/examples/asterisk_incoming.py"), url)
+        self.start_program(str(REPOSITORY / "docs/examples/asterisk_incoming.py"), url)
         self.asterisk.wait_for_log("WebSocket/INCOMING/0x[0-9a-f]+ answered", self.mark)
         time.sleep(2)
         self.asterisk.hang_up(channel)
