@@ -1,9 +1,7 @@
 """A call: connects a media channel with an assistant, which know nothing of each other.
 
-The caller's audio goes to the assistant as it arrives, converted once. The assistant's audio goes through the playout
-queue, one frame with each tick of the clock. A call with nothing to play sends silence, since Asterisk hangs up an
-AudioSocket call after 2 s without a frame from either side. The call ends once, from either side; the assistant is
-notified in the reactor's next turn, so that no code is cancelled while it runs.
+:mod:`.call_audio` has its audio. Here are what an assistant asks of its call, and the end: a call ends once, from
+either side; the assistant is notified in the reactor's next turn, so that no code is cancelled while it runs.
 """
 
 from __future__ import annotations
@@ -17,29 +15,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from rapida_twisted.audio.convert import Converter, converter
-from rapida_twisted.audio.formats import FRAME_MS, AudioFormat
-from rapida_twisted.audio.playout import Playout
 from rapida_twisted.audio.tones import tone
 from rapida_twisted.context import CallContext, EndReason
 from rapida_twisted.credentials.masking import masked
 from rapida_twisted.errors import CallEnded, PlayoutFull, TransferRefused, UpstreamFailed
-from rapida_twisted.interfaces import ICallPlumbing, IMediaSink, IPolledReader, Playable, PlayOutcome, typed
+from rapida_twisted.interfaces import ICallPlumbing, IMediaSink, Playable, PlayOutcome, typed
 from rapida_twisted.interfaces.typed import MediaChannel
 from rapida_twisted.interfaces.values import T
 from rapida_twisted.media.answering import Coroutines, class_name
-from rapida_twisted.media.assistant import ASSISTANT_ERRORS, Assistant
+from rapida_twisted.media.assistant import ASSISTANT_ERRORS
+from rapida_twisted.media.call_audio import LIVE_LIMIT_MS, CallAudio
 from rapida_twisted.media.clock import MediaClock
 from rapida_twisted.media.digits import Digits
-from rapida_twisted.media.pacer import LEAD_MS, AheadPacer, Pacer, RealtimePacer
+from rapida_twisted.media.pacer import LEAD_MS
 from rapida_twisted.media.requests import Request, Requests
-from rapida_twisted.media.speech import Speech
-from rapida_twisted.media.tap import Listener, Tap
-from rapida_twisted.observe.interface import CallFigures
 
 __all__ = ["ASSISTANT_ERRORS", "Call", "refuse_transfer"]
 
-LIVE_LIMIT_MS = 200.0
 QUEUE_LIMIT_MS = 300_000.0
 MAX_DETAIL = 500
 """Maximum characters of the detail in a call's record."""
@@ -55,7 +47,7 @@ def refuse_transfer(call: Call, dial_string: str) -> Deferred[Any]:
 
 
 @implementer(ICallPlumbing, IMediaSink)
-class Call:
+class Call(CallAudio):
     """One call, from the start of its media.
 
     :param context: the claimed context.
@@ -95,33 +87,22 @@ class Call:
         self.ended: EndReason | None = None
         self.end_detail = ""
         """Detail of the end beyond its reason; may be empty."""
-        self._channel = channel
-        self._assistant = assistant
+        self._requests = Requests(reactor, self._unhandled)
+        super().__init__(
+            channel, assistant, self._requests, reactor, live_limit_ms=live_limit_ms, lead_ms=lead_ms,
+            is_bridged=is_bridged,
+        )  # fmt: skip
         self._former: list[typed.Assistant] = []
         """Assistants that handed the call over; their call_ended() is called, too."""
         self._notes: list[str] = []
-        self._fetch: Callable[[], bytes | None] | None = None
         self._clock = clock
         self._on_ended = on_ended
         self._move_on = move_on
         self._flushed = flushed
         self._queue_limit_ms = queue_limit_ms
-        self._playout = Playout(channel.format, live_limit_ms)
-        self._requests = Requests(reactor, self._unhandled)
-        self._speech = Speech(self._playout, self._requests, reactor, lambda: self._pacer.flush())
-        self._pacer: Pacer
-        if channel.paced:  # A channel with a queue of its own never waits for a bridge.
-            self._pacer = AheadPacer(self._playout, channel, self._speech.played, lead_ms)
-        else:
-            self._pacer = RealtimePacer(self._playout, channel, self._speech.played, is_bridged)
         self._digits = Digits(reactor, self._requests)
-        self._hears = _hears(assistant)
-        self._taps: tuple[Tap, ...] = ()
-        self._earlier_in_ms = 0.0
-        self._bytes_in = 0
         self._coroutines = Coroutines(context.context_id, reactor)
         self._until_over: list[Deferred[None]] = []
-        self._set_formats()
 
     def __repr__(self) -> str:
         return f"<Call {self.context.context_id} {self.ended.value if self.ended else 'up'}>"
@@ -138,62 +119,11 @@ class Call:
         self._coroutines.answer(assistant, self).addErrback(self._answer_failed, assistant)
 
     @property
-    def reading(self) -> IPolledReader | None:
-        """For the clock: how to read the connection."""
-        return getattr(self._channel, "reading", None)
-
-    @property
-    def idle(self) -> bool:
-        """For the clock: True if nothing is queued."""
-        return self._playout.idle
-
-    @property
-    def ready(self) -> int:
-        """For the clock: whole live frames that could be sent now."""
-        return self._playout.ready
-
-    @property
-    def audio_in_s(self) -> float:
-        """Audio received from the caller so far (s)."""
-        return (self._earlier_in_ms + self._channel.format.ms(self._bytes_in)) / 1000
-
-    @property
-    def audio_out_s(self) -> float:
-        """Audio sent to the caller so far (s), without the silence that keeps the connection alive."""
-        return self._pacer.frames_out * FRAME_MS / 1000
-
-    @property
-    def silent_frames(self) -> int:
-        return self._pacer.silent_frames
-
-    @property
     def assistant_name(self) -> str:
         """The class of the assistant, with its module."""
         return class_name(self._assistant)
 
-    @property
-    def figures(self) -> CallFigures:
-        return CallFigures(
-            frames_in=self.audio_in_s * 1000 / FRAME_MS,
-            frames_out=self._pacer.frames_out,
-            silent_frames=self._pacer.silent_frames,
-            underruns=self._playout.underruns,
-            dropped_s=self._playout.live_dropped_ms / 1000,
-        )
-
     # ICall and ICallPlumbing, called by assistants
-
-    @property
-    def rate_hz(self) -> int:
-        return getattr(self._assistant, "rate_hz", None) or self._channel.format.rate_hz
-
-    @property
-    def queued_ms(self) -> float:
-        return self._playout.queued_ms
-
-    @property
-    def heard_ms(self) -> float:
-        return self._playout.heard_ms
 
     def play(self, audio: Playable, rate_hz: int | None = None) -> Deferred[PlayOutcome]:
         if self._is_late:
@@ -224,28 +154,12 @@ class Call:
     def wait(self, seconds: float) -> Deferred[None]:
         return self._requests.wait(seconds) if not self._is_late else self._refuse("wait")
 
-    def write(self, samples: bytes) -> None:
-        if len(samples) % 2:
-            raise ValueError(f"samples have two bytes each; {len(samples)} is an odd number")
-        if self.ended is None:
-            self._playout.write(samples if self._downward is None else self._downward(samples))
-
-    def fetch(self, source: Callable[[], bytes | None] | None) -> None:
-        self._fetch = source
-        self._playout.fetch = source if source is None or self._downward is None else self._converted_fetch
-
-    def _converted_fetch(self) -> bytes | None:
-        samples = self._fetch() if self._fetch is not None else None
-        return samples if samples is None or self._downward is None else self._downward(samples)
-
     def hand_over(self, assistant: typed.Assistant) -> None:
         if self.ended is not None:
             raise self._too_late("hand it over")
         self._former.append(self._assistant)
-        former, self._assistant = self._assistant, assistant
-        self.fetch(None)
-        self._hears = _hears(assistant)
-        self._set_formats()
+        former = self._assistant
+        self._set_assistant(assistant)
         self._coroutines.cancel(former)
         self._digits.interrupt(self._too_late("collect digits"))
         self._have_answered(assistant)
@@ -301,14 +215,6 @@ class Call:
             return self._refuse("run a coroutine")
         return self._requests.watch(self._coroutines.run(coroutine, self._assistant))
 
-    def tap(self, heard: Listener | None = None, said: Listener | None = None, rate_hz: int | None = None) -> Tap:
-        tap = Tap(self._channel.format, rate_hz or self.rate_hz, heard, said, self._remove_tap)
-        self._taps = (*self._taps, tap)
-        return tap
-
-    def _remove_tap(self, stopped: Tap) -> None:
-        self._taps = tuple(tap for tap in self._taps if tap is not stopped)
-
     # IMediaSink, called by the channel
 
     def audio_received(self, payload: bytes) -> None:
@@ -332,40 +238,8 @@ class Call:
         except ASSISTANT_ERRORS:
             self._assistant_failed(Failure())
 
-    def format_changed(self) -> None:
-        self._earlier_in_ms += self._playout.format.ms(self._bytes_in)
-        self._bytes_in = 0
-        self._playout.retarget(self._channel.format)
-        self._set_formats()
-        for tap in self._taps:
-            tap.set_format(self._channel.format)
-
-    def sending_paused(self, paused: bool) -> None:
-        self._pacer.pause(paused)
-
     def media_ended(self, reason: EndReason, detail: str = "") -> None:
         self._mark_end(reason, detail)
-
-    # The clock
-
-    def tick(self) -> None:
-        try:
-            frame = self._pacer.tick()
-            if self._taps and self.ended is None:
-                for tap in self._taps:
-                    tap.said(frame)
-        except ASSISTANT_ERRORS:
-            # Audio that is fetched, and taps, run the assistant's code.
-            self._assistant_failed(Failure())
-
-    def stalled(self, periods: int) -> None:
-        """The clock missed this many periods: a peer with a queue of its own played meanwhile."""
-        try:
-            for frame in self._pacer.stalled(periods):
-                for tap in self._taps:
-                    tap.said(frame)
-        except ASSISTANT_ERRORS:
-            self._assistant_failed(Failure())
 
     # The end
 
@@ -460,20 +334,6 @@ class Call:
     def _too_late(self, what: str) -> CallEnded:
         how = f"has ended ({self.ended.value})" if self.ended else "was handed over"
         return CallEnded(f"call {self.context.context_id} {how}: too late to {what}")
-
-    # Formats
-
-    def _set_formats(self) -> None:
-        wire, assistant = self._channel.format, AudioFormat("slin", self.rate_hz)
-        self._upward: Converter | None = converter(wire, assistant)
-        self._downward: Converter | None = converter(assistant, wire)
-        self.fetch(self._fetch)
-
-
-def _hears(assistant: typed.Assistant) -> bool:
-    """False if the assistant does not override audio_received(): its call then converts no audio."""
-    return getattr(type(assistant), "audio_received", None) is not Assistant.audio_received
-
 
 def _text_of(failure: Failure) -> str:
     """The error, for the call's record and the log, without secrets that it may quote."""
