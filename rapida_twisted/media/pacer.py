@@ -130,17 +130,19 @@ class AheadPacer(Pacer):
         self._paused = False
 
     def tick(self) -> bytes:
-        if self._catching_up and self._playout.idle:
-            # A call with an empty queue gets no such ticks.
-            self._catching_up = 0
-        if self._catching_up:
-            self._catching_up -= 1
-        heard = self._playout.format.silent_frame
-        if self._ahead and not self._catching_up % 2:
+        if not (self._catching_up and self._makes_up()) and self._ahead:
             heard = self._ahead.popleft()
+        else:
+            heard = self._playout.format.silent_frame
         if not self._paused and (len(self._ahead) <= self._refill_at or not self._playout.is_saying):
             self._send_ahead()
         return heard
+
+    def _makes_up(self) -> bool:
+        """Whether the peer plays nothing in the time of this tick."""
+        # A call with an empty queue gets no such ticks.
+        self._catching_up = 0 if self._playout.idle else self._catching_up - 1
+        return self._catching_up % 2 == 1
 
     def stalled(self, periods: int) -> list[bytes]:
         self._catching_up = min(self._catching_up + 2 * periods, 2 * (MAX_DEBT_FRAMES - 1))
@@ -155,10 +157,15 @@ class AheadPacer(Pacer):
     def pause(self, paused: bool) -> None:
         self._paused = paused
 
+    def close(self) -> None:
+        super().close()
+        # A stream's own code may end the call while frames are taken.
+        self._lead = 0
+
     def _send_ahead(self) -> None:
         playout, ahead = self._playout, self._ahead
-        # Sending may fill the connection, which pauses this pacer; a stream's own code may end the call.
-        while len(ahead) < self._lead and not (self._paused or self._closed):
+        # Sending may fill the connection, which pauses this pacer.
+        while len(ahead) < self._lead and not self._paused:
             # With nothing ahead, a partial frame cannot wait for its rest.
             frame = playout.take(fill=not ahead)
             if frame is not None:
