@@ -32,4 +32,7 @@ def shortened(text: str, longest: int | None) -> str:
 
 def escaped(raw: bytes) -> str:
     r"""Bytes as ASCII, all that is not printable as ``\x0a``."""
+    text = raw.decode("latin-1")
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in raw)

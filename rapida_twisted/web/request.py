@@ -39,6 +39,7 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
 )
 """Headers of every response: nothing here is a web page to frame, sniff or cache. A request's query may hold a key, so
 a browser must not send it on as referrer."""
+_SECURITY_HEADERS = tuple((name.encode(), [value.encode()]) for name, value in SECURITY_HEADERS.items())
 
 
 class RapidaRequest(Request):
@@ -115,8 +116,8 @@ class RapidaRequest(Request):
         # Twisted looked at the parameters before the query was there.
         self.uri, self._args = self._target, None
         self.__dict__.pop("parameters", None)
-        for name, value in SECURITY_HEADERS.items():
-            self.responseHeaders.setRawHeaders(name, [value])
+        for header, values in _SECURITY_HEADERS:
+            self.responseHeaders.setRawHeaders(header, values)
         site = self.channel.site
         if site.leaving:
             self.responseHeaders.setRawHeaders("Connection", ["close"])

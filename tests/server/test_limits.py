@@ -101,7 +101,7 @@ class ServiceTests(TestCase):
         self.assertIn("198.51.100.7:40312", await self.ask(f"/v1/calls/{call}"))
 
     async def test_websocket_behind_a_proxy(self) -> None:
-        """A call's WebSocket takes no place of HTTP connections: MAX_CALLS limits it."""
+        """A call's WebSocket takes no place of an HTTP connection, nor gives one back at its end."""
         self.start(HTTP__ENDPOINT=PROXY, CONNECTIONS__OF_ADDRESS="1")
         call = await self.register(v1())
         upgrade = handshake(f"/v1/talk/asterisk/ctx/{call}?x-api-key={KEY}")
@@ -109,9 +109,7 @@ class ServiceTests(TestCase):
         await until(lambda: b"\r\n\r\n" in media.received)
         self.assertIn(b" 101 ", media.received)
         self.assertIn(" 200 ", await self.ask("/healthz", v2()))
-        media.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.limiter(HTTP).connections == 0)
-        self.assertIn(" 200 ", await self.ask("/healthz", v2()))
+        await self._ends_apart(media)
 
     async def test_websocket(self) -> None:
         """The same without a proxy."""
@@ -122,9 +120,15 @@ class ServiceTests(TestCase):
         await until(lambda: b"\r\n\r\n" in media.received)
         self.assertIn(b" 101 ", media.received)
         self.assertIn(" 200 ", await self.ask("/healthz"))
-        media.transport.abortConnection()  # type: ignore[union-attr]
-        await until(lambda: self.limiter(HTTP).connections == 0)
-        self.assertIn(" 200 ", await self.ask("/healthz"))
+        await self._ends_apart(media)
+
+    async def _ends_apart(self, media: Any) -> None:
+        limiter = self.limiter(HTTP)
+        await until(lambda: limiter.connections == 0)
+        self.assertEqual(limiter.apart, 1)
+        media.transport.abortConnection()
+        await until(lambda: limiter.apart == 0)
+        self.assertEqual((limiter.connections, limiter._per_address), (0, {}))
 
     async def test_no_proxy_header(self) -> None:
         """HTTP without the header is closed without an answer."""
@@ -192,6 +196,6 @@ class ServiceTests(TestCase):
 
         await until(lambda: self.limiter(HTTP).connections == 0)
         idle = [await self.connect(self.service.http_port, b"") for _ in range(4)]
-        # The oldest connection without an authenticated request makes room.
         await until(lambda: idle[0].lost)
+        self.assertEqual(self.counts["http.too_many"], 1)
         self.assertFalse(any(caller.lost for caller in idle[1:]))
