@@ -71,12 +71,12 @@ def from_page(name: str, values: Mapping[str, str]) -> str:
 class LiveTestCase(SynchronousTestCase):
     """One server for each test; one Asterisk for all, with the test's own dialplan."""
 
-    program = "asterisk"
+    asterisk_program = "asterisk"
     recorded = r"End MixMonitor Recording|NoOp\(.*End Record of"
 
     def setUp(self) -> None:
         """Have an Asterisk, and see only what it logs from now on."""
-        self.asterisk = shared_asterisk(self.program)
+        self.asterisk = shared_asterisk(self.asterisk_program)
         self.mark = self.asterisk.log_mark()
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)

@@ -24,7 +24,7 @@ class Asterisk18Tests(LiveTestCase):
     """The dialplan that the server prints."""
 
     long = True
-    program = "asterisk-older"
+    asterisk_program = "asterisk-older"
 
     def dialplan(self, server: Server, *changed: tuple[str, str], freepbx: bool = False) -> None:
         """Load the dialplan with this server's values.
