@@ -44,7 +44,7 @@ class NextPage(KeyedResource):
 
 
 class _HandshakeGate(KeyedResource):
-    """Refuses handshakes without a valid key, which costs a tenth of what the WebSocket's own refusal does."""
+    """Refuses handshakes without a valid key before Autobahn parses them a second time."""
 
     methods = (b"GET",)
     scope = Scope.REGISTER
