@@ -41,6 +41,7 @@ nitpick_ignore_regex = [
         r"(twisted|zope|autobahn|numpy|treq|collections|pathlib|typing|uuid|socket|time|ipaddress|datetime|enum)\..*",
     ),
     (r"py:.*", r"Deferred|UUID|Path|ConnectionDeny"),
+    (r"py:class", r"rapida_twisted\.media\.requests\.Requests?"),  # internal
     (r"py:.*", r"rapida_twisted\.(net|observe|ports)\..*"),  # internal: the reference leaves them out
     (r"py:.*", r"(rapida_twisted\.settings\.\w+\.)?(Parser|Group|G|T)"),
     (r"py:attr", r"rate_hz"),  # in ICallPlumbing, which inherits it
