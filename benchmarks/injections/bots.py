@@ -108,7 +108,7 @@ def blocking_assistant(scene: Scene) -> None:
     blocked_s = figure(server.metrics(), 'rapida_reactor_blocked_seconds_total{assistant="bot"}')
     scene.found.append(f"counted {blocked_s:.1f} s")
     scene.expect(abs(blocked_s - BLOCKED_S) < 0.5, f"{blocked_s:.1f} s were counted")
-    scene.expect(server.log().count("blocks the reactor") == 1, "it does not warn once")
+    scene.expect(server.log().count("has blocked the reactor") == 1, "it does not warn once")
     scene.expect(f"{BOTS}.Blocker" in server.log() and "time.sleep(2)" in server.log(), "it does not say who")
     scene.expect_untouched(callers, BLOCKED_S + 1)
     scene.callers.hang_up([bot])
@@ -145,7 +145,7 @@ def worker_hung(scene: Scene) -> None:
     scene.expect(0 < len(lost) < len(callers), f"{len(lost)} of {len(callers)} calls were the worker's")
     scene.expect_ends(server, lost, "server_lost", 40)
     scene.found.append(f"{len(lost)} calls ``server_lost`` after {time.monotonic() - began:.1f} s")
-    scene.expect("blocks the reactor" in server.log(), "it does not warn")
+    scene.expect("has blocked the reactor" in server.log(), "it does not warn")
     scene.expect_untouched(kept)
     scene.expect_new_call(server)
 

@@ -87,7 +87,7 @@ def disk_full(scene: Scene) -> None:
     disk = (scene.place / "disk").absolute()
     disk.mkdir(parents=True)
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}M", "tmpfs", disk], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}M,mode=700", "tmpfs", disk], capture_output=True, text=True
     )
     if done.returncode:
         raise PermissionError(f"a small disk can't be made here: {done.stderr.strip()}")
