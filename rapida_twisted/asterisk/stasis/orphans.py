@@ -57,11 +57,11 @@ class OrphanChannels:
         for call in [await self._found(channel) for channel in callers]:
             if call is None:
                 continue
-            is_complete = call.media_id in ours and call.bridge_id in bridges
+            is_complete = (call.media_id in ours and call.bridge_id in bridges) or await self._is_complete(call)
             if is_complete or await self._is_pending(call.context_id):
                 self._log.info("call {id}: taking it over in Stasis", id=call.name)
                 mine |= {call.channel.id, call.media_id, call.bridge_id}
-                if call.media_id in ours:
+                if is_complete or call.media_id in ours:
                     call.media_came()
                 self._take_over(call)
         for channel_id in [name for name in ours if name.startswith(MEDIA_PREFIX) and name not in mine]:
@@ -71,6 +71,12 @@ class OrphanChannels:
         for channel in callers:
             if channel.id not in mine:
                 await self._end(channel)
+
+    async def _is_complete(self, call: StasisCall) -> bool:
+        """Whether a call has its media and its bridge by now: the process that is being replaced may have completed it
+        since Asterisk listed its channels."""
+        channels = {channel.id for channel in await self._kit.ari.channels()}
+        return call.media_id in channels and call.bridge_id in await self._kit.ari.bridges_named(self._kit.app)
 
     def _update(
         self, known: list[StasisCall], media_here: list[StasisCall], there: set[str], in_application: set[str]

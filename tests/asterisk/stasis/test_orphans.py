@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from rapida_twisted.asterisk.ari.client import channel_id_of
+from rapida_twisted.asterisk.ari.client import AriChannel, AriClient, channel_id_of
 from rapida_twisted.asterisk.stasis import call as stasis_call
 from rapida_twisted.asterisk.stasis import orphans
+from rapida_twisted.asterisk.stasis.call import MEDIA_PREFIX
 from rapida_twisted.context import Direction, EndReason
 from tests.asterisk.scripted_ari import Answer, sleep, until
 from tests.asterisk.stasis.stasis_case import APP, CALLER, NOW, StasisTestCase
@@ -65,6 +66,27 @@ class OrphanTests(StasisTestCase):
         self.assertEqual(self.inside(), [CALLER, self.media_id])
         self.assertEqual((self.ari.hung_up, len(self.registrations)), ([], 1))
         self.assertNotIn("POST channels/externalMedia", self.steps()[asked:])
+        await self.hang_up_here("PJSIP/200", EndReason.TRANSFERRED)
+        await self.nothing_left()
+        self.assert_went_on("PJSIP/200")
+
+    async def test_handed_over_while_listed(self) -> None:
+        """So does a call whose media came just after Asterisk had listed its channels."""
+        self.call_in()
+        await self.talk()
+        listed: list[int] = []
+        channels = AriClient.channels
+
+        async def without_media_at_first(client: AriClient) -> list[AriChannel]:
+            found = await channels(client)
+            listed.append(len(found))
+            return found if len(listed) > 1 else [each for each in found if not each.id.startswith(MEDIA_PREFIX)]
+
+        self.patch(AriClient, "channels", without_media_at_first)
+        await self.another_looks_after_it()
+        await until(lambda: self.calls.count)
+        await sleep(0.3)
+        self.assertEqual(self.inside(), [CALLER, self.media_id])
         await self.hang_up_here("PJSIP/200", EndReason.TRANSFERRED)
         await self.nothing_left()
         self.assert_went_on("PJSIP/200")
