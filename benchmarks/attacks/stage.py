@@ -42,7 +42,7 @@ class Scale:
     @classmethod
     def short(cls) -> Scale:
         """For the tests."""
-        return cls(seconds=3, pinned=False)
+        return cls(calls=25, seconds=2, pinned=False)
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ class Limits:
     log_lines: int = 60
     """While the attack lasts; of each kind of refusal there are three at once, and three a minute."""
     line_length: int = 500
+    generator_late_ms: float = 5.0
+    """A run whose generator was later than this says nothing about delays and losses: the machine had no time."""
 
     @classmethod
     def short(cls) -> Limits:
         """For a machine that does other things meanwhile."""
-        return cls(lost_share=0.02, p99_ms=120.0, late_p999_ms=100.0)
+        return cls(lost_share=0.02, p99_ms=120.0, late_p999_ms=100.0, generator_late_ms=20.0)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class Stage:
     limits: Limits = field(default_factory=Limits)
     found: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    counts: bool = False
+    """Whether the run says something about delays and losses."""
     over: threading.Event = field(default_factory=threading.Event)
     """Set when the attack is to end."""
     server: Server = field(init=False)
@@ -263,10 +267,16 @@ class Stage:
         )  # fmt: skip
         limits = self.limits
         self.expect(figures.sent > 0, "the calls sent nothing")
-        self.expect(figures.lost <= limits.lost_share * figures.sent, f"{figures.lost} of {figures.sent} frames lost")
         self.expect(not figures.closed, f"{figures.closed} calls broke off")
-        self.expect(0 <= figures.p99_ms <= limits.p99_ms, f"round trip p99 {figures.p99_ms:.0f} ms")
-        self.expect(lateness <= limits.late_p999_ms, f"the clock's p99.9 {lateness:.1f} ms late")
+        self.counts = figures.generator_late_ms <= limits.generator_late_ms
+        if self.counts:
+            lost = f"{figures.lost} of {figures.sent} frames lost"
+            self.expect(figures.lost <= limits.lost_share * figures.sent, lost)
+            self.expect(0 <= figures.p99_ms <= limits.p99_ms, f"round trip p99 {figures.p99_ms:.0f} ms")
+            self.expect(lateness <= limits.late_p999_ms, f"the clock's p99.9 {lateness:.1f} ms late")
+        else:
+            late_ms = figures.generator_late_ms
+            self.found.append(f"the generator was {late_ms:.0f} ms late: delays and losses do not count")
         self.expect(log.lines <= limits.log_lines, f"{log.lines:,} log lines")
         self.expect(log.longest <= limits.line_length, f"a log line of {log.longest:,} characters")
         return figures

@@ -12,7 +12,7 @@ from benchmarks.attacks.stage import ATTACKS, Limits, Scale, Stage
 __all__ = ["AttackTests"]
 
 slow = True
-ATTEMPTS = 3
+ATTEMPTS = 2
 attacks.load()
 
 
@@ -21,11 +21,14 @@ class AttackTests(SynchronousTestCase):
     ``test_pipelining``."""
 
     def attack(self, name: str) -> None:
-        """Nothing may be wrong, in one of three attempts: what else runs on the machine makes frames late, too."""
+        """Nothing may be wrong, in one of two attempts: what else runs on the machine makes frames late, too.
+
+        Delays and losses count only while the machine has time for the generator itself.
+        """
         for attempt in range(ATTEMPTS):
             stage = Stage(Path(f"{self.mktemp()}-{attempt}").absolute(), Scale.short(), Limits.short())
             figures = stage.run(ATTACKS[name])
-            if not stage.wrong:
+            if stage.counts and not stage.wrong:
                 return
         self.assertEqual(stage.wrong, [], (figures, stage.found))
 
