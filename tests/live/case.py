@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.harness.server import Server
+from benchmarks.harness.server import API_KEY, Server
 from benchmarks.harness.waiting import wait_until
 from tests.live.asterisk import shared_asterisk
 from tests.live.nodes import live_server
@@ -108,6 +108,19 @@ class LiveTestCase(SynchronousTestCase):
         callers = CALLERS.replace("RECORDINGS", f"{self.asterisk.inside}/recordings").replace("CONTEXT", context)
         self.asterisk.write_config("extensions.conf", f"[general]\nclearglobalvars = yes\n{dialplan}{callers}")
         self.asterisk.reload()
+
+    def load_audiosocket_page(self, server: Server, values: Mapping[str, str] | None = None) -> None:
+        """Load the page's dialplan for AudioSocket, with this server's addresses and key.
+
+        :param values: what else stands in the place of what the page prints.
+        """
+        own = {
+            "127.0.0.1:8080": f"127.0.0.1:{server.http_port}",
+            "4573": str(server.audiosocket_port),
+            "rpd-xxx-your-api-key": API_KEY,
+            "123456789": ASSISTANT_ID,
+        }
+        self.load(from_page("audiosocket-dialplan", {**own, **(values or {})}))
 
     def call(self, number: str, talker: str, recording: str = "call", caller: str = "", **variables: str) -> str:
         """Place a call without a phone; gives its channel.

@@ -8,9 +8,9 @@ import re
 import numpy as np
 from twisted.logger import Logger
 
-from benchmarks.harness.server import API_KEY, Server
+from benchmarks.harness.server import Server
 from tests.live.assistants import CUT_PAUSE_MS
-from tests.live.case import ASSISTANT_ID, from_page
+from tests.live.case import ASSISTANT_ID
 from tests.live.recordings import Recording
 from tests.live.test_websocket import WebSocketTestCase
 
@@ -57,13 +57,7 @@ class HeardTests(WebSocketTestCase):
     def test_audiosocket(self) -> None:
         """Over AudioSocket to 20 ms."""
         server = self.serve(f"{ASSISTANT_ID}=tests.live.assistants:CutOften")
-        values = {
-            "127.0.0.1:8080": f"127.0.0.1:{server.http_port}",
-            "4573": str(server.audiosocket_port),
-            "rpd-xxx-your-api-key": API_KEY,
-            "123456789": ASSISTANT_ID,
-        }
-        self.load(from_page("audiosocket-dialplan", values))
+        self.load_audiosocket_page(server)
         self.assert_heard(server, "rapida-inbound", 20.0)
 
     def test_websocket(self) -> None:

@@ -176,13 +176,7 @@ class AudioSocketPageTests(LiveTestCase):
     def test_tone_goes_both_ways(self) -> None:
         """A caller's tone comes back from the echo assistant."""
         server = self.serve(f"{ASSISTANT_ID}=echo")
-        values = {
-            "127.0.0.1:8080": f"127.0.0.1:{server.http_port}",
-            "4573": str(server.audiosocket_port),
-            "rpd-xxx-your-api-key": API_KEY,
-            "123456789": ASSISTANT_ID,
-        }
-        self.load(from_page("audiosocket-dialplan", values))
+        self.load_audiosocket_page(server)
         channel = self.call("100@rapida-inbound", "milliwatt")
         wait_until("the call is up", server.calls, 5)
         time.sleep(2)
@@ -197,14 +191,7 @@ class AudioSocketPageTests(LiveTestCase):
         """The page's Dial() line brings 16 kHz: the tone comes back whole."""
         server = self.serve(f"{ASSISTANT_ID}=tests.live.assistants:RatedEcho")
         dial = from_page("audiosocket-dial", {}).strip()
-        values = {
-            "127.0.0.1:8080": f"127.0.0.1:{server.http_port}",
-            "4573": str(server.audiosocket_port),
-            "rpd-xxx-your-api-key": API_KEY,
-            "123456789": ASSISTANT_ID,
-            "same => n,AudioSocket(${CTX},${RAPIDA_AS_HOST}:${RAPIDA_PORT})": dial,
-        }
-        self.load(from_page("audiosocket-dialplan", values))
+        self.load_audiosocket_page(server, {"same => n,AudioSocket(${CTX},${RAPIDA_AS_HOST}:${RAPIDA_PORT})": dial})
         channel = self.call("100@rapida-inbound", "milliwatt")
         wait_until("the call is up", server.calls, 5)
         time.sleep(3)
