@@ -29,7 +29,10 @@ JOBS = os.cpu_count() or 1
 LIVE_JOBS = 3
 """Asterisks. Each is a worker of trial, which gives it the next test when it has done one. A call in real time leaves
 most of a core idle."""
-LONGER = "oldest dependencies and other Pythons (script/test long)"
+LONGER = (
+    "an older Asterisk, the oldest dependencies, other Pythons (script/test long); programs of others (script/test"
+    " strangers)"
+)
 
 
 @dataclass(frozen=True)
